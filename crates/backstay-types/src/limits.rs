@@ -1,0 +1,71 @@
+//! Every bound of the product that two crates share, with the arithmetic behind it. Units come last.
+
+/// A plan, volume or site name: a DNS label.
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// One path of a manifest. Linux limits one *call* to 4096 bytes, not the depth of a tree; deeper trees are
+/// walked folder by folder, and 64 KiB is 16 times what any tool can address at once.
+pub const PATH_BYTES_MAX: usize = 64 << 10;
+
+/// One component of a path, the limit of every Linux file system.
+pub const COMPONENT_BYTES_MAX: usize = 255;
+
+/// All extended attributes of one entry: eight values of the kernel's 64 KiB limit.
+pub const XATTRS_BYTES_MAX: usize = 512 << 10;
+
+/// Largest chunk, before compression.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// Largest stored form of a chunk: zstd's worst case on 1 MiB is under 5 KiB more.
+pub const CHUNK_STORED_BYTES_MAX: usize = CHUNK_BYTES_MAX + (16 << 10);
+
+/// A manifest segment is cut at the first anchor after this size …
+pub const SEGMENT_BYTES_MIN: usize = 16 << 10;
+/// … and without one here. One entry (path + attributes) always fits behind it within `CHUNK_BYTES_MAX`.
+pub const SEGMENT_BYTES_MAX: usize = 256 << 10;
+
+/// Segment ids in one index node: 4096 × 36 bytes = 144 KiB.
+pub const NODE_SEGMENTS_MAX: usize = 4096;
+
+/// Nodes in a manifest root: 8192 × 32 bytes = 256 KiB; with 64 KiB segments, 2 TiB of manifest.
+pub const ROOT_NODES_MAX: usize = 8192;
+
+/// Extents in one record: 512 × 36 bytes = 18 KiB.
+pub const RECORD_EXTENTS_MAX: usize = 512;
+
+/// Volumes of one plan.
+pub const PLAN_VOLUMES_MAX: usize = 256;
+
+/// One control frame.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Chunk ids in one offer: 8192 × 32 bytes = 256 KiB.
+pub const OFFER_IDS_MAX: usize = 8192;
+
+/// Stored bytes of one batch, header included: 4 MiB of records and one largest chunk on top.
+pub const BATCH_BYTES_MAX: usize = (4 << 20) + CHUNK_STORED_BYTES_MAX;
+
+/// A batch is closed once it holds this much.
+pub const BATCH_BYTES_TARGET: usize = 2 << 20;
+
+/// Records of one batch: at 64 bytes a chunk, 2 MiB.
+pub const BATCH_RECORDS_MAX: usize = 32 << 10;
+
+/// Chunks a sender keeps in memory between offering them and having them stored: 1 Gbit/s × 200 ms is 25 MB;
+/// twice that keeps the link busy while answers travel.
+pub const SEND_WINDOW_BYTES: u64 = 48 << 20;
+
+/// A base of a patch, and how deep patches may stand on one another.
+pub const PATCH_DEPTH_MAX: u8 = 4;
+
+/// Chunks one patch may refer to as its base: a 1 MiB range over 16 KiB chunks, plus both ends.
+pub const PATCH_BASES_MAX: usize = 66;
+
+/// A pack is sealed at this size.
+pub const PACK_BYTES_TARGET: u64 = 64 << 20;
+
+/// An error message from a peer.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// A plan as text.
+pub const PLAN_BYTES_MAX: usize = 256 << 10;

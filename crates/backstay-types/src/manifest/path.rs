@@ -1,0 +1,185 @@
+//! Paths inside a volume: relative, in bytes (they need not be UTF-8), and safe by construction.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use crate::limits;
+
+/// A path of a manifest: components joined with `/`; empty for the root of the volume.
+///
+/// Ordered component by component, which is the order of a depth-first walk with sorted folders.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct RelPath(Vec<u8>);
+
+/// A path that must not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPath {
+    /// Longer than the limit.
+    #[error("path of {bytes} bytes: at most {max} allowed", max = limits::PATH_BYTES_MAX)]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A component that is empty, `.`, `..`, too long or holds NUL.
+    #[error("path {path:?}: component {component:?} is not a file name")]
+    Component {
+        /// The whole path, lossily.
+        path: String,
+        /// The component, lossily.
+        component: String,
+    },
+}
+
+impl RelPath {
+    /// The root of the volume.
+    pub const fn root() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Checks a path.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InvalidPath> {
+        if bytes.len() > limits::PATH_BYTES_MAX {
+            return Err(InvalidPath::TooLong { bytes: bytes.len() });
+        }
+        if bytes.is_empty() {
+            return Ok(Self::root());
+        }
+        for component in bytes.split(|b| *b == b'/') {
+            check_component(component, bytes)?;
+        }
+        Ok(Self(bytes.to_vec()))
+    }
+
+    /// This path with one more component.
+    pub fn join(&self, name: &[u8]) -> Result<Self, InvalidPath> {
+        let mut path = Vec::with_capacity(self.0.len() + 1 + name.len());
+        path.extend_from_slice(&self.0);
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        if path.len() > limits::PATH_BYTES_MAX {
+            return Err(InvalidPath::TooLong { bytes: path.len() });
+        }
+        if name.contains(&b'/') {
+            return Err(component_error(name, &path));
+        }
+        check_component(name, &path)?;
+        Ok(Self(path))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the root of the volume.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The components, from the root down.
+    pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.0.split(|b| *b == b'/').filter(|component| !component.is_empty())
+    }
+
+    /// The folder this path is in, and its name there; `None` for the root.
+    pub fn split(&self) -> Option<(RelPath, &[u8])> {
+        if self.is_root() {
+            return None;
+        }
+        match self.0.iter().rposition(|b| *b == b'/') {
+            Some(at) => {
+                let (parent, name) = self.0.split_at(at);
+                Some((Self(parent.to_vec()), name.get(1..).unwrap_or_default()))
+            }
+            None => Some((Self::root(), &self.0)),
+        }
+    }
+
+    /// Whether `self` is `ancestor` or below it.
+    pub fn starts_with(&self, ancestor: &RelPath) -> bool {
+        ancestor.is_root()
+            || self.0.strip_prefix(ancestor.0.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+    }
+}
+
+fn component_error(component: &[u8], path: &[u8]) -> InvalidPath {
+    InvalidPath::Component {
+        path: String::from_utf8_lossy(path).into_owned(),
+        component: String::from_utf8_lossy(component).into_owned(),
+    }
+}
+
+fn check_component(component: &[u8], path: &[u8]) -> Result<(), InvalidPath> {
+    let ok = !component.is_empty()
+        && component.len() <= limits::COMPONENT_BYTES_MAX
+        && component != b"."
+        && component != b".."
+        && !component.contains(&0);
+    if ok { Ok(()) } else { Err(component_error(component, path)) }
+}
+
+impl Ord for RelPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // A separator sorts before every byte of a name, so that a folder's content directly follows it.
+        let key = |b: &u8| if *b == b'/' { 0 } else { u16::from(*b) + 1 };
+        self.0.iter().map(key).cmp(other.0.iter().map(key))
+    }
+}
+
+impl PartialOrd for RelPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Printable form: bytes that are not UTF-8 and control characters are escaped.
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() {
+            return f.write_str(".");
+        }
+        for part in self.0.utf8_chunks() {
+            for c in part.valid().chars() {
+                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+            }
+            part.invalid().iter().try_for_each(|b| write!(f, "\\x{b:02x}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RelPath({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsafe_paths_are_refused() {
+        let long = [b'a'; limits::COMPONENT_BYTES_MAX + 1];
+        for bad in [&b"/"[..], b"/etc", b"a//b", b"a/", b"..", b"a/../b", b"./a", b"a\0b", &long] {
+            assert!(RelPath::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(RelPath::root().join(b"a/b").is_err());
+        assert!(RelPath::root().join(b"..").is_err());
+        assert!(RelPath::parse(&long[1..]).is_ok());
+        let deep = vec![b"a"; limits::PATH_BYTES_MAX / 2].join(&b'/');
+        assert!(RelPath::parse(&deep).is_ok());
+        assert!(RelPath::parse(&[&deep[..], b"/b"].concat()).is_err());
+    }
+
+    #[test]
+    fn order_is_that_of_a_sorted_walk() {
+        let sorted = ["", "a", "a/b", "a/b/c", "a!", "a-b", "aa", "b"];
+        for pair in sorted.windows(2) {
+            let [x, y] = pair else { unreachable!() };
+            assert!(RelPath::parse(x.as_bytes()) < RelPath::parse(y.as_bytes()), "{x} < {y}");
+        }
+    }
+}

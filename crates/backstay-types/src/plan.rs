@@ -1,0 +1,326 @@
+//! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Class, Classify, Span, VolumeName, limits};
+
+/// `spec` of a `ReplicationPlan`: what is protected and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PlanSpec {
+    /// Name of the peer the plan replicates to.
+    pub pair: String,
+    /// When cycles run; without it and without `schedulePolicy`, only `backstay sync` runs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// Name of a `SchedulePolicy` to use instead of an inline schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_policy: Option<String>,
+    /// How many restore points are kept on the standby.
+    #[serde(default)]
+    pub retention: Retention,
+    /// The lag the operator wants to stay under; shown beside the achieved one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_target: Option<Span>,
+    /// Data: folders, block devices and images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeSpec>,
+    /// A folder of YAML in place of a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<ManifestFolder>,
+    /// Accept files that change while they are read; the restore point is then `fuzzy`.
+    #[serde(default)]
+    pub allow_fuzzy: bool,
+    /// Accept a volume that is empty although its last restore point was not.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// Apply objects on the standby as they are, without holding their controllers.
+    #[serde(default)]
+    pub start_applications: bool,
+    /// Further custom resources to hold on the standby.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldSpec>,
+    /// Run no cycles until resumed.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// One volume of a plan: exactly one of `path` and `device`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeSpec {
+    /// Name, unique in the plan: a DNS label.
+    #[schemars(with = "String")]
+    pub name: VolumeName,
+    /// A folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// A block device or an image file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
+    /// How a point-in-time view of it is taken.
+    #[serde(default)]
+    pub snapshot: SnapshotSpec,
+}
+
+/// How a volume is snapshotted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SnapshotSpec {
+    /// Which provider.
+    #[serde(default)]
+    pub provider: SnapshotKind,
+    /// `command`: run to take the snapshot; prints the path to read from on its first line of output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<Vec<String>>,
+    /// `command`: run to release it, also after a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<Vec<String>>,
+    /// `command`: how long each may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+}
+
+/// Which snapshot provider takes a volume's snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SnapshotKind {
+    /// The best the path offers: `btrfs` for a subvolume, `reflink` where clones work, else `none`.
+    #[default]
+    Auto,
+    /// Read in place; a file that changes while it is read is read again.
+    None,
+    /// Clone each changed file (XFS, btrfs).
+    Reflink,
+    /// A read-only btrfs subvolume snapshot.
+    Btrfs,
+    /// The operator's own commands.
+    Command,
+}
+
+/// A folder of Kubernetes manifests that stands in for a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ManifestFolder {
+    /// Where the YAML is on the active side.
+    pub path: PathBuf,
+}
+
+/// A custom resource to hold on the standby: the value at `path` is replaced by `heldValue` until promotion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HoldSpec {
+    /// API group; empty for the core group.
+    #[serde(default)]
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// JSON pointer of the field, such as `/spec/replicas`.
+    pub path: String,
+    /// Value while held, as JSON text, such as `0` or `"true"`.
+    pub held_value: String,
+}
+
+/// When cycles run: any mix of its parts; each moment that any of them names starts a cycle.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Schedule {
+    /// Every so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+    /// Cron expression of five fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<String>,
+    /// IANA name of the zone that `cron`, `daily`, `weekly`, `monthly` and `blackout` are in; UTC without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// Every day at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<Daily>,
+    /// Every week on a day at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weekly: Option<Weekly>,
+    /// Every month on a date at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly: Option<Monthly>,
+    /// Each run starts up to this much later, so that many plans do not start at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<Span>,
+    /// Windows in which no cycle starts; one that falls into a window runs at its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blackout: Vec<Blackout>,
+}
+
+/// Every day at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Daily {
+    /// `HH:MM`.
+    pub time: String,
+}
+
+/// Every week on a day at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Weekly {
+    /// `Monday` … `Sunday`, or the first three letters.
+    pub day: String,
+    /// `HH:MM`.
+    pub time: String,
+}
+
+/// Every month on a date at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Monthly {
+    /// 1 to 31; in a shorter month, its last day.
+    pub date: u8,
+    /// `HH:MM`.
+    pub time: String,
+}
+
+/// A window in which no cycle starts; one that ends before it begins runs over midnight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Blackout {
+    /// `HH:MM`.
+    pub from: String,
+    /// `HH:MM`.
+    pub to: String,
+    /// Days it begins on; every day without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub days: Vec<String>,
+}
+
+/// How many restore points are kept: the newest `last`, and the newest of each of the last so many hours,
+/// days, weeks and months that have one. The newest of all is always kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// The newest so many.
+    #[serde(default)]
+    pub last: u32,
+    /// One an hour.
+    #[serde(default)]
+    pub hourly: u32,
+    /// One a day.
+    #[serde(default)]
+    pub daily: u32,
+    /// One a week.
+    #[serde(default)]
+    pub weekly: u32,
+    /// One a month.
+    #[serde(default)]
+    pub monthly: u32,
+}
+
+impl Default for Retention {
+    /// The last ten.
+    fn default() -> Self {
+        Self { last: 10, hourly: 0, daily: 0, weekly: 0, monthly: 0 }
+    }
+}
+
+/// `spec` of a `SchedulePolicy`: a schedule that plans share by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SchedulePolicySpec {
+    /// The schedule.
+    #[serde(flatten)]
+    pub schedule: ScheduleFields,
+    /// Retention for plans that set none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain: Option<Retention>,
+}
+
+/// The fields of a schedule, inlined into a policy.
+pub type ScheduleFields = Schedule;
+
+/// A plan that contradicts itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPlan {
+    /// Nothing to protect.
+    #[error("the plan names no volumes and no manifests")]
+    Nothing,
+    /// Two volumes of one name.
+    #[error("two volumes are named {name}")]
+    TwoVolumes {
+        /// The name.
+        name: VolumeName,
+    },
+    /// Not exactly one of `path` and `device`.
+    #[error("volume {name}: expected exactly one of `path` and `device`")]
+    Source {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// A relative path means something else to the daemon than to the person who wrote it.
+    #[error("{field}: expected an absolute path, found {path:?}")]
+    RelativePath {
+        /// Which field.
+        field: String,
+        /// What it says.
+        path: PathBuf,
+    },
+    /// Snapshot commands without the `command` provider, or the other way round.
+    #[error("volume {name}: `snapshot.create` is set if and only if `snapshot.provider` is `command`")]
+    SnapshotCommand {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// Both an inline schedule and a policy.
+    #[error("expected at most one of `schedule` and `schedulePolicy`")]
+    TwoSchedules,
+    /// Too much of something.
+    #[error("the plan has {found} volumes: at most {max} allowed", max = limits::PLAN_VOLUMES_MAX)]
+    TooManyVolumes {
+        /// How many.
+        found: usize,
+    },
+}
+
+impl Classify for InvalidPlan {
+    fn class(&self) -> Class {
+        Class::Invalid
+    }
+}
+
+impl PlanSpec {
+    /// Checks what the types alone cannot.
+    pub fn validate(&self) -> Result<(), InvalidPlan> {
+        if self.volumes.is_empty() && self.manifests.is_none() {
+            return Err(InvalidPlan::Nothing);
+        }
+        if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
+            return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
+        }
+        if self.schedule.is_some() && self.schedule_policy.is_some() {
+            return Err(InvalidPlan::TwoSchedules);
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for volume in &self.volumes {
+            let name = || volume.name.clone();
+            if !names.insert(&volume.name) {
+                return Err(InvalidPlan::TwoVolumes { name: name() });
+            }
+            let (field, source) = match (&volume.path, &volume.device) {
+                (Some(path), None) => ("path", path),
+                (None, Some(device)) => ("device", device),
+                _ => return Err(InvalidPlan::Source { name: name() }),
+            };
+            absolute(format!("volume {}: `{field}`", volume.name), source)?;
+            let is_command = volume.snapshot.provider == SnapshotKind::Command;
+            if is_command != volume.snapshot.create.as_ref().is_some_and(|command| !command.is_empty()) {
+                return Err(InvalidPlan::SnapshotCommand { name: name() });
+            }
+        }
+        self.manifests.as_ref().map_or(Ok(()), |folder| absolute("`manifests.path`".to_owned(), &folder.path))
+    }
+}
+
+fn absolute(field: String, path: &std::path::Path) -> Result<(), InvalidPlan> {
+    if path.is_absolute() { Ok(()) } else { Err(InvalidPlan::RelativePath { field, path: path.to_owned() }) }
+}
