@@ -9,7 +9,7 @@ pub mod patch;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::point::{Consistency, CycleStats, PointVolume};
+use crate::point::{Consistency, CycleStats, PointVolume, RestorePoint};
 use crate::{ChunkId, Class, Classify, Epoch, PlanName, RestorePointId, SessionId, SiteId, Time, limits};
 
 /// Versions of the frames, newest first. A site speaks every version from `OLDEST` to `NEWEST`; two sites use
@@ -81,6 +81,10 @@ frames! {
     PlanState = 7,
     /// A site was promoted: the sender of this frame is active at this epoch.
     Promoted = 8,
+    /// Asks for the restore points the peer holds of a plan.
+    ListPoints = 9,
+    /// Answer to `ListPoints`.
+    Points = 10,
     /// A sender opens a session.
     Begin = 16,
     /// The receiver is ready for it.
@@ -228,7 +232,12 @@ pub struct Refused {
 impl Refused {
     /// A refusal from an error, cut to the limit.
     pub fn new(error: &dyn Classify, epoch: Option<Epoch>) -> Self {
-        Self { class: error.class().wire_code(), message: cut(error.to_string()), hint: error.hint().map(cut), epoch }
+        Self {
+            class: error.class().wire_code(),
+            message: cut(error.to_string()),
+            hint: error.hint().map(cut),
+            epoch,
+        }
     }
 }
 
@@ -327,6 +336,27 @@ pub struct Promoted {
     pub epoch: Epoch,
 }
 impl Check for Promoted {}
+
+/// See [`Frame::ListPoints`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListPoints {
+    /// The plan.
+    pub plan: PlanName,
+}
+impl Check for ListPoints {}
+
+/// See [`Frame::Points`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Points {
+    /// The newest restore points, oldest first.
+    pub points: Vec<RestorePoint>,
+}
+
+impl Check for Points {
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.points.len(), limits::LISTED_POINTS_MAX, "too many restore points")
+    }
+}
 
 /// See [`Frame::Begin`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -221,8 +221,7 @@ impl FromStr for RestorePointId {
             let ok = !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
             if ok { part.parse::<u64>().map_err(|_| bad()) } else { Err(bad()) }
         };
-        let (epoch, number) =
-            text.strip_prefix('e').and_then(|rest| rest.split_once('-')).ok_or_else(bad)?;
+        let (epoch, number) = text.strip_prefix('e').and_then(|rest| rest.split_once('-')).ok_or_else(bad)?;
         let id = Self { epoch: Epoch(digits(epoch)?), number: digits(number)? };
         // One text per id: the id is a file name, and two names of one point would be two points.
         if id.to_string() == text { Ok(id) } else { Err(bad()) }

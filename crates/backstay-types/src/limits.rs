@@ -69,3 +69,6 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
 /// A plan as text.
 pub const PLAN_BYTES_MAX: usize = 256 << 10;
+
+/// Restore points in one answer: 200 of a plan with 40 volumes (4 KiB each) fit a frame.
+pub const LISTED_POINTS_MAX: usize = 200;

@@ -5,7 +5,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::VolumeKind;
-use crate::{ChunkId, Class, Classify, Epoch, PairId, PlanName, RestorePointId, SiteId, Time, VolumeName, limits};
+use crate::{
+    ChunkId, Class, Classify, Epoch, PairId, PlanName, RestorePointId, SiteId, Time, VolumeName, limits,
+};
 
 const MAGIC: &[u8; 4] = b"BSRP";
 const VERSION: u8 = 1;

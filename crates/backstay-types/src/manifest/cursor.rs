@@ -1,8 +1,8 @@
 //! Reading a whole manifest, segment by segment, from wherever its chunks are.
 
 use super::{
-    Entry, Extent, ManifestRoot, NodeKind, RelPath, SegmentError, SegmentItem, SegmentReader, SegmentRef, TreeError,
-    decode_node,
+    Entry, Extent, ManifestRoot, NodeKind, RelPath, SegmentError, SegmentItem, SegmentReader, SegmentRef,
+    TreeError, decode_node,
 };
 use crate::ChunkId;
 
@@ -130,7 +130,9 @@ impl<F: FetchChunk> Cursor<F> {
     }
 
     /// Ids of every chunk of the manifest itself: root excluded, nodes and segments in order.
-    pub fn tree_chunks(&self) -> impl Iterator<Item = Result<(ChunkId, Vec<SegmentRef>), CursorError<F::Error>>> + '_ {
+    pub fn tree_chunks(
+        &self,
+    ) -> impl Iterator<Item = Result<(ChunkId, Vec<SegmentRef>), CursorError<F::Error>>> + '_ {
         self.root.nodes.iter().map(|id| {
             let bytes = self.fetch.fetch(id).map_err(CursorError::Fetch)?;
             Ok((*id, decode_node(&bytes)?))

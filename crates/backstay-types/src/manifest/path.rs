@@ -100,7 +100,10 @@ impl RelPath {
     /// Whether `self` is `ancestor` or below it.
     pub fn starts_with(&self, ancestor: &RelPath) -> bool {
         ancestor.is_root()
-            || self.0.strip_prefix(ancestor.0.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+            || self
+                .0
+                .strip_prefix(ancestor.0.as_slice())
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
     }
 }
 

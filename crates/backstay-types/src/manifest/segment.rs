@@ -16,7 +16,10 @@ const ANCHOR_MASK: u64 = 0xff;
 enum Record {
     Entry(EntryRecord),
     /// The file began in an earlier segment; its extents go on from `offset`.
-    Continued { offset: u64, entry: EntryRecord },
+    Continued {
+        offset: u64,
+        entry: EntryRecord,
+    },
     Extents(Vec<Extent>),
 }
 
@@ -226,7 +229,9 @@ impl<'a> SegmentReader<'a> {
     /// Checks the version.
     pub fn new(bytes: &'a [u8]) -> Result<Self, SegmentError> {
         match bytes.split_first() {
-            Some((&SEGMENT_VERSION, rest)) => Ok(Self { all: bytes, rest, previous: RelPath::root(), first: true }),
+            Some((&SEGMENT_VERSION, rest)) => {
+                Ok(Self { all: bytes, rest, previous: RelPath::root(), first: true })
+            }
             Some((&found, _)) => Err(SegmentError::Version { found }),
             None => Err(SegmentError::Damaged { at: 0, why: "it is empty" }),
         }
@@ -239,8 +244,8 @@ impl<'a> SegmentReader<'a> {
         }
         let at = self.all.len() - self.rest.len();
         let damaged = |why| SegmentError::Damaged { at, why };
-        let (record, rest) =
-            postcard::take_from_bytes::<Record>(self.rest).map_err(|_| damaged("a record does not decode"))?;
+        let (record, rest) = postcard::take_from_bytes::<Record>(self.rest)
+            .map_err(|_| damaged("a record does not decode"))?;
         self.rest = rest;
         let first = std::mem::replace(&mut self.first, false);
         let item = match record {
@@ -255,7 +260,8 @@ impl<'a> SegmentReader<'a> {
                     Extent::Data { len, .. } => *len == 0 || *len as usize > limits::CHUNK_BYTES_MAX,
                     Extent::Hole { len } => *len == 0,
                 };
-                if extents.is_empty() || extents.len() > limits::RECORD_EXTENTS_MAX || extents.iter().any(bad) {
+                if extents.is_empty() || extents.len() > limits::RECORD_EXTENTS_MAX || extents.iter().any(bad)
+                {
                     return Err(damaged("an extent is out of bounds"));
                 }
                 SegmentItem::Extents(extents)

@@ -100,7 +100,8 @@ impl ManifestRoot {
 pub fn decode_node(bytes: &[u8]) -> Result<Vec<SegmentRef>, TreeError> {
     let segments: Vec<SegmentRef> = decode(bytes, "node")?;
     let bad = |s: &SegmentRef| s.len as usize > limits::CHUNK_BYTES_MAX;
-    let damaged = segments.is_empty() || segments.len() > limits::NODE_SEGMENTS_MAX || segments.iter().any(bad);
+    let damaged =
+        segments.is_empty() || segments.len() > limits::NODE_SEGMENTS_MAX || segments.iter().any(bad);
     if damaged { Err(TreeError::Damaged { what: "node" }) } else { Ok(segments) }
 }
 
