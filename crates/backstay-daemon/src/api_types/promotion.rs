@@ -1,0 +1,70 @@
+//! Promotion: what is asked and what is reported.
+
+use backstay_types::{Epoch, PlanName, RestorePointId};
+use serde::{Deserialize, Serialize};
+
+/// `POST /plans/{name}/promote`, and `POST /promote-all` (which takes no `restorePoint`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PromoteRequest {
+    /// An older point than the newest.
+    #[serde(default)]
+    pub restore_point: Option<RestorePointId>,
+    /// Report the steps and stop.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Take over although the peer is alive and active.
+    #[serde(default)]
+    pub force: bool,
+    /// Take over at a point that lacks something.
+    #[serde(default)]
+    pub accept_partial: bool,
+}
+
+/// Answer to [`PromoteRequest`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromotionReport {
+    /// Name of the plan.
+    pub plan: PlanName,
+    /// The epoch it is (or would be) promoted to.
+    pub epoch: Epoch,
+    /// The point the workloads start from.
+    pub restore_point: RestorePointId,
+    /// Data lost: from the snapshot to the promotion, in seconds.
+    pub rpo_seconds: f64,
+    /// Time taken, in seconds; `null` for a dry run.
+    pub rto_seconds: Option<f64>,
+    /// What was done, or would be, in order.
+    pub steps: Vec<PromotionStep>,
+    /// What the operator should look at.
+    pub warnings: Vec<String>,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+}
+
+/// One step of a promotion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromotionStep {
+    /// What it does.
+    pub name: String,
+    /// How far it is.
+    pub state: StepState,
+    /// How long it took; `null` if it did not run.
+    pub duration_seconds: Option<f64>,
+}
+
+/// How far a step of a promotion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StepState {
+    /// Not begun.
+    Pending,
+    /// Done.
+    Done,
+    /// Nothing to do.
+    Skipped,
+    /// Failed; the promotion stopped here and goes on when asked again.
+    Failed,
+}

@@ -1,0 +1,119 @@
+//! Status of a plan: what runs, what ran, how far behind.
+
+use backstay_types::frame::SiteRole;
+use backstay_types::{Epoch, PlanName, RestorePointId, Time};
+use serde::{Deserialize, Serialize};
+
+use super::ErrorInfo;
+
+/// `GET /plans/{name}/status`; `GET /status` lists one for each plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanStatus {
+    /// Name of the plan.
+    pub plan: PlanName,
+    /// What this site is for it.
+    pub role: SiteRole,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Name of the peer.
+    pub peer: String,
+    /// Whether a connection to the peer stands.
+    pub connected: bool,
+    /// Now minus the snapshot time of the newest restore point; `null` before the first.
+    pub lag_seconds: Option<f64>,
+    /// The lag the operator wants to stay under.
+    pub rpo_target_seconds: Option<f64>,
+    /// The newest committed restore point.
+    pub last_restore_point: Option<RestorePointId>,
+    /// The restore point the standby's replicas show.
+    pub applied_restore_point: Option<RestorePointId>,
+    /// When the next cycle starts by schedule.
+    pub next_run: Option<Time>,
+    /// The cycle that runs now.
+    pub cycle: Option<CycleStatus>,
+    /// The cycle before.
+    pub last_cycle: Option<LastCycle>,
+    /// Whether its schedule is suspended.
+    pub suspended: bool,
+}
+
+/// A cycle, promotion, restore or verification that runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CycleStatus {
+    /// What it is at.
+    pub phase: CyclePhase,
+    /// 0 to 100; `null` while the total is not known.
+    pub percent: Option<f64>,
+    /// Bytes dealt with.
+    pub bytes_done: u64,
+    /// Bytes to deal with, as far as known.
+    pub bytes_total: Option<u64>,
+    /// Rate over the last seconds.
+    pub bytes_per_second: f64,
+    /// Estimate of what is left.
+    pub eta_seconds: Option<f64>,
+}
+
+/// What a running operation is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CyclePhase {
+    /// Waiting for the connection or for another cycle.
+    Waiting,
+    /// Taking snapshots.
+    Snapshot,
+    /// Walking, reading and sending what changed.
+    Transfer,
+    /// The receiver makes it durable.
+    Commit,
+    /// The replica is brought up to it.
+    Apply,
+    /// Taking over.
+    Promote,
+    /// Checking stored data.
+    Verify,
+    /// Writing files out.
+    Restore,
+}
+
+impl CyclePhase {
+    /// As it stands in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CyclePhase::Waiting => "waiting",
+            CyclePhase::Snapshot => "snapshot",
+            CyclePhase::Transfer => "transfer",
+            CyclePhase::Commit => "commit",
+            CyclePhase::Apply => "apply",
+            CyclePhase::Promote => "promote",
+            CyclePhase::Verify => "verify",
+            CyclePhase::Restore => "restore",
+        }
+    }
+}
+
+/// A cycle that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastCycle {
+    /// When it started.
+    pub started_time: Time,
+    /// How it ended.
+    pub outcome: CycleOutcome,
+    /// Why it failed, if it did.
+    pub error: Option<ErrorInfo>,
+    /// How long it took.
+    pub duration_seconds: f64,
+}
+
+/// How a cycle ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CycleOutcome {
+    /// A restore point was committed.
+    Succeeded,
+    /// None was.
+    Failed,
+}
