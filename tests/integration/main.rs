@@ -1,4 +1,7 @@
-//! Black-box tests: the real program on real folders.
+//! Black-box tests: the real program on real folders, judged by what an operator can see.
+//!
+//! Sizes are small enough for every run; `scripts/full-fidelity.sh` and `scripts/kill-test.sh` run the same tests at
+//! full size by the environment.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,4 +10,19 @@
     reason = "a test fails by panicking"
 )]
 
+mod bad_keys;
+mod bad_plans;
+mod bad_sources;
+mod catalog;
+mod contract;
+mod damage;
+mod disk_full;
+mod fidelity;
 mod harness;
+mod incremental;
+mod kill;
+mod manifests;
+mod memory;
+mod promotion;
+mod schedule;
+mod snapshots;

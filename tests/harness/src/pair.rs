@@ -1,6 +1,10 @@
 //! Two paired sites on this machine.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::{Site, SiteOptions, eventually};
 
@@ -51,8 +55,24 @@ impl Pair {
         }
     }
 
+    /// Disaster: the active side is gone without a word, and the standby takes over. Gives the report.
+    #[track_caller]
+    pub fn take_over(&mut self, plan: &str) -> Value {
+        if self.east.is_running() {
+            self.east.kill();
+        }
+        self.west.promote(plan, &[])
+    }
+
+    /// A folder for sources, made.
+    pub fn source(&self, name: &str) -> PathBuf {
+        let path = self.work(name);
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
     /// A path for the test's own files.
-    pub fn work(&self, name: &str) -> std::path::PathBuf {
+    pub fn work(&self, name: &str) -> PathBuf {
         self.work.path().join(name)
     }
 }
