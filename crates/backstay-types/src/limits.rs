@@ -72,3 +72,11 @@ pub const PLAN_BYTES_MAX: usize = 256 << 10;
 
 /// Restore points in one answer: 200 of a plan with 40 volumes (4 KiB each) fit a frame.
 pub const LISTED_POINTS_MAX: usize = 200;
+
+/// Offers a sender has open at once; a receiver refuses more. 64 × 8192 ids × 32 bytes = 16 MiB at the worst, and
+/// 64 × 512 ids of a usual offer cover the window of a sender even in chunks of 1.5 KiB.
+pub const OFFERS_OPEN_MAX: usize = 64;
+
+/// Batches a receiver works on or has stored ahead of a missing one. A sender's window holds 24 full batches of
+/// incompressible chunks; the rest is for those that were cut short.
+pub const BATCHES_OPEN_MAX: usize = 256;

@@ -1,0 +1,277 @@
+//! Who may send, and what news of an epoch means: fencing, as pure functions on what a site knows of a plan.
+//!
+//! 1. Epochs only grow: nothing here ever answers with a lower one (test `an_epoch_never_goes_down`).
+//! 2. Of two sites, the one with the older epoch steps down before anything else (test
+//!    `two_sites_that_talk_end_with_one_active`).
+//!
+//! Left to others: making a new epoch durable before acting on it, and what stepping down means for workloads.
+
+use backstay_types::frame::{Begin, PlanState, Promoted, Refused, SharePlan, SiteRole};
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
+
+/// What this site knows about a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Local {
+    /// What this site is for it.
+    pub role: SiteRole,
+    /// The highest epoch known here, durable.
+    pub epoch: Epoch,
+}
+
+impl Local {
+    /// Whether workloads may run here.
+    const fn holds_active(self) -> bool {
+        matches!(self.role, SiteRole::Active | SiteRole::Promoting)
+    }
+}
+
+/// Why a request of the peer is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The plan was never shared with this side.
+    #[error("plan {plan}: not known to this side")]
+    UnknownPlan {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// The peer works in an epoch that is over.
+    #[error("plan {plan}: epoch {theirs} of the sender is over: this side knows epoch {ours}")]
+    OldEpoch {
+        /// The plan.
+        plan: PlanName,
+        /// The peer's.
+        theirs: Epoch,
+        /// Ours.
+        ours: Epoch,
+    },
+    /// Both sides want to send, in one epoch.
+    #[error("plan {plan}: this side is active at epoch {ours}, the sender claims epoch {theirs}")]
+    ActiveHere {
+        /// The plan.
+        plan: PlanName,
+        /// The peer's.
+        theirs: Epoch,
+        /// Ours.
+        ours: Epoch,
+    },
+    /// The peer was promoted: this side has to step down before it receives.
+    #[error("plan {plan}: this side is active at epoch {ours} and steps down for epoch {theirs} first")]
+    StepsDownFirst {
+        /// The plan.
+        plan: PlanName,
+        /// The peer's.
+        theirs: Epoch,
+        /// Ours.
+        ours: Epoch,
+    },
+    /// This side is on its way to standby.
+    #[error("plan {plan}: this side is stepping down")]
+    SteppingDown {
+        /// The plan.
+        plan: PlanName,
+        /// Ours.
+        ours: Epoch,
+    },
+    /// A restore point with a number that is taken.
+    #[error("restore point {id} of plan {plan}: expected a number above {newest}")]
+    NumberTaken {
+        /// The plan.
+        plan: PlanName,
+        /// What the peer wants to make.
+        id: RestorePointId,
+        /// What is here.
+        newest: RestorePointId,
+    },
+    /// Ids that no sender of ours makes.
+    #[error("restore point {id} of plan {plan}: {why}")]
+    BadId {
+        /// The plan.
+        plan: PlanName,
+        /// What the peer wants to make.
+        id: RestorePointId,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+impl Refusal {
+    /// The epoch the refusing side knows, for the frame.
+    pub const fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Refusal::OldEpoch { ours, .. }
+            | Refusal::ActiveHere { ours, .. }
+            | Refusal::StepsDownFirst { ours, .. }
+            | Refusal::SteppingDown { ours, .. } => Some(*ours),
+            Refusal::UnknownPlan { .. } | Refusal::NumberTaken { .. } | Refusal::BadId { .. } => None,
+        }
+    }
+
+    /// The epoch this side must step down for, if that is why.
+    pub const fn steps_down_for(&self) -> Option<Epoch> {
+        match self {
+            Refusal::StepsDownFirst { theirs, .. } => Some(*theirs),
+            _ => None,
+        }
+    }
+
+    /// The frame that tells the peer.
+    pub fn to_frame(&self) -> Refused {
+        Refused::new(self, self.epoch())
+    }
+}
+
+impl Classify for Refusal {
+    fn class(&self) -> Class {
+        match self {
+            Refusal::UnknownPlan { .. } => Class::NotFound,
+            Refusal::OldEpoch { .. } | Refusal::ActiveHere { .. } => Class::Fenced,
+            Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => Class::Busy,
+            Refusal::NumberTaken { .. } | Refusal::BadId { .. } => Class::Invalid,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Refusal::UnknownPlan { plan } => format!("share it from the active side: backstay sync {plan}"),
+            Refusal::OldEpoch { plan, .. } => format!(
+                "the other side was promoted: this one steps down by itself; see backstay status {plan} on both"
+            ),
+            Refusal::ActiveHere { plan, .. } => {
+                format!("delete plan {plan} on the side that is to be the standby, then sync again")
+            }
+            Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => {
+                "the next cycle goes through once it has".to_owned()
+            }
+            Refusal::NumberTaken { newest, .. } => format!("the next number is {}", newest.number + 1),
+            Refusal::BadId { .. } => return None,
+        };
+        Some(hint)
+    }
+}
+
+/// What a granted request changes here. Both must be durable before the request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// The plan's state from now on.
+    pub local: Local,
+    /// Whether that differs from what it was.
+    pub is_new: bool,
+}
+
+impl Grant {
+    fn standby(before: Option<Local>, epoch: Epoch) -> Self {
+        let local = Local { role: SiteRole::Standby, epoch };
+        Self { local, is_new: before != Some(local) }
+    }
+}
+
+/// Whether the peer may send for a plan at `theirs`: it may if this side is its standby and knows no newer epoch.
+fn admit_sender(local: Local, plan: &PlanName, theirs: Epoch) -> Result<(), Refusal> {
+    let (plan, ours) = (plan.clone(), local.epoch);
+    if theirs < ours {
+        return Err(Refusal::OldEpoch { plan, theirs, ours });
+    }
+    match local.role {
+        SiteRole::Standby => Ok(()),
+        SiteRole::Demoting => Err(Refusal::SteppingDown { plan, ours }),
+        SiteRole::Active | SiteRole::Promoting if theirs == ours => {
+            Err(Refusal::ActiveHere { plan, theirs, ours })
+        }
+        SiteRole::Active | SiteRole::Promoting => Err(Refusal::StepsDownFirst { plan, theirs, ours }),
+    }
+}
+
+/// Decides on a transfer. `newest` is the newest restore point held here.
+pub fn admit_begin(
+    local: Option<Local>,
+    begin: &Begin,
+    newest: Option<RestorePointId>,
+) -> Result<Grant, Refusal> {
+    let (plan, id) = (&begin.plan, begin.id);
+    let bad = |why| Err(Refusal::BadId { plan: plan.clone(), id, why });
+    let Some(local) = local else { return Err(Refusal::UnknownPlan { plan: plan.clone() }) };
+    if id.epoch < Epoch::FIRST || id.number == 0 {
+        return bad("epochs and numbers begin at 1");
+    }
+    // The end of the numbers would end the plan: there would be no next one.
+    if id.epoch.0 == u64::MAX || id.number == u64::MAX {
+        return bad("no number is left behind it");
+    }
+    admit_sender(local, plan, id.epoch)?;
+    if begin.parent.is_some_and(|parent| parent.number >= id.number || parent.epoch > id.epoch) {
+        return bad("its parent is not older");
+    }
+    match newest {
+        Some(newest) if newest.number >= id.number => {
+            Err(Refusal::NumberTaken { plan: plan.clone(), id, newest })
+        }
+        _ => Ok(Grant::standby(Some(local), id.epoch)),
+    }
+}
+
+/// Decides on a plan that the peer shares: new here, or updated.
+pub fn admit_share(local: Option<Local>, share: &SharePlan) -> Result<Grant, Refusal> {
+    if let Some(local) = local {
+        admit_sender(local, &share.plan, share.epoch)?;
+    }
+    Ok(Grant::standby(local, share.epoch.max(Epoch::FIRST)))
+}
+
+/// What news from the peer means for this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Nothing new.
+    Nothing,
+    /// Remember the higher epoch; the role stays.
+    Adopt {
+        /// The epoch to make durable.
+        epoch: Epoch,
+    },
+    /// A higher epoch exists while this side is active: hold the controllers here before anything else.
+    StepDown {
+        /// The epoch to make durable.
+        epoch: Epoch,
+    },
+    /// Both sides are active at one epoch, which no path of ours leads to: run no cycle, tell the operator.
+    Conflict {
+        /// The epoch.
+        epoch: Epoch,
+    },
+}
+
+fn on_epoch(local: Local, theirs: Epoch, peer_holds_active: bool) -> News {
+    match theirs.cmp(&local.epoch) {
+        std::cmp::Ordering::Less => News::Nothing,
+        std::cmp::Ordering::Equal if peer_holds_active && local.holds_active() => {
+            News::Conflict { epoch: theirs }
+        }
+        std::cmp::Ordering::Equal => News::Nothing,
+        // Also when the peer is not active itself: somebody is, or was, at that epoch, and it is not this side.
+        std::cmp::Ordering::Greater if local.role == SiteRole::Standby => News::Adopt { epoch: theirs },
+        std::cmp::Ordering::Greater => News::StepDown { epoch: theirs },
+    }
+}
+
+/// The peer says it was promoted.
+pub fn on_promoted(local: Local, promoted: &Promoted) -> News {
+    on_epoch(local, promoted.epoch, true)
+}
+
+/// The peer says what it knows of the plan.
+pub fn on_peer_state(local: Local, peer: &PlanState) -> News {
+    match peer.role {
+        None => News::Nothing,
+        Some(role) => {
+            let holds_active = Local { role, epoch: peer.epoch }.holds_active();
+            on_epoch(local, peer.epoch, holds_active)
+        }
+    }
+}
+
+/// The peer refused with an epoch of its own: the answer an old active side gets when it tries to send.
+pub fn on_refused(local: Local, refused: &Refused) -> News {
+    refused.epoch.map_or(News::Nothing, |epoch| on_epoch(local, epoch, false))
+}
+
+#[cfg(test)]
+mod tests;
