@@ -1,8 +1,10 @@
 //! Status of a plan: what runs, what ran, how far behind.
 
+use std::time::Duration;
+
 use backstay_types::frame::SiteRole;
 use backstay_types::{Epoch, PlanName, RestorePointId, Time};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ErrorInfo;
 
@@ -22,7 +24,8 @@ pub struct PlanStatus {
     pub connected: bool,
     /// Now minus the snapshot time of the newest restore point; `null` before the first.
     pub lag_seconds: Option<f64>,
-    /// The lag the operator wants to stay under.
+    /// The lag the operator wants to stay under; a whole number of seconds stands without a fraction.
+    #[serde(serialize_with = "whole")]
     pub rpo_target_seconds: Option<f64>,
     /// The newest committed restore point.
     pub last_restore_point: Option<RestorePointId>,
@@ -116,4 +119,13 @@ pub enum CycleOutcome {
     Succeeded,
     /// None was.
     Failed,
+}
+
+/// Writes `1200` rather than `1200.0`: the target is what an operator wrote, and scripts compare it.
+fn whole<S: Serializer>(seconds: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    let millis = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    match millis {
+        Some(length) if length.subsec_nanos() == 0 => serializer.serialize_some(&length.as_secs()),
+        _ => seconds.serialize(serializer),
+    }
 }

@@ -84,6 +84,8 @@ fn fields_are_named_as_the_contract_says() {
     assert_eq!(value["role"], "active");
     // Nothing known is null, not missing.
     assert_eq!(value["lagSeconds"], Value::Null);
+    assert_eq!(value["rpoTargetSeconds"], 1200);
+    assert_eq!(serde_json::from_value::<PlanStatus>(value.clone()).expect("reads"), status);
     assert_eq!(value["cycle"]["phase"], CyclePhase::Transfer.as_str());
 
     let report = PromotionReport {
