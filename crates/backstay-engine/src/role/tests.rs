@@ -1,1 +1,212 @@
+#![allow(clippy::indexing_slicing, reason = "a test may fail where it counts wrong")]
 
+use backstay_types::SessionId;
+use proptest::prelude::*;
+
+use super::*;
+
+const ROLES: [SiteRole; 4] = [SiteRole::Active, SiteRole::Standby, SiteRole::Demoting, SiteRole::Promoting];
+
+fn shop() -> PlanName {
+    "shop".parse().expect("a name")
+}
+
+fn point(epoch: u64, number: u64) -> RestorePointId {
+    RestorePointId { epoch: Epoch(epoch), number }
+}
+
+fn begin(epoch: u64, number: u64) -> Begin {
+    Begin { session: SessionId(1), plan: shop(), id: point(epoch, number), parent: None }
+}
+
+fn local(role: SiteRole, epoch: u64) -> Option<Local> {
+    Some(Local { role, epoch: Epoch(epoch) })
+}
+
+fn state(role: SiteRole, epoch: u64) -> PlanState {
+    PlanState {
+        plan: shop(),
+        role: Some(role),
+        epoch: Epoch(epoch),
+        newest: None,
+        newest_snapshot_time: None,
+        applied: None,
+    }
+}
+
+#[test]
+fn a_sender_is_admitted_by_role_and_epoch() {
+    use SiteRole::{Active, Demoting, Promoting, Standby};
+    let cases = [
+        (Standby, 2, 2, None),
+        (Standby, 2, 3, None),
+        (Standby, 2, 1, Some(Class::Fenced)),
+        (Active, 2, 1, Some(Class::Fenced)),
+        (Active, 2, 2, Some(Class::Fenced)),
+        (Active, 2, 3, Some(Class::Busy)),
+        (Promoting, 2, 2, Some(Class::Fenced)),
+        (Promoting, 2, 3, Some(Class::Busy)),
+        (Demoting, 2, 1, Some(Class::Fenced)),
+        (Demoting, 2, 2, Some(Class::Busy)),
+        (Demoting, 2, 3, Some(Class::Busy)),
+    ];
+    for (role, ours, theirs, refused) in cases {
+        let share = SharePlan { plan: shop(), epoch: Epoch(theirs), spec: String::new() };
+        for result in
+            [admit_begin(local(role, ours), &begin(theirs, 5), None), admit_share(local(role, ours), &share)]
+        {
+            let class = result.as_ref().err().map(Classify::class);
+            assert_eq!(class, refused, "{role:?} at {ours}, sender at {theirs}");
+            if let Err(refusal) = &result {
+                assert!(refusal.hint().is_some(), "{refusal}");
+                assert_eq!(refusal.to_frame().epoch, Some(Epoch(ours)));
+                let steps_down = theirs > ours && role != Demoting;
+                assert_eq!(refusal.steps_down_for(), steps_down.then_some(Epoch(theirs)));
+            }
+            if let Ok(grant) = result {
+                assert_eq!(grant.local, Local { role: Standby, epoch: Epoch(theirs) });
+                assert_eq!(grant.is_new, theirs > ours);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_old_epoch_is_refused_with_both_epochs() {
+    let refusal = admit_begin(local(SiteRole::Standby, 7), &begin(5, 1), None).expect_err("refused");
+    let text = refusal.to_string();
+    assert!(text.contains("epoch 5") && text.contains("epoch 7"), "{text}");
+}
+
+#[test]
+fn numbers_must_grow_over_epochs() {
+    let newest = Some(point(2, 41));
+    let admit = |begin: Begin| admit_begin(local(SiteRole::Standby, 3), &begin, newest).map(|_| ());
+    assert_eq!(admit(begin(3, 42)), Ok(()));
+    for taken in [41, 40, 1] {
+        let error = admit(begin(3, taken)).expect_err("taken");
+        assert!(matches!(error, Refusal::NumberTaken { .. }), "{error}");
+        assert_eq!(error.hint().as_deref(), Some("the next number is 42"));
+    }
+    let with_parent = |parent| Begin { parent: Some(parent), ..begin(3, 42) };
+    assert_eq!(admit(with_parent(point(2, 41))), Ok(()));
+    for bad in [
+        begin(0, 42),
+        begin(3, 0),
+        begin(3, u64::MAX),
+        begin(u64::MAX, 42),
+        with_parent(point(3, 42)),
+        with_parent(point(4, 1)),
+    ] {
+        let error = admit(bad).expect_err("a bad id");
+        assert!(matches!(error.class(), Class::Invalid | Class::Fenced), "{error}");
+    }
+}
+
+#[test]
+fn a_plan_that_was_never_shared_is_not_found_and_a_new_one_is_taken() {
+    let refusal = admit_begin(None, &begin(1, 1), None).expect_err("not known");
+    assert_eq!(refusal.class(), Class::NotFound);
+    let share = SharePlan { plan: shop(), epoch: Epoch(4), spec: String::new() };
+    let grant = admit_share(None, &share).expect("taken");
+    assert_eq!(grant, Grant { local: Local { role: SiteRole::Standby, epoch: Epoch(4) }, is_new: true });
+}
+
+#[test]
+fn news_of_an_epoch() {
+    use SiteRole::{Active, Demoting, Promoting, Standby};
+    let promoted = |epoch| Promoted { plan: shop(), epoch: Epoch(epoch) };
+    let news = |role, ours, theirs| on_promoted(Local { role, epoch: Epoch(ours) }, &promoted(theirs));
+    for role in ROLES {
+        assert_eq!(news(role, 3, 2), News::Nothing, "{role:?}");
+    }
+    for role in [Active, Promoting, Demoting] {
+        assert_eq!(news(role, 3, 4), News::StepDown { epoch: Epoch(4) }, "{role:?}");
+    }
+    assert_eq!(news(Standby, 3, 4), News::Adopt { epoch: Epoch(4) });
+    assert_eq!(news(Standby, 3, 3), News::Nothing);
+    assert_eq!(news(Active, 3, 3), News::Conflict { epoch: Epoch(3) });
+    let us = Local { role: Active, epoch: Epoch(3) };
+    assert_eq!(on_peer_state(us, &state(Standby, 3)), News::Nothing, "the usual state of a pair");
+    assert_eq!(on_peer_state(us, &state(Standby, 4)), News::StepDown { epoch: Epoch(4) });
+    assert_eq!(on_peer_state(us, &PlanState { role: None, ..state(Standby, 9) }), News::Nothing);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    /// A site is promoted.
+    Promote(usize),
+    /// A site hears what the other is.
+    Hear(usize),
+    /// A site that is demoting is done with it.
+    HeldDown(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let site = 0_usize..2;
+    prop_oneof![
+        1 => site.clone().prop_map(Act::Promote),
+        3 => site.clone().prop_map(Act::Hear),
+        2 => site.prop_map(Act::HeldDown),
+    ]
+}
+
+fn hear(sites: &mut [Local; 2], who: usize) {
+    let (us, peer) = if who == 0 { (sites[0], sites[1]) } else { (sites[1], sites[0]) };
+    sites[who] = match on_peer_state(us, &state(peer.role, peer.epoch.0)) {
+        News::Nothing | News::Conflict { .. } => us,
+        News::Adopt { epoch } => Local { epoch, ..us },
+        News::StepDown { epoch } => Local { role: SiteRole::Demoting, epoch },
+    };
+}
+
+fn settle(sites: &mut [Local; 2]) {
+    for who in [0, 1, 0, 1] {
+        hear(sites, who);
+        if sites[who].role == SiteRole::Demoting {
+            sites[who].role = SiteRole::Standby;
+        }
+    }
+}
+
+proptest! {
+    /// A standby is promoted in a partition, over and over, on either side; when they talk again one is active.
+    #[test]
+    fn two_sites_that_talk_end_with_one_active(acts in proptest::collection::vec(act(), 0..60)) {
+        let mut sites = [
+            Local { role: SiteRole::Active, epoch: Epoch(1) },
+            Local { role: SiteRole::Standby, epoch: Epoch(1) },
+        ];
+        for act in acts {
+            match act {
+                // The simple promotion: beside a peer that cannot be asked, and never of a side that is active.
+                Act::Promote(who) if sites[who].role == SiteRole::Standby => {
+                    sites[who] = Local { role: SiteRole::Active, epoch: sites[who].epoch.next() };
+                }
+                Act::Promote(_) => {}
+                Act::Hear(who) => hear(&mut sites, who),
+                Act::HeldDown(who) if sites[who].role == SiteRole::Demoting => sites[who].role = SiteRole::Standby,
+                Act::HeldDown(_) => {}
+            }
+            let [a, b] = sites;
+            prop_assert!(!(a.holds_active() && b.holds_active() && a.epoch == b.epoch), "{a:?} {b:?}");
+        }
+        settle(&mut sites);
+        let active = sites.iter().filter(|site| site.role == SiteRole::Active).count();
+        prop_assert_eq!(active, 1, "{:?}", sites);
+        prop_assert_eq!(sites[0].epoch, sites[1].epoch);
+    }
+
+    #[test]
+    fn an_epoch_never_goes_down(role in 0_usize..4, ours in 0_u64..20, theirs in 0_u64..20, peer in 0_usize..4) {
+        let us = Local { role: ROLES[role], epoch: Epoch(ours) };
+        match on_peer_state(us, &state(ROLES[peer], theirs)) {
+            News::Adopt { epoch } | News::StepDown { epoch } => prop_assert!(epoch > us.epoch),
+            News::Conflict { epoch } => prop_assert_eq!(epoch, us.epoch),
+            News::Nothing => prop_assert!(theirs <= ours),
+        }
+        if let Ok(grant) = admit_begin(Some(us), &begin(theirs, 1), None) {
+            prop_assert!(grant.local.epoch >= us.epoch);
+        }
+    }
+}
