@@ -1,1 +1,25 @@
-//! Placeholder.
+mod block;
+mod bundle;
+mod content;
+mod context;
+mod error;
+mod extents;
+mod fs;
+mod manifest_in;
+mod manifest_out;
+mod progress;
+mod read;
+mod scan;
+mod sink;
+mod snapshot;
+mod state;
+mod walk;
+pub use bundle::{BundleObjects, OBJECT_BYTES_MAX, read_bundle, write_bundle};
+pub use context::VolumeContext;
+pub use error::VolumeError;
+pub use progress::{Cancel, Progress};
+pub use read::{VolumeRead, VolumeStats};
+pub use scan::ScanTotals;
+pub use sink::{ChunkSink, PatchBase, SinkClosed};
+pub use snapshot::{Scanned, Snapshot, snapshot};
+pub use state::{PendingState, SentState};

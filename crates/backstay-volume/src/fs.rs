@@ -1,0 +1,12 @@
+//! System calls on trees: folder stacks, listings, attributes. Everything is relative to an open folder and
+//! follows no symbolic link, so that neither the depth of a tree nor a hostile name matters.
+
+mod folders;
+mod listing;
+mod stat;
+mod xattr;
+
+pub(crate) use folders::FolderStack;
+pub(crate) use listing::Listing;
+pub(crate) use stat::Stat;
+pub(crate) use xattr::XattrReader;

@@ -1,0 +1,260 @@
+//! First pass over a tree: what changed since the parent.
+//!
+//! A merge-join of the walk with the parent's manifest, both in path order and streaming, writes an edit script (the
+//! spool): keep the parent's entry, drop it, or take a fresh one. Totals are known at its end, before a byte of
+//! content is read; the second pass (`read`) replays it.
+//!
+//! 1. An entry is kept unread only if type, size, mtime, ctime, inode and device are those recorded, and its ctime is
+//!    older than the previous scan by [`RACY_SECS`]: a change in the same tick of the clock cannot hide
+//!    (test `a_change_right_after_a_scan_is_seen`).
+//! 2. Nothing is skipped silently: a mount point, an unreadable folder or an unreadable attribute ends the scan with
+//!    its path (test `an_unreadable_or_foreign_entry_fails_the_scan`).
+
+mod links;
+mod spool;
+
+use std::path::Path;
+
+use backstay_types::manifest::{Entry, NodeKind, RelPath};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+pub(crate) use links::Links;
+pub(crate) use spool::{Fresh, Op, SpoolReader, SpoolWriter};
+
+use crate::error::shown;
+use crate::fs::{Stat, XattrReader};
+use crate::snapshot::Cloner;
+use crate::state::{Parent, ParentStream, StatRecord};
+use crate::walk::{Found, Walker, name_of};
+use crate::{Cancel, VolumeError};
+
+/// Margin for coarse clocks: time stamps of one second, and a kernel clock that lags by a tick.
+const RACY_SECS: i64 = 2;
+
+/// What a scan found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScanTotals {
+    /// Entries of every kind.
+    pub entries: u64,
+    /// Length of all files, hard-linked files once.
+    pub bytes: u64,
+    /// Entries that must be read.
+    pub read_entries: u64,
+    /// Length of the files that must be read.
+    pub read_bytes: u64,
+}
+
+/// How a tree is scanned.
+pub(crate) struct ScanPlan<'a> {
+    pub(crate) root: &'a Path,
+    pub(crate) key: &'a backstay_types::HashKey,
+    pub(crate) parent: Option<&'a Parent>,
+    pub(crate) allow_empty: bool,
+    /// The root is a snapshot, whose device number changes each time.
+    pub(crate) is_snapshot: bool,
+}
+
+struct Scan<'a> {
+    plan: &'a ScanPlan<'a>,
+    parent: Option<ParentStream>,
+    /// The parent's stat records can be trusted.
+    cache_valid: bool,
+    root_dev: u64,
+    links: Links,
+    xattrs: XattrReader,
+    spool: SpoolWriter,
+    totals: ScanTotals,
+    cloner: Option<&'a mut Cloner>,
+}
+
+/// Scans a tree into a spool. Returns the totals and the device of the root.
+pub(crate) fn scan_tree<'a>(
+    plan: &'a ScanPlan<'a>,
+    spool: SpoolWriter,
+    cloner: Option<&'a mut Cloner>,
+    cancel: &Cancel,
+) -> Result<(ScanTotals, u64), VolumeError> {
+    let mut walker = Walker::open_source(plan.root)?;
+    let root = Stat::of_fd(walker.stack().current()).map_err(|e| VolumeError::io("stat", plan.root, e))?;
+    if let Some(parent) = plan.parent
+        && walker.root_is_empty()
+        && parent.head.entries > 1
+        && !plan.allow_empty
+    {
+        let path = plan.root.display().to_string();
+        return Err(VolumeError::EmptySource { path, entries: parent.head.entries });
+    }
+    let same_device = |head_dev: u64| head_dev == root.dev || head_dev == 0 || plan.is_snapshot;
+    let mut scan = Scan {
+        parent: plan.parent.map(Parent::stream).transpose()?,
+        cache_valid: plan.parent.is_some_and(|parent| same_device(parent.head.dev)),
+        root_dev: root.dev,
+        links: Links::new(plan.key.clone()),
+        xattrs: XattrReader::new(),
+        spool,
+        totals: ScanTotals::default(),
+        cloner,
+        plan,
+    };
+    scan.entry(&walker, &Found { path: RelPath::root(), stat: root })?;
+    while let Some(found) = walker.next_found()? {
+        cancel.step()?;
+        scan.visit(&mut walker, &found)?;
+    }
+    scan.finish_parent()?;
+    let totals = scan.totals;
+    scan.spool.finish()?;
+    Ok((totals, root.dev))
+}
+
+impl Scan<'_> {
+    fn visit(&mut self, walker: &mut Walker, found: &Found) -> Result<(), VolumeError> {
+        let foreign = found.stat.dev != self.root_dev
+            // btrfs shows a nested subvolume inside a snapshot as an empty folder with this inode.
+            || (self.plan.is_snapshot && found.stat.is_folder() && found.stat.ino == EMPTY_SUBVOLUME_INO);
+        if foreign {
+            return Err(VolumeError::MountPoint { path: shown(self.plan.root, &found.path) });
+        }
+        if found.stat.is_folder() && !walker.descend(name_of(&found.path))? {
+            return Ok(());
+        }
+        match self.entry(walker, found) {
+            // It was there when its folder was listed and is gone now: deleted.
+            Err(error) if error.is_missing() && !found.stat.is_folder() => {
+                self.links.forget(&found.stat);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Compares one entry with the parent. A folder is entered already.
+    fn entry(&mut self, walker: &Walker, found: &Found) -> Result<(), VolumeError> {
+        self.skip_parent_before(&found.path)?;
+        let kind = self.kind(walker, found)?;
+        let old =
+            self.parent.as_ref().and_then(ParentStream::current).filter(|(old, _)| old.path == found.path);
+        let replaces = old.is_some();
+        let keep = old.is_some_and(|(entry, record)| self.is_unchanged(entry, record, &found.stat, &kind));
+        if keep {
+            self.spool.keep()?;
+        } else {
+            let fresh = self.fresh(walker, found, kind.clone(), replaces)?;
+            self.totals.read_entries += 1;
+            self.totals.read_bytes += content_bytes(&fresh.entry.kind);
+            self.spool.fresh(&fresh)?;
+        }
+        self.totals.entries += 1;
+        self.totals.bytes += content_bytes(&kind);
+        match &mut self.parent {
+            Some(parent) if replaces => parent.advance(),
+            _ => Ok(()),
+        }
+    }
+
+    fn skip_parent_before(&mut self, path: &RelPath) -> Result<(), VolumeError> {
+        let Some(parent) = &mut self.parent else { return Ok(()) };
+        while parent.current().is_some_and(|(entry, _)| entry.path < *path) {
+            self.spool.skip()?;
+            parent.advance()?;
+        }
+        Ok(())
+    }
+
+    fn finish_parent(&mut self) -> Result<(), VolumeError> {
+        let Some(parent) = &mut self.parent else { return Ok(()) };
+        while parent.current().is_some() {
+            self.spool.skip()?;
+            parent.advance()?;
+        }
+        Ok(())
+    }
+
+    /// The kind of an entry as the manifest will have it. The target of a link is left empty until it is needed.
+    fn kind(&mut self, walker: &Walker, found: &Found) -> Result<NodeKind, VolumeError> {
+        let stat = &found.stat;
+        Ok(match stat.file_type {
+            FileType::Directory => NodeKind::Directory,
+            FileType::RegularFile => self.links.kind(stat, &found.path),
+            FileType::Symlink => NodeKind::Symlink { target: Vec::new() },
+            FileType::Fifo => NodeKind::Fifo,
+            FileType::Socket => NodeKind::Socket,
+            FileType::CharacterDevice => NodeKind::CharDevice(stat.rdev),
+            FileType::BlockDevice => NodeKind::BlockDevice(stat.rdev),
+            FileType::Unknown => {
+                let path = shown(walker.stack().shown_root(), &found.path);
+                return Err(VolumeError::WrongKind {
+                    path,
+                    expected: "a kind of file that can be replicated",
+                });
+            }
+        })
+    }
+
+    fn is_unchanged(&self, old: &Entry, record: &StatRecord, stat: &Stat, kind: &NodeKind) -> bool {
+        let same_kind = match (&old.kind, kind) {
+            (NodeKind::Symlink { .. }, NodeKind::Symlink { .. }) => true,
+            (a, b) => a == b,
+        };
+        let Some(parent) = self.plan.parent else { return false };
+        let is_old = record.ctime.secs < parent.head.scan_start - RACY_SECS;
+        self.cache_valid
+            && same_kind
+            && record.settled
+            && is_old
+            && record.ino == stat.ino
+            && record.ctime == stat.ctime
+            && old.mtime == stat.mtime
+    }
+
+    fn fresh(
+        &mut self,
+        walker: &Walker,
+        found: &Found,
+        kind: NodeKind,
+        replaces: bool,
+    ) -> Result<Fresh, VolumeError> {
+        let Found { path, stat } = found;
+        let folder = walker.stack().current();
+        let name = name_of(path);
+        let root = self.plan.root;
+        let fail = |action| move |source: Errno| VolumeError::at(action, root, path, source);
+        let (kind, xattrs) = match kind {
+            NodeKind::Directory => {
+                let xattrs = self.xattrs.of_fd(folder).map_err(fail("read attributes of"))?;
+                (NodeKind::Directory, xattrs)
+            }
+            // Attributes of files are read with their content; those of further links are those of the first.
+            NodeKind::File { .. } => match &mut self.cloner {
+                Some(cloner) => return cloner.capture(walker, found, &mut self.xattrs, kind, replaces),
+                None => (kind, Vec::new()),
+            },
+            NodeKind::HardLink { .. } => (kind, Vec::new()),
+            NodeKind::Symlink { .. } => {
+                let target = rustix::fs::readlinkat(folder, name, Vec::new()).map_err(fail("read link"))?;
+                let xattrs = self.xattrs.of_name(folder, name).map_err(fail("read attributes of"))?;
+                (NodeKind::Symlink { target: target.into_bytes() }, xattrs)
+            }
+            other => (other, self.xattrs.of_name(folder, name).map_err(fail("read attributes of"))?),
+        };
+        Ok(Fresh {
+            entry: stat.entry(path.clone(), kind, xattrs),
+            stat: *stat,
+            replaces,
+            clone: None,
+            settled: true,
+        })
+    }
+}
+
+/// `BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`.
+const EMPTY_SUBVOLUME_INO: u64 = 2;
+
+/// Bytes of content an entry stands for.
+pub(crate) fn content_bytes(kind: &NodeKind) -> u64 {
+    match kind {
+        NodeKind::File { size, .. } => *size,
+        _ => 0,
+    }
+}

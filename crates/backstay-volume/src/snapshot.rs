@@ -1,0 +1,173 @@
+//! Point-in-time views of volumes, and the way from a view to a volume that was read:
+//! [`snapshot`] → [`Snapshot`] → `scan` → [`Scanned`] → `read` → [`VolumeRead`].
+//!
+//! Each step takes the one before, so that nothing is read before all volumes of a plan are frozen and nothing is
+//! frozen longer than needed. A snapshot is released whatever happens: when it was read, or when its step is dropped.
+//! Its name is the same every time (`.backstay-snapshot-<plan>-<volume>`), so what a killed daemon left is found and
+//! removed by the next cycle (test `leftover_snapshots_are_replaced`).
+
+mod btrfs;
+mod command;
+mod reflink;
+mod source;
+
+use backstay_types::plan::VolumeSpec;
+
+pub(crate) use reflink::{Cloner, Clones};
+use source::{Source, Target};
+
+use crate::block;
+use crate::fs::FolderStack;
+use crate::read::{Finish, Reading, TreeReading, VolumeRead, finish_volume};
+use crate::scan::{ScanPlan, ScanTotals, SpoolReader, SpoolWriter, scan_tree};
+use crate::state::{Parent, StateWriter};
+use crate::walk::SCRATCH_PREFIX;
+use crate::{Cancel, ChunkSink, Progress, SentState, VolumeContext, VolumeError};
+
+/// A frozen view of a volume.
+pub struct Snapshot {
+    job: Job,
+    scanned: Option<Outcome>,
+}
+
+/// A volume whose changes are known.
+pub struct Scanned {
+    job: Job,
+    outcome: Outcome,
+}
+
+/// What both steps carry.
+struct Job {
+    spec: VolumeSpec,
+    ctx: VolumeContext,
+    parent: Option<Parent>,
+    state: StateWriter,
+    source: Source,
+    /// Seconds, from before the snapshot was taken.
+    scan_start: i64,
+}
+
+/// What a scan gives.
+struct Outcome {
+    totals: ScanTotals,
+    /// Device of the live tree; 0 for a snapshot.
+    dev: u64,
+}
+
+/// Takes a snapshot of a volume. With `reflink` this includes the scan, because only changed files are cloned.
+///
+/// `use_parent` is false where the receiver does not hold the restore point of the sent state: then everything is
+/// read.
+pub fn snapshot(
+    spec: &VolumeSpec,
+    ctx: &VolumeContext,
+    sent: &SentState,
+    use_parent: bool,
+) -> Result<Snapshot, VolumeError> {
+    let scan_start = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    let target = Target::of(spec)?;
+    let parent = if use_parent { Parent::open(sent, &ctx.key, &ctx.params) } else { None };
+    let state = StateWriter::create(sent)?;
+    let source = Source::take(spec, ctx, &target)?;
+    let mut job = Job { spec: spec.clone(), ctx: ctx.clone(), parent, state, source, scan_start };
+    let clones_tree = matches!(job.source, Source::Clones(_)) && target == Target::Tree;
+    let scanned = if clones_tree { Some(job.scan(&Cancel::new())?) } else { None };
+    Ok(Snapshot { job, scanned })
+}
+
+impl Snapshot {
+    /// Finds out what changed since the parent. Does nothing if the snapshot was a scan already.
+    pub fn scan(mut self, cancel: &Cancel) -> Result<Scanned, VolumeError> {
+        let outcome = match self.scanned.take() {
+            Some(outcome) => outcome,
+            None => self.job.scan(cancel)?,
+        };
+        Ok(Scanned { job: self.job, outcome })
+    }
+
+    /// Releases the snapshot without reading it. Dropping it does the same and logs a failure.
+    pub fn release(mut self) -> Result<(), VolumeError> {
+        self.job.source.release()
+    }
+}
+
+impl Scanned {
+    /// What was found.
+    pub fn totals(&self) -> ScanTotals {
+        self.outcome.totals
+    }
+
+    /// Releases the snapshot without reading it. Dropping it does the same and logs a failure.
+    pub fn release(mut self) -> Result<(), VolumeError> {
+        self.job.source.release()
+    }
+
+    /// Reads what changed, hands its chunks and those of the manifest to `sink`, and releases the snapshot.
+    pub fn read(self, sink: &mut dyn ChunkSink, progress: &Progress) -> Result<VolumeRead, VolumeError> {
+        let Self { job, outcome } = self;
+        let Job { spec, ctx, parent, state, mut source, scan_start } = job;
+        let spool_path = state.scratch_path("spool");
+        let reading = Reading::new(&ctx, parent.clone(), state, sink, progress)?;
+        let target = Target::of_kind(&spec);
+        let reading = match target {
+            Target::Tree => {
+                let stack = FolderStack::open(&source.path())?;
+                let mut tree = TreeReading::new(reading, stack, parent.as_ref(), source.clones())?;
+                tree.run(&mut SpoolReader::open(spool_path.clone())?)?;
+                std::fs::remove_file(&spool_path).map_err(|e| VolumeError::io("remove", &spool_path, e))?;
+                tree.reading
+            }
+            Target::Block => {
+                let mut reading = reading;
+                block::read(&mut reading, &source.path(), parent.as_ref(), &block_view(&source, scan_start))?;
+                reading
+            }
+        };
+        let finish = Finish {
+            ctx: &ctx,
+            name: &spec.name,
+            kind: target.kind(),
+            totals: outcome.totals,
+            scan_start,
+            dev: outcome.dev,
+        };
+        let mut read = finish_volume(reading, &finish)?;
+        read.warning = source.release().err();
+        Ok(read)
+    }
+}
+
+fn block_view(source: &Source, scan_start: i64) -> block::View {
+    block::View { in_place: matches!(source, Source::InPlace(_)), scan_start }
+}
+
+impl Job {
+    fn scan(&mut self, cancel: &Cancel) -> Result<Outcome, VolumeError> {
+        let path = self.source.path();
+        match Target::of_kind(&self.spec) {
+            Target::Block => {
+                let view = block_view(&self.source, self.scan_start);
+                let totals = block::scan(&path, self.parent.as_ref(), &view, self.ctx.allow_empty)?;
+                Ok(Outcome { totals, dev: 0 })
+            }
+            Target::Tree => {
+                let is_snapshot = self.source.is_snapshot();
+                let plan = ScanPlan {
+                    root: &path,
+                    key: &self.ctx.key,
+                    parent: self.parent.as_ref(),
+                    allow_empty: self.ctx.allow_empty,
+                    is_snapshot,
+                };
+                let spool = SpoolWriter::create(self.state.scratch_path("spool"))?;
+                let (totals, dev) = scan_tree(&plan, spool, self.source.cloner(), cancel)?;
+                Ok(Outcome { totals, dev: if is_snapshot { 0 } else { dev } })
+            }
+        }
+    }
+}
+
+/// Name of the scratch folder or snapshot of a volume.
+fn scratch_name(spec: &VolumeSpec, ctx: &VolumeContext) -> String {
+    format!("{SCRATCH_PREFIX}{}-{}", ctx.plan, spec.name)
+}

@@ -1,0 +1,148 @@
+//! What is read: the place itself, or a snapshot that must be released.
+
+use std::path::{Path, PathBuf};
+
+use backstay_types::manifest::VolumeKind;
+use backstay_types::plan::{SnapshotKind, VolumeSpec};
+use rustix::fs::FileType;
+
+use super::btrfs::BtrfsSnapshot;
+use super::command::CommandSnapshot;
+use super::reflink::{Cloner, Clones, clones_work};
+use super::scratch_name;
+use crate::{VolumeContext, VolumeError};
+
+/// What a volume is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A folder tree.
+    Tree,
+    /// A device or image.
+    Block,
+}
+
+impl Target {
+    /// Looks at the source of a volume.
+    pub(super) fn of(spec: &VolumeSpec) -> Result<Self, VolumeError> {
+        let path = source_path(spec);
+        let stat = match rustix::fs::stat(path) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT) => {
+                return Err(VolumeError::SourceMissing { path: path.display().to_string() });
+            }
+            Err(source) => return Err(VolumeError::io("stat", path, source)),
+        };
+        let wrong = |expected| Err(VolumeError::WrongKind { path: path.display().to_string(), expected });
+        match (Self::of_kind(spec), FileType::from_raw_mode(stat.st_mode)) {
+            (Self::Tree, FileType::Directory) => Ok(Self::Tree),
+            (Self::Block, FileType::BlockDevice | FileType::RegularFile) => Ok(Self::Block),
+            (Self::Tree, _) => wrong("a folder"),
+            (Self::Block, _) => wrong("a block device or an image file"),
+        }
+    }
+
+    /// What the spec says.
+    pub(super) fn of_kind(spec: &VolumeSpec) -> Self {
+        if spec.device.is_some() { Self::Block } else { Self::Tree }
+    }
+
+    pub(super) fn kind(self) -> VolumeKind {
+        match self {
+            Self::Tree => VolumeKind::Directory,
+            Self::Block => VolumeKind::Block,
+        }
+    }
+}
+
+fn source_path(spec: &VolumeSpec) -> &Path {
+    spec.path.as_deref().or(spec.device.as_deref()).unwrap_or(Path::new(""))
+}
+
+/// Where a volume is read from.
+pub(super) enum Source {
+    InPlace(PathBuf),
+    Clones(Clones),
+    Btrfs(BtrfsSnapshot),
+    Command(CommandSnapshot),
+}
+
+impl Source {
+    /// Takes the snapshot that the spec asks for.
+    pub(super) fn take(spec: &VolumeSpec, ctx: &VolumeContext, target: &Target) -> Result<Self, VolumeError> {
+        let path = source_path(spec);
+        let name = scratch_name(spec, ctx);
+        match (spec.snapshot.provider, target) {
+            (SnapshotKind::None, _) => Ok(Self::InPlace(path.to_owned())),
+            (SnapshotKind::Reflink, _) => Clones::create(path, &name).map(Self::Clones),
+            (SnapshotKind::Btrfs, Target::Tree) => BtrfsSnapshot::take(path, &name).map(Self::Btrfs),
+            (SnapshotKind::Btrfs, Target::Block) => Err(VolumeError::Snapshot {
+                action: "take",
+                provider: "btrfs",
+                path: path.display().to_string(),
+                why: "it is for folders; a device or image takes `reflink`, `command` or `none`".to_owned(),
+            }),
+            (SnapshotKind::Command, _) => CommandSnapshot::take(spec, ctx, path).map(Self::Command),
+            (SnapshotKind::Auto, target) => Self::best(path, &name, *target),
+        }
+    }
+
+    /// `btrfs` for a subvolume, `reflink` where clones work, else in place.
+    fn best(path: &Path, name: &str, target: Target) -> Result<Self, VolumeError> {
+        if target == Target::Tree && super::btrfs::is_subvolume(path) {
+            match BtrfsSnapshot::take(path, name) {
+                Ok(snapshot) => return Ok(Self::Btrfs(snapshot)),
+                Err(error) => tracing::info!(%error, "no btrfs snapshot; trying clones"),
+            }
+        }
+        if clones_work(path, name, target == Target::Block) {
+            return Clones::create(path, name).map(Self::Clones);
+        }
+        Ok(Self::InPlace(path.to_owned()))
+    }
+
+    /// The root to walk, or the device to read.
+    pub(super) fn path(&self) -> PathBuf {
+        match self {
+            Self::InPlace(path) => path.clone(),
+            Self::Clones(clones) => clones.source().to_owned(),
+            Self::Btrfs(snapshot) => snapshot.path().to_owned(),
+            Self::Command(snapshot) => snapshot.path().to_owned(),
+        }
+    }
+
+    /// Whether the path is another one each time, whose device number means nothing.
+    pub(super) fn is_snapshot(&self) -> bool {
+        matches!(self, Self::Btrfs(_) | Self::Command(_))
+    }
+
+    pub(super) fn cloner(&mut self) -> Option<&mut Cloner> {
+        match self {
+            Self::Clones(clones) => clones.cloner(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn clones(&self) -> Option<&Clones> {
+        match self {
+            Self::Clones(clones) => Some(clones),
+            _ => None,
+        }
+    }
+
+    pub(super) fn release(&mut self) -> Result<(), VolumeError> {
+        match self {
+            Self::InPlace(_) => Ok(()),
+            Self::Clones(clones) => clones.release(),
+            Self::Btrfs(snapshot) => snapshot.release(),
+            Self::Command(snapshot) => snapshot.release(),
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            tracing::warn!(%error, "a snapshot is left behind; the next cycle removes it");
+        }
+    }
+}

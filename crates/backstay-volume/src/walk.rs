@@ -1,0 +1,101 @@
+//! Walking a tree in manifest order, one listing per level in memory.
+
+use std::path::Path;
+
+use backstay_types::manifest::RelPath;
+use rustix::io::Errno;
+
+use crate::VolumeError;
+use crate::fs::{FolderStack, Listing, Stat};
+
+/// Folders and files of this name prefix belong to snapshots that Backstay takes, and are never walked.
+pub(crate) const SCRATCH_PREFIX: &str = ".backstay-snapshot-";
+
+/// What a walk found.
+pub(crate) struct Found {
+    pub(crate) path: RelPath,
+    pub(crate) stat: Stat,
+}
+
+/// Walks a tree depth first, each folder sorted. The caller decides which folders to go into.
+pub(crate) struct Walker {
+    stack: FolderStack,
+    listings: Vec<Listing>,
+    buffer: Vec<u8>,
+    /// Leave out what belongs to snapshots.
+    skips_scratch: bool,
+}
+
+impl Walker {
+    /// Opens the root of a source and lists it.
+    pub(crate) fn open_source(root: &Path) -> Result<Self, VolumeError> {
+        Self::open(root, true)
+    }
+
+    /// Opens the root of a replica and lists it: nothing is left out.
+    pub(crate) fn open_replica(root: &Path) -> Result<Self, VolumeError> {
+        Self::open(root, false)
+    }
+
+    fn open(root: &Path, skips_scratch: bool) -> Result<Self, VolumeError> {
+        let stack = FolderStack::open(root)?;
+        let mut walker = Self { stack, listings: Vec::new(), buffer: Vec::new(), skips_scratch };
+        walker.list()?;
+        Ok(walker)
+    }
+
+    /// The folder that the entry found last is in.
+    pub(crate) fn stack(&self) -> &FolderStack {
+        &self.stack
+    }
+
+    /// Whether the root has nothing in it.
+    pub(crate) fn root_is_empty(&self) -> bool {
+        self.listings.first().is_none_or(Listing::is_empty)
+    }
+
+    /// The next entry; `None` when the root is done. What vanished since its folder was listed is left out.
+    pub(crate) fn next_found(&mut self) -> Result<Option<Found>, VolumeError> {
+        while let Some(listing) = self.listings.last_mut() {
+            let Some(name) = listing.next_name() else {
+                self.listings.pop();
+                self.stack.leave()?;
+                continue;
+            };
+            if self.skips_scratch && name.starts_with(SCRATCH_PREFIX.as_bytes()) {
+                continue;
+            }
+            let path = self.stack.path().join(name)?;
+            match Stat::of_name(self.stack.current(), name) {
+                Ok(stat) => return Ok(Some(Found { path, stat })),
+                Err(Errno::NOENT) => {}
+                Err(source) => return Err(VolumeError::at("stat", self.stack.shown_root(), &path, source)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes into the folder found last. `false` if it vanished meanwhile.
+    pub(crate) fn descend(&mut self, name: &[u8]) -> Result<bool, VolumeError> {
+        match self.stack.enter(name) {
+            Ok(()) => {}
+            Err(error) if error.is_missing() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        self.list()?;
+        Ok(true)
+    }
+
+    fn list(&mut self) -> Result<(), VolumeError> {
+        let listing = Listing::read(self.stack.current(), &mut self.buffer).map_err(|source| {
+            VolumeError::at("list folder", self.stack.shown_root(), self.stack.path(), source)
+        })?;
+        self.listings.push(listing);
+        Ok(())
+    }
+}
+
+/// The last component of a path; empty for the root.
+pub(crate) fn name_of(path: &RelPath) -> &[u8] {
+    path.as_bytes().rsplit(|b| *b == b'/').next().unwrap_or_default()
+}
