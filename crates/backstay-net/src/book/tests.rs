@@ -1,0 +1,119 @@
+#![expect(clippy::indexing_slicing, reason = "tests index what they made")]
+use std::os::unix::fs::PermissionsExt;
+
+use backstay_types::{ChunkParams, HashKey, SiteId, Time};
+
+use super::*;
+use crate::identity::Authority;
+
+fn record(pair: u8, site: u8, name: &str, paired_at: i64) -> PeerRecord {
+    let (authority, _) = Authority::generate(name).unwrap();
+    let ca = CaCert::parse(authority.certificate().to_vec()).unwrap();
+    PeerRecord {
+        pair: PairId([pair; 16]),
+        site: SiteId([site; 16]),
+        name: name.to_owned(),
+        endpoints: vec!["127.0.0.1:1".to_owned()],
+        our_ca: ca.fingerprint(),
+        our_next: None,
+        peer_cas: vec![ca],
+        hash_key: HashKey([pair; 32]),
+        params: ChunkParams::with_seed(3),
+        paired_at: Time(paired_at),
+    }
+}
+
+#[test]
+fn records_survive_a_restart_and_are_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    let north = book.insert(record(2, 2, "north", 5)).unwrap();
+    let changed = book.update(north.pair, |record| record.endpoints.clear()).unwrap();
+    assert!(changed.endpoints.is_empty());
+
+    let again = PeerBook::open(dir.path()).unwrap();
+    assert_eq!(again.list(), book.list());
+    assert_eq!(again.by_name("west"), Some(Arc::clone(&west)));
+    let (found, ca) = again.by_authority(&west.our_ca).unwrap();
+    assert_eq!((found.pair, ca.fingerprint()), (west.pair, west.our_ca));
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    again.remove(west.pair).unwrap();
+    assert!(matches!(again.remove(west.pair), Err(BookError::NoPair { .. })));
+    assert_eq!(PeerBook::open(dir.path()).unwrap().list().len(), 1);
+}
+
+#[test]
+fn a_site_paired_again_replaces_its_record_and_a_taken_name_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    book.insert(record(1, 1, "west", 5)).unwrap();
+    book.insert(record(2, 1, "west", 6)).unwrap();
+    assert_eq!(book.list().len(), 1);
+    assert_eq!(book.by_name("west").unwrap().pair, PairId([2; 16]));
+    let error = book.insert(record(3, 9, "west", 7)).unwrap_err();
+    assert!(matches!(error, BookError::NameTaken { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("backstay pair remove west"));
+    assert_eq!(PeerBook::open(dir.path()).unwrap().list(), book.list());
+}
+
+#[test]
+fn a_crash_between_the_new_record_and_the_removal_of_the_old_leaves_the_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    book.insert(record(1, 1, "west", 5)).unwrap();
+    let old = record_path(dir.path(), PairId([1; 16]));
+    let kept = fs::read(&old).unwrap();
+    book.insert(record(2, 1, "west", 6)).unwrap();
+    fs::write(&old, kept).unwrap();
+    fs::write(dir.path().join("half.json.tmp"), b"{").unwrap();
+
+    let book = PeerBook::open(dir.path()).unwrap();
+    assert_eq!(book.list().len(), 1);
+    assert_eq!(book.by_name("west").unwrap().pair, PairId([2; 16]));
+    assert!(!old.exists());
+}
+
+#[test]
+fn a_damaged_record_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    book.insert(record(1, 1, "west", 5)).unwrap();
+    let path = record_path(dir.path(), PairId([1; 16]));
+    let whole = fs::read_to_string(&path).unwrap();
+    for bad in [
+        &whole[..whole.len() / 2],
+        "{}",
+        &whole.replace("65536", "65535"),
+        &whole.replace("\"name\"", "\"nome\""),
+    ] {
+        fs::write(&path, bad).unwrap();
+        let error = PeerBook::open(dir.path()).unwrap_err();
+        assert!(matches!(&error, BookError::Damaged { path: found, .. } if *found == path), "{error}");
+    }
+}
+
+#[test]
+fn the_hash_key_is_not_printed() {
+    let record = record(9, 1, "west", 5);
+    let printed = format!("{record:?}");
+    assert!(!printed.contains("9, 9") && !printed.contains(&crate::base64::encode(&[9; 32])), "{printed}");
+}
+
+#[test]
+fn at_most_three_authorities_are_pinned_and_the_one_in_use_stays() {
+    let mut record = record(1, 1, "west", 5);
+    let in_use = record.peer_cas[0].fingerprint();
+    for round in 0..5 {
+        let (authority, _) = Authority::generate("west").unwrap();
+        let ca = CaCert::parse(authority.certificate().to_vec()).unwrap();
+        record.pin(ca.clone());
+        record.pin(ca.clone());
+        assert_eq!(record.newest_ca(), Some(&ca));
+        assert_eq!(record.peer_cas[0].fingerprint(), in_use);
+        assert_eq!(record.peer_cas.len(), (round + 2).min(PEER_CAS_MAX));
+    }
+}
