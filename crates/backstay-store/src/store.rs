@@ -1,0 +1,227 @@
+//! The store as its users see it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use backstay_types::frame::batch::Codec;
+use backstay_types::point::RestorePoint;
+use backstay_types::{ChunkId, HashKey, PairId, PlanName, RestorePointId, limits};
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Change;
+use crate::gc::{self, GcPlan, GcReport};
+use crate::index::PackStage;
+use crate::ingest::Ingest;
+use crate::inner::{Inner, lock};
+use crate::pack::{Entry, PackWriter, Pending, RecordHeader};
+use crate::reader::ChunkReader;
+use crate::rebuild::{self, RebuildReport};
+use crate::verify::{self, VerifyProgress, VerifyReport};
+use crate::{StoreConfig, StoreError, open};
+
+/// Level for repaired chunks.
+const ZSTD_LEVEL: i32 = 1;
+
+/// An open store; clones share it. It is closed when the last clone, reader and session is gone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// How large a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreUsage {
+    /// Bytes of all packs.
+    pub bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Entries of the index; a chunk with two copies may count twice until runs are merged.
+    pub chunks: u64,
+    /// Restore points.
+    pub points: u64,
+    /// Chunks and patches refused since the store was opened, because they were not what their id said.
+    pub refused_chunks: u64,
+}
+
+impl Store {
+    /// Opens the store of a site folder, or makes it. A second process is refused with class `Busy`.
+    pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
+        open::open(config).map(|inner| Self { inner })
+    }
+
+    /// Rebuilds the catalog and the index of a site folder nobody has open, from packs and restore-point files.
+    pub fn rebuild_catalog(dir: &Path) -> Result<RebuildReport, StoreError> {
+        rebuild::rebuild(StoreConfig::new(dir))
+    }
+
+    /// [`Store::rebuild_catalog`] for a store that is not at its usual place.
+    pub fn rebuild_catalog_with(config: StoreConfig) -> Result<RebuildReport, StoreError> {
+        rebuild::rebuild(config)
+    }
+
+    /// Gives the store the key that made the chunk ids of a pair.
+    pub fn set_key(&self, pair: PairId, key: HashKey) {
+        self.inner.set_key(pair, key);
+    }
+
+    /// Begins to receive a restore point.
+    pub fn begin(&self, pair: PairId, plan: &PlanName, id: RestorePointId) -> Result<Ingest, StoreError> {
+        Ingest::begin(&self.inner, pair, plan, id)
+    }
+
+    /// Reads the chunks of a pair.
+    pub fn reader(&self, pair: PairId) -> ChunkReader {
+        ChunkReader::new(Arc::clone(&self.inner), pair)
+    }
+
+    /// A plan's restore points, oldest first.
+    pub fn points(&self, plan: &PlanName) -> Result<Vec<RestorePoint>, StoreError> {
+        self.inner.disk.check()?;
+        Ok(self.inner.points.of_plan(plan).into_iter().map(|held| RestorePoint::clone(&held.point)).collect())
+    }
+
+    /// One restore point; if there is none, the error names the newest.
+    pub fn point(&self, plan: &PlanName, id: RestorePointId) -> Result<RestorePoint, StoreError> {
+        self.inner.disk.check()?;
+        let held = self.inner.points.get(plan, id);
+        held.map(|held| RestorePoint::clone(&held.point)).ok_or_else(|| self.no_such_point(plan, id))
+    }
+
+    /// The newest restore point of a plan.
+    pub fn newest(&self, plan: &PlanName) -> Result<Option<RestorePoint>, StoreError> {
+        self.inner.disk.check()?;
+        Ok(self.inner.points.newest(plan).map(|held| RestorePoint::clone(&held.point)))
+    }
+
+    /// Deletes restore points, durably; their chunks go with the next garbage collection. Those that do not exist
+    /// are passed over.
+    pub fn delete_points(&self, plan: &PlanName, ids: &[RestorePointId]) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        inner.disk.check()?;
+        let mut changes = Vec::new();
+        for id in ids {
+            inner.disk.remove(&inner.layout.point(plan, *id)).or_else(|error| match error {
+                // The plan never had a folder.
+                StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                error => Err(error),
+            })?;
+            inner.points.remove(plan, *id);
+            changes.push(Change::DropPoint(plan.clone(), *id));
+            changes.push(Change::Undamaged(plan.clone(), *id));
+        }
+        inner.catalog.write(&changes)
+    }
+
+    /// Why a restore point is marked damaged; `None` if it is not.
+    pub fn damage(&self, plan: &PlanName, id: RestorePointId) -> Result<Option<String>, StoreError> {
+        self.inner.disk.check()?;
+        if let Some(held) = self.inner.points.get(plan, id) {
+            return Ok(held.damage);
+        }
+        let unreadable =
+            self.inner.points.unreadable().into_iter().find(|(of, which, _)| of == plan && *which == id);
+        unreadable.map(|(_, _, why)| Some(why)).ok_or_else(|| self.no_such_point(plan, id))
+    }
+
+    fn no_such_point(&self, plan: &PlanName, id: RestorePointId) -> StoreError {
+        let newest = self.inner.points.newest(plan).map(|held| held.point.id);
+        StoreError::NoSuchPoint { plan: plan.clone(), id, newest }
+    }
+
+    /// Works out what a garbage collection would do.
+    pub fn gc_plan(&self) -> Result<GcPlan, StoreError> {
+        gc::plan(&self.inner)
+    }
+
+    /// Carries out a garbage collection. What is needed by now is left, however old the plan is.
+    pub fn gc(&self, plan: GcPlan) -> Result<GcReport, StoreError> {
+        gc::execute(&self.inner, &plan)
+    }
+
+    /// Re-hashes all packs and walks all restore points, or those of one plan. Marks restore points that are
+    /// damaged, and unmarks those that are whole again.
+    pub fn verify(
+        &self,
+        plan: Option<&PlanName>,
+        progress: &mut dyn FnMut(VerifyProgress),
+    ) -> Result<VerifyReport, StoreError> {
+        verify::verify(&self.inner, plan, progress)
+    }
+
+    /// Puts a good copy in the place of a damaged chunk, durably. Returns whether the chunk is sound now: `false`
+    /// means that these bytes are not its bytes.
+    pub fn repair_chunk(&self, pair: PairId, id: ChunkId, bytes: &[u8]) -> Result<bool, StoreError> {
+        let inner = &self.inner;
+        inner.disk.check()?;
+        let key = inner.key(pair)?;
+        if bytes.len() > limits::CHUNK_BYTES_MAX || key.chunk_id(bytes) != id {
+            return Ok(false);
+        }
+        let known = {
+            let state = inner.index.read();
+            if state.find_sound(&id)?.is_some() {
+                return Ok(true);
+            }
+            state.find(&id)?.map(|hit| hit.loc.pack)
+        };
+        let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).unwrap_or_default();
+        let smaller = !packed.is_empty() && packed.len() < bytes.len();
+        let (codec, stored) = if smaller { (Codec::Zstd, packed.as_slice()) } else { (Codec::Raw, bytes) };
+        let too_long =
+            |_| StoreError::Limit { what: "stored chunk", max: limits::CHUNK_STORED_BYTES_MAX as u64 };
+        let stored_len = u32::try_from(stored.len()).map_err(too_long)?;
+        let raw_len = u32::try_from(bytes.len()).map_err(too_long)?;
+        let mut pending = Pending::default();
+        pending.push(RecordHeader { id, stored_len, raw_len, codec, depth: 0 }, stored)?;
+        inner.check_room(pending.bytes())?;
+        // The pack stays open for the next repair, and for the next session of the pair.
+        let fits = |writer: &PackWriter| {
+            writer.pair() == pair
+                && writer.has_room(&pending, inner.config.pack_bytes)
+                && known.is_none_or(|known| writer.pack() > known)
+        };
+        let mut orphans = lock(&inner.orphans);
+        let at = match orphans.iter().position(fits) {
+            Some(at) => at,
+            None => {
+                orphans.push(inner.new_pack(pair)?);
+                orphans.len() - 1
+            }
+        };
+        let writer =
+            orphans.get_mut(at).ok_or(StoreError::Broken { what: "a pack being written is gone" })?;
+        let entries: Vec<Entry> = writer.append(&inner.disk, &pending)?;
+        writer.sync(&inner.disk)?;
+        let mut state = inner.index.write();
+        state.set_pack(writer.pack(), PackStage::Open, writer.len());
+        state.publish(entries)?;
+        Ok(true)
+    }
+
+    /// How large the store is.
+    pub fn usage(&self) -> StoreUsage {
+        let state = self.inner.index.read();
+        StoreUsage {
+            bytes: state.packs().values().map(|pack| pack.bytes).sum(),
+            packs: state.packs().len() as u64,
+            chunks: state.count(),
+            points: self.inner.points.count(),
+            refused_chunks: self.inner.refused_chunks.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A value of the daemon's state.
+    pub fn state_get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.disk.check()?;
+        self.inner.catalog.state(key)
+    }
+
+    /// Sets a value of the daemon's state, durably. It is in the catalog alone: what must outlive a lost catalog
+    /// belongs into a file.
+    pub fn state_put(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.inner.disk.check()?;
+        self.inner.catalog.write(&[Change::State(key.to_owned(), value.to_vec())])
+    }
+}
