@@ -1,5 +1,35 @@
-//! The daemon of a site: wiring only.
+//! The daemon of a site: it wires decisions (`backstay-engine`) to drivers (store, volumes, network, manifest
+//! folder), keeps the schedule, and serves the admin API.
 
 pub mod api_types;
 pub mod audit;
 pub mod config;
+
+mod api;
+mod apply;
+mod ask;
+mod clock;
+mod cycle;
+mod error;
+mod files;
+mod incoming;
+mod init;
+mod meter;
+mod metrics;
+mod pair_ops;
+mod plan_ops;
+mod plans;
+mod promote;
+mod receive;
+mod runtime;
+mod schedule;
+mod serve;
+mod site;
+mod status;
+mod take_out;
+mod upkeep;
+
+pub use error::DaemonError;
+pub use init::{InitReport, init};
+pub use serve::{ServeOptions, serve};
+pub use upkeep::{rebuild_catalog, verify_offline};

@@ -141,6 +141,11 @@ impl Connection {
         }
     }
 
+    /// A number that tells this connection from every other that lives at the same time.
+    pub fn stable_id(&self) -> usize {
+        self.0.quinn.stable_id()
+    }
+
     /// Whether it has not ended.
     pub fn is_live(&self) -> bool {
         self.0.quinn.close_reason().is_none()

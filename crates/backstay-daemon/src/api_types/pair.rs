@@ -90,6 +90,4 @@ pub struct Pair {
 pub struct RemoteSite {
     /// Its address.
     pub address: String,
-    /// Program and version it runs.
-    pub program: String,
 }

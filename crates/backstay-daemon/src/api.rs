@@ -1,0 +1,336 @@
+//! The admin API: HTTP/JSON on the site's socket and, if the operator says so, on a TCP address with a token.
+//!
+//! Every handler calls one method of [`Site`]; whoever changes something is written to the audit log.
+
+mod openapi;
+mod server;
+
+pub(crate) use server::{Listeners, bind};
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Json, Router};
+use backstay_types::{PlanName, RestorePointId, Span, Time};
+use serde::Deserialize;
+
+use crate::api_types::{
+    Applied, ApplyRequest, Changed, DiffList, ErrorBody, ErrorInfo, GcOutcome, GcRequest, JoinRequest, List, Pair,
+    PairKey, PairKeyRequest, PlanDetail, PlanStatus, PlanSummary, PromoteRequest, PromotionReport, RestoreOutcome,
+    RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome, SyncRequest, VerifyOutcome, VerifyRequest,
+};
+use crate::audit::{Actor, AuditPage};
+use crate::site::Site;
+use crate::{DaemonError, clock};
+
+/// A pair key can be used this long unless the operator says otherwise.
+const KEY_TTL: Span = Span(15 * 60 * 1000);
+
+/// What a handler needs.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) site: Arc<Site>,
+    pub(crate) started: Time,
+}
+
+/// An error on its way out.
+struct Failed(DaemonError);
+
+impl<E: Into<DaemonError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let error = ErrorInfo::new(&self.0);
+        let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(ErrorBody { error })).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, Failed>;
+
+/// Every route.
+pub(crate) fn router(api: Api) -> Router {
+    let v1 = Router::new()
+        .route("/site", get(site_info))
+        .route("/openapi.json", get(openapi::document))
+        .route("/pairs", get(pairs))
+        .route("/pairs/key", post(pair_key))
+        .route("/pairs/join", post(pair_join))
+        .route("/pairs/{peer}", delete(pair_remove))
+        .route("/pairs/{peer}/rotate", post(pair_rotate))
+        .route("/plans", get(plans).post(plans_apply))
+        .route("/plans/{name}", get(plan).delete(plan_delete))
+        .route("/plans/{name}/suspend", post(plan_suspend))
+        .route("/plans/{name}/resume", post(plan_resume))
+        .route("/plans/{name}/sync", post(sync))
+        .route("/plans/{name}/status", get(plan_status))
+        .route("/plans/{name}/restore-points", get(restore_points))
+        .route("/plans/{name}/diff", get(diff))
+        .route("/plans/{name}/restore", post(restore))
+        .route("/plans/{name}/promote", post(promote))
+        .route("/promote-all", post(promote_all))
+        .route("/status", get(status))
+        .route("/verify", post(verify))
+        .route("/gc", post(gc))
+        .route("/audit", get(audit));
+    Router::new()
+        .nest(crate::api_types::API_PREFIX, v1)
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .with_state(api)
+}
+
+fn plan_name(text: &str) -> Result<PlanName, Failed> {
+    Ok(text.parse::<PlanName>()?)
+}
+
+impl Api {
+    /// Writes what was asked and how it ended to the audit log, then passes the outcome on.
+    fn audited<T>(
+        &self,
+        actor: &Actor,
+        action: &'static str,
+        plan: Option<&PlanName>,
+        detail: String,
+        outcome: Result<T, DaemonError>,
+    ) -> Result<T, Failed> {
+        self.site.record(actor, action, plan, detail, outcome.as_ref().err());
+        Ok(outcome?)
+    }
+}
+
+async fn site_info(State(api): State<Api>) -> Json<SiteInfo> {
+    Json(api.site.site_info(api.started))
+}
+
+async fn pairs(State(api): State<Api>) -> Json<List<Pair>> {
+    Json(api.site.pairs().into())
+}
+
+async fn pair_key(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Json(request): Json<PairKeyRequest>,
+) -> Answer<PairKey> {
+    let ttl = request.ttl_seconds.map_or(KEY_TTL, Span::from_secs);
+    let endpoints = if request.endpoints.is_empty() {
+        api.site.config.load().advertise.clone()
+    } else {
+        request.endpoints
+    };
+    let detail = format!("endpoints {}", endpoints.join(" "));
+    let outcome = api.site.net.pair_key(endpoints, ttl).map_err(DaemonError::from);
+    Ok(Json(PairKey { key: api.audited(&actor, "pairKey", None, detail, outcome)? }))
+}
+
+async fn pair_join(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Json(request): Json<JoinRequest>,
+) -> Answer<Pair> {
+    let outcome = api.site.join(&request.key).await;
+    let detail = outcome.as_ref().map_or_else(|_| String::new(), |pair| format!("peer {}", pair.name));
+    Ok(Json(api.audited(&actor, "pairJoin", None, detail, outcome)?))
+}
+
+async fn pair_rotate(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(peer): Path<String>,
+) -> Answer<Changed> {
+    let outcome = api.site.rotate(&peer).await;
+    Ok(Json(api.audited(&actor, "pairRotate", None, format!("peer {peer}"), outcome)?))
+}
+
+async fn pair_remove(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(peer): Path<String>,
+) -> Answer<Changed> {
+    let outcome = api.site.unpair(&peer).await;
+    Ok(Json(api.audited(&actor, "pairRemove", None, format!("peer {peer}"), outcome)?))
+}
+
+async fn plans(State(api): State<Api>) -> Json<List<PlanSummary>> {
+    Json(api.site.plan_summaries().into())
+}
+
+async fn plans_apply(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Json(request): Json<ApplyRequest>,
+) -> Answer<List<Applied>> {
+    let outcome = api.site.apply_documents(&request.documents).await;
+    let names = |applied: &Vec<Applied>| {
+        applied.iter().map(|one| format!("{} {}", one.kind, one.name)).collect::<Vec<_>>().join(", ")
+    };
+    let detail = outcome.as_ref().map(names).unwrap_or_default();
+    Ok(Json(api.audited(&actor, "planApply", None, detail, outcome)?.into()))
+}
+
+async fn plan(State(api): State<Api>, Path(name): Path<String>) -> Answer<PlanDetail> {
+    Ok(Json(api.site.plan_detail(&plan_name(&name)?)?))
+}
+
+async fn plan_delete(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Answer<Changed> {
+    let name = plan_name(&name)?;
+    let outcome = api.site.delete_plan(&name).await;
+    Ok(Json(Changed { changed: api.audited(&actor, "planDelete", Some(&name), String::new(), outcome)? }))
+}
+
+async fn plan_suspend(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Answer<Changed> {
+    let name = plan_name(&name)?;
+    let outcome = api.site.suspend_plan(&name, true);
+    Ok(Json(Changed { changed: api.audited(&actor, "planSuspend", Some(&name), String::new(), outcome)? }))
+}
+
+async fn plan_resume(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Answer<Changed> {
+    let name = plan_name(&name)?;
+    let outcome = api.site.suspend_plan(&name, false);
+    Ok(Json(Changed { changed: api.audited(&actor, "planResume", Some(&name), String::new(), outcome)? }))
+}
+
+async fn sync(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+    Json(request): Json<SyncRequest>,
+) -> Answer<SyncOutcome> {
+    let name = plan_name(&name)?;
+    api.site.may_sync(&name)?;
+    // The cycle is a task of the daemon: it goes on when the caller hangs up.
+    let task = api.site.tasks.spawn({
+        let (site, name) = (api.site.clone(), name.clone());
+        async move {
+            site.note_start(&name, clock::now());
+            site.sync(&name).await
+        }
+    });
+    if !request.wait {
+        api.site.record(&actor, "sync", Some(&name), "started".into(), None);
+        return Ok(Json(SyncOutcome::Started { started: true }));
+    }
+    let outcome = task.await.map_err(|_| DaemonError::Worker { what: "the cycle" })?;
+    let point = api.audited(&actor, "sync", Some(&name), String::new(), outcome)?;
+    Ok(Json(SyncOutcome::Done(Box::new(RestorePointInfo::new(&point, vec!["last".into()], false)))))
+}
+
+async fn status(State(api): State<Api>) -> Answer<List<PlanStatus>> {
+    let plans = api.site.plans.list();
+    let items = plans.iter().map(|plan| api.site.plan_status(&plan.name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Json(items.into()))
+}
+
+async fn plan_status(State(api): State<Api>, Path(name): Path<String>) -> Answer<PlanStatus> {
+    Ok(Json(api.site.plan_status(&plan_name(&name)?)?))
+}
+
+async fn restore_points(State(api): State<Api>, Path(name): Path<String>) -> Answer<List<RestorePointInfo>> {
+    Ok(Json(api.site.restore_points(&plan_name(&name)?).await?.into()))
+}
+
+#[derive(Deserialize)]
+struct DiffQuery {
+    a: Option<RestorePointId>,
+    b: Option<RestorePointId>,
+}
+
+async fn diff(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Query(query): Query<DiffQuery>,
+) -> Answer<DiffList> {
+    Ok(Json(api.site.diff(plan_name(&name)?, query.a, query.b).await?))
+}
+
+async fn restore(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+    Json(request): Json<RestoreRequest>,
+) -> Answer<RestoreOutcome> {
+    let name = plan_name(&name)?;
+    let detail = format!("to {}", request.to.display());
+    let outcome = api.site.restore(name.clone(), request).await;
+    Ok(Json(api.audited(&actor, "restore", Some(&name), detail, outcome)?))
+}
+
+async fn promote(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+    Json(request): Json<PromoteRequest>,
+) -> Answer<PromotionReport> {
+    let name = plan_name(&name)?;
+    let outcome = api.site.promote(&name, request).await;
+    Ok(Json(api.audited(&actor, "promote", Some(&name), format!("{request:?}"), outcome)?))
+}
+
+async fn promote_all(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Json(request): Json<PromoteRequest>,
+) -> Answer<List<PromotionReport>> {
+    let outcome = api.site.promote_all(request).await;
+    Ok(Json(api.audited(&actor, "promoteAll", None, format!("{request:?}"), outcome)?.into()))
+}
+
+async fn verify(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Json(request): Json<VerifyRequest>,
+) -> Answer<VerifyOutcome> {
+    let detail = if request.repair { "with repair".to_owned() } else { String::new() };
+    let outcome = api.site.verify(request.plan.clone(), request.repair).await;
+    Ok(Json(api.audited(&actor, "verify", request.plan.as_ref(), detail, outcome)?))
+}
+
+async fn gc(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Json(request): Json<GcRequest>,
+) -> Answer<GcOutcome> {
+    let outcome = api.site.collect(request.dry_run).await;
+    Ok(Json(api.audited(&actor, "gc", None, format!("{request:?}"), outcome)?))
+}
+
+#[derive(Deserialize)]
+struct AuditQuery {
+    since: Option<Time>,
+    after: Option<u64>,
+}
+
+async fn audit(State(api): State<Api>, Query(query): Query<AuditQuery>) -> Answer<AuditPage> {
+    Ok(Json(api.site.audit.read(query.since, query.after)?))
+}
+
+async fn metrics(State(api): State<Api>) -> Result<Response, Failed> {
+    let text = api.site.metrics_text()?;
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+}
+
+/// Ready: the store answers and the endpoint listens. A peer that is away does not make a site unready.
+async fn readyz(State(api): State<Api>) -> Result<&'static str, Failed> {
+    api.site.store.state_get("readyz")?;
+    Ok("ok\n")
+}

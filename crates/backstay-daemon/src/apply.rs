@@ -1,0 +1,154 @@
+//! Brings the replicas of a plan to a restore point.
+//!
+//! 1. The target is on disk before the first byte is touched, and stays there until all volumes and objects
+//!    show it; an apply that was cut off is finished before anything else is applied.
+//! 2. Applying is idempotent: what the manifests of two points say differs is written, and writing it twice
+//!    changes nothing.
+//!
+//! At a crash: the next start finishes the apply; a promotion finishes it first.
+
+use std::sync::Arc;
+
+use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
+use backstay_types::frame::SiteRole;
+use backstay_types::point::RestorePoint;
+use backstay_types::{Classify, PlanName, RestorePointId};
+
+use crate::plans::Applied;
+use crate::api_types::{CyclePhase, ErrorInfo};
+use crate::runtime::{Activity, PlanRuntime};
+use crate::site::Site;
+use crate::{DaemonError, clock};
+
+impl Site {
+    /// Brings the replicas of a standby plan to its newest restore point, in a task of its own.
+    pub(crate) fn apply_newest_soon(self: &Arc<Self>, plan: PlanName) {
+        let site = self.clone();
+        self.tasks.spawn(async move { site.apply_newest(&plan).await });
+    }
+
+    /// Brings the replicas to the newest restore point now. A failure is logged, counted and shown in status; the
+    /// next commit or start tries again.
+    pub(crate) async fn apply_newest(self: &Arc<Self>, plan: &PlanName) {
+        let runtime = self.runtimes.of(plan);
+        let result = self.try_apply_newest(plan, &runtime).await;
+        if let Err(error) = &result {
+            self.metrics.count_error(error.class());
+            tracing::error!(%plan, class = error.class().label(), "replica not brought up to date: {error}");
+        }
+        runtime.set_apply_error(result.as_ref().err().map(|error| ErrorInfo::new(error)));
+    }
+
+    async fn try_apply_newest(self: &Arc<Self>, plan: &PlanName, runtime: &PlanRuntime) -> Result<(), DaemonError> {
+        let _gate = runtime.apply.lock().await;
+        if self.plans.get(plan)?.role != SiteRole::Standby {
+            return Ok(());
+        }
+        let Some(newest) = self.store.newest(plan)? else { return Ok(()) };
+        let activity = Activity::begin(CyclePhase::Apply);
+        let _shown = runtime.show(activity.clone());
+        self.bring_to(plan, newest, activity).await
+    }
+
+    /// Brings the replicas to `point`. The caller holds the plan's apply gate.
+    pub(crate) async fn bring_to(
+        self: &Arc<Self>,
+        plan: &PlanName,
+        point: RestorePoint,
+        activity: Arc<Activity>,
+    ) -> Result<(), DaemonError> {
+        let (site, plan) = (self.clone(), plan.clone());
+        self.blocking("apply", move || site.bring_to_blocking(&plan, &point, &activity)).await
+    }
+
+    fn bring_to_blocking(&self, plan: &PlanName, point: &RestorePoint, activity: &Activity) -> Result<(), DaemonError> {
+        let mut applied = self.plans.applied(plan)?;
+        if let Some(unfinished) = applied.target.filter(|target| *target != point.id) {
+            // Only the difference between two whole points can be applied: finish the one that was begun.
+            let unfinished = self.store.point(plan, unfinished)?;
+            self.apply_point(plan, &mut applied, &unfinished, activity)?;
+        }
+        if applied.point != Some(point.id) || applied.target.is_some() {
+            self.apply_point(plan, &mut applied, point, activity)?;
+        }
+        Ok(())
+    }
+
+    fn apply_point(
+        &self,
+        plan: &PlanName,
+        applied: &mut Applied,
+        point: &RestorePoint,
+        activity: &Activity,
+    ) -> Result<(), DaemonError> {
+        activity.enter(CyclePhase::Apply, point.volumes.iter().map(|volume| volume.bytes).sum());
+        applied.target = Some(point.id);
+        self.plans.set_applied(plan, applied)?;
+        let reader = self.store.reader(point.pair);
+        for volume in &point.volumes {
+            let from = applied.volumes.get(&volume.name).copied();
+            if from == Some(volume.root) {
+                continue;
+            }
+            let target = self.replica(plan, &volume.name);
+            backstay_volume::apply(&reader, from.as_ref(), &volume.root, volume.kind, &target, &activity.progress)?;
+            applied.volumes.insert(volume.name.clone(), volume.root);
+            self.plans.set_applied(plan, applied)?;
+        }
+        applied.volumes.retain(|name, _| point.volume(name).is_some());
+        self.apply_objects(plan, applied, point)?;
+        applied.point = Some(point.id);
+        applied.target = None;
+        applied.time = Some(clock::now());
+        self.plans.set_applied(plan, applied)
+    }
+
+    fn apply_objects(&self, plan: &PlanName, applied: &mut Applied, point: &RestorePoint) -> Result<(), DaemonError> {
+        let Some(bundle) = &point.bundle else { return Ok(()) };
+        if applied.bundle == Some(bundle.root) {
+            return Ok(());
+        }
+        let spec = self.plans.get(plan)?.spec.clone();
+        let reader = self.store.reader(point.pair);
+        let objects = backstay_volume::read_bundle(&reader, &bundle.root)?
+            .map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }))
+            .collect::<Result<Vec<_>, _>>()?;
+        let options = ApplyOptions {
+            plan,
+            restore_point: point.id,
+            holds: &spec.holds,
+            start_applications: spec.start_applications,
+            purge_all: false,
+        };
+        let report = folder::apply_held(&self.manifests(plan), &objects, &options)?;
+        report.failures.check(plan)?;
+        applied.bundle = Some(bundle.root);
+        Ok(())
+    }
+
+    /// The points that must stay because a replica shows them or is on its way to or from them.
+    pub(crate) fn points_in_use(&self, plan: &PlanName) -> Result<Vec<RestorePointId>, DaemonError> {
+        let applied = self.plans.applied(plan)?;
+        Ok(applied.point.into_iter().chain(applied.target).collect())
+    }
+
+}
+
+/// Failures of single objects as one error.
+pub(crate) trait CheckFailures {
+    /// An error if any object failed, naming the first.
+    fn check(&self, plan: &PlanName) -> Result<(), DaemonError>;
+}
+
+impl CheckFailures for folder::Failures {
+    fn check(&self, plan: &PlanName) -> Result<(), DaemonError> {
+        match self.named.first() {
+            None => Ok(()),
+            Some(first) => Err(DaemonError::Objects {
+                plan: plan.clone(),
+                failed: self.count,
+                first: format!("{}: {}", first.key, first.message),
+            }),
+        }
+    }
+}

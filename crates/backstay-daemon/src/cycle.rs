@@ -1,0 +1,194 @@
+//! One cycle on the active side: snapshot, scan, transfer, acknowledgement.
+//!
+//! 1. Cycles of one plan never overlap: the plan's gate is held throughout.
+//! 2. What the next cycle compares against is adopted only after the receiver's acknowledgement.
+//! 3. Snapshots are released however the cycle ends.
+//!
+//! At a crash: the receiver keeps the chunks it was sent, and the next cycle asks what is missing.
+
+mod encode;
+mod produce;
+mod transfer;
+
+use std::sync::Arc;
+
+use backstay_engine::backoff::BackoffPolicy;
+use backstay_types::frame::{Begin, SiteRole};
+use backstay_types::point::RestorePoint;
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, SessionId, Time};
+use backstay_volume::SentState;
+use tracing::Instrument;
+use transfer::Transfer;
+
+use crate::audit::Actor;
+use crate::api_types::{CycleOutcome, CyclePhase, ErrorInfo, LastCycle};
+use crate::meter::Metered;
+use crate::plan_ops::wrong_role;
+use crate::plans::{LastSuccess, PlanRecord};
+use crate::runtime::Activity;
+use crate::schedule::seed_of;
+use crate::site::Site;
+use crate::{DaemonError, clock};
+
+impl Site {
+    /// Whether this site may run cycles of a plan.
+    pub(crate) fn may_sync(&self, name: &PlanName) -> Result<Arc<PlanRecord>, DaemonError> {
+        let record = self.plans.get(name)?;
+        if record.role != SiteRole::Active {
+            return Err(wrong_role(&record, "sync"));
+        }
+        if record.promoted {
+            return Err(DaemonError::NoStandby { plan: name.clone(), epoch: record.epoch });
+        }
+        Ok(record)
+    }
+
+    /// Runs one cycle now; waits for the one that runs, if one does.
+    pub(crate) async fn sync(self: &Arc<Self>, name: &PlanName) -> Result<RestorePoint, DaemonError> {
+        let runtime = self.runtimes.of(name);
+        let gate = async { Ok::<_, DaemonError>(runtime.cycle.lock().await) };
+        let _gate = tokio::select! {
+            gate = gate => gate?,
+            () = self.stop.cancelled() => return Err(DaemonError::Stopping { what: "the cycle" }),
+        };
+        let activity = Activity::begin(CyclePhase::Waiting);
+        let shown = runtime.show(activity.clone());
+        let span = tracing::info_span!("cycle", plan = %name, restore_point = tracing::field::Empty);
+        let outcome = self.cycle(name, &activity).instrument(span.clone()).await;
+        drop(shown);
+        let ended = LastCycle {
+            started_time: activity.started,
+            outcome: if outcome.is_ok() { CycleOutcome::Succeeded } else { CycleOutcome::Failed },
+            error: outcome.as_ref().err().map(|error| ErrorInfo::new(error)),
+            duration_seconds: clock::now().since(activity.started).as_secs_f64(),
+        };
+        span.in_scope(|| self.tell_outcome(name, &outcome, &ended));
+        let config = self.config.load();
+        let policy = BackoffPolicy { first: config.retry_first, cap: config.retry_max };
+        runtime.ended(ended, policy, seed_of(name));
+        self.wake.notify_one();
+        outcome
+    }
+
+    fn tell_outcome(&self, name: &PlanName, outcome: &Result<RestorePoint, DaemonError>, ended: &LastCycle) {
+        match outcome {
+            Ok(point) => {
+                self.metrics.cycle_done(name, ended.duration_seconds, point.stats.bytes_scanned);
+                tracing::info!(
+                    files = point.stats.files_scanned,
+                    bytes_changed = point.stats.bytes_changed,
+                    wire_bytes = point.stats.wire_bytes,
+                    seconds = ended.duration_seconds,
+                    "restore point {} committed",
+                    point.id
+                );
+            }
+            Err(error) => {
+                let class = error.class();
+                self.metrics.count_error(class);
+                tracing::warn!(class = class.label(), "cycle failed: {error}");
+            }
+        }
+    }
+
+    async fn cycle(self: &Arc<Self>, name: &PlanName, activity: &Arc<Activity>) -> Result<RestorePoint, DaemonError> {
+        let record = self.may_sync(name)?;
+        let work = self.fenced_cycle(&record, activity);
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = self.stop.cancelled() => Err(DaemonError::Stopping { what: "the cycle" }),
+        };
+        if let Err(DaemonError::Refused { class: Class::Fenced, epoch: Some(epoch), .. }) = &outcome {
+            self.learn_epoch(name, *epoch)?;
+        }
+        outcome
+    }
+
+    async fn fenced_cycle(
+        self: &Arc<Self>,
+        record: &Arc<PlanRecord>,
+        activity: &Arc<Activity>,
+    ) -> Result<RestorePoint, DaemonError> {
+        self.share(record).await?;
+        let peer = self.ask_plan(record.pair, &record.name).await?;
+        let newest = peer.newest.map_or(0, |newest| newest.number);
+        let id = RestorePointId { epoch: record.epoch, number: record.number.max(newest) + 1 };
+        tracing::Span::current().record("restore_point", tracing::field::display(id));
+        let sent = self.sent_states(record)?;
+        let parent = sent.iter().filter_map(SentState::parent_id).max();
+        let begin = Begin { session: SessionId(rand::random()), plan: record.name.clone(), id, parent };
+        let connection = self.net.wait_connection(record.pair, crate::ask::CONNECT_WITHIN).await?;
+        let meter = Metered::begin(&self.meters, &connection, begin.session);
+        let job = produce::Job { record: record.clone(), sent, parent: None, activity: activity.clone() };
+        let (sent, done) = Transfer::run(self, connection, begin, job, &meter).await?;
+        let mut point = sent.point(record, self.id, id, parent);
+        point.stats.wire_bytes = meter.wire_bytes();
+        point.stats.duration_millis = clock::now().since(activity.started).0;
+        self.acknowledged(record, &point, done).await?;
+        Ok(point)
+    }
+
+    fn sent_states(&self, record: &PlanRecord) -> Result<Vec<SentState>, DaemonError> {
+        let open = |name| Ok(SentState::open(&self.sent(&record.name, name))?);
+        record.spec.volumes.iter().map(|volume| open(&volume.name)).collect()
+    }
+
+    /// The receiver holds the point: the next cycle works against it.
+    async fn acknowledged(
+        self: &Arc<Self>,
+        record: &PlanRecord,
+        point: &RestorePoint,
+        done: produce::Done,
+    ) -> Result<(), DaemonError> {
+        let (site, name, id, snapshot_time) = (self.clone(), record.name.clone(), point.id, point.snapshot_time);
+        self.blocking("adopting the restore point", move || {
+            for pending in done.pending {
+                pending.adopt(id)?;
+            }
+            site.plans.set_last_success(&name, &LastSuccess { point: id, snapshot_time })?;
+            site.plans.update(&name, |record| record.number = record.number.max(id.number))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A higher epoch exists: this site is not active any more, and says so from now on.
+    pub(crate) fn learn_epoch(&self, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
+        let record = self.plans.get(name)?;
+        if epoch > record.epoch && record.role == SiteRole::Active {
+            self.plans.update(name, |record| {
+                record.role = SiteRole::Demoting;
+                record.epoch = epoch;
+            })?;
+            tracing::warn!(plan = %name, %epoch, "the other site was promoted: this site is not active any more");
+            self.record(&Actor::Daemon, "demote", Some(name), format!("epoch {epoch}"), None);
+        }
+        Ok(())
+    }
+}
+
+impl transfer::Sent {
+    /// The restore point as the receiver committed it.
+    fn point(
+        self,
+        record: &PlanRecord,
+        origin: backstay_types::SiteId,
+        id: RestorePointId,
+        parent: Option<RestorePointId>,
+    ) -> RestorePoint {
+        let commit = self.commit;
+        RestorePoint {
+            id,
+            pair: record.pair,
+            plan: record.name.clone(),
+            origin,
+            parent,
+            snapshot_time: commit.snapshot_time,
+            committed_time: self.committed_time,
+            consistency: commit.consistency,
+            volumes: commit.volumes,
+            bundle: commit.bundle,
+            stats: commit.stats,
+        }
+    }
+}

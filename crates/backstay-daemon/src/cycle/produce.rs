@@ -1,0 +1,139 @@
+//! The producing half of a cycle, on a thread of its own: snapshots every volume and captures the objects in
+//! the same instant, then walks, reads and chunks.
+
+use std::sync::Arc;
+
+use backstay_kube::folder;
+use backstay_types::point::{Bundle, Consistency, CycleStats, PointVolume};
+use backstay_types::{ChunkId, RestorePointId, Time};
+use backstay_volume::{ChunkSink, PatchBase, PendingState, SentState, SinkClosed, VolumeContext};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::api_types::CyclePhase;
+use crate::plans::PlanRecord;
+use crate::runtime::Activity;
+use crate::site::Site;
+use crate::{DaemonError, clock};
+
+/// Chunks between the reading thread and the session: 32 × 256 KiB = 8 MiB at most.
+const QUEUE_CHUNKS: usize = 32;
+
+/// What to read.
+pub(super) struct Job {
+    pub(super) record: Arc<PlanRecord>,
+    /// One for each volume, in order.
+    pub(super) sent: Vec<SentState>,
+    /// The point the receiver holds whole; states of another point are not used.
+    pub(super) parent: Option<RestorePointId>,
+    pub(super) activity: Arc<Activity>,
+}
+
+/// What the session gets from the producer.
+pub(super) enum Produced {
+    /// A chunk, to be sent if the receiver lacks it.
+    Chunk(Chunk),
+    /// That was all.
+    End(Box<End>),
+}
+
+/// One chunk.
+pub(super) struct Chunk {
+    pub(super) id: ChunkId,
+    pub(super) bytes: Vec<u8>,
+    pub(super) base: Option<PatchBase>,
+}
+
+/// What the restore point consists of.
+pub(super) struct End {
+    pub(super) snapshot_time: Time,
+    pub(super) consistency: Consistency,
+    pub(super) volumes: Vec<PointVolume>,
+    pub(super) bundle: Option<Bundle>,
+    pub(super) stats: CycleStats,
+}
+
+/// What is kept until the receiver has acknowledged.
+pub(super) struct Done {
+    pub(super) pending: Vec<PendingState>,
+}
+
+/// Starts the producer. It ends early when nobody takes its chunks any more.
+pub(super) fn start(
+    site: &Arc<Site>,
+    job: Job,
+) -> (JoinHandle<Result<Done, DaemonError>>, mpsc::Receiver<Produced>) {
+    let (sender, receiver) = mpsc::channel(QUEUE_CHUNKS);
+    let span = tracing::Span::current();
+    let site_of_task = site.clone();
+    let task = site.tasks.spawn_blocking(move || span.in_scope(|| job.run(&site_of_task, sender)));
+    (task, receiver)
+}
+
+struct Sink(mpsc::Sender<Produced>);
+
+impl ChunkSink for Sink {
+    fn chunk(&mut self, id: ChunkId, bytes: Vec<u8>, base: Option<PatchBase>) -> Result<(), SinkClosed> {
+        self.0.blocking_send(Produced::Chunk(Chunk { id, bytes, base })).map_err(|_| SinkClosed)
+    }
+}
+
+impl Job {
+    fn run(self, site: &Site, sender: mpsc::Sender<Produced>) -> Result<Done, DaemonError> {
+        let peer = site.peer(self.record.pair)?;
+        let spec = &self.record.spec;
+        let context = VolumeContext {
+            plan: self.record.name.clone(),
+            key: peer.hash_key.clone(),
+            params: peer.params,
+            allow_fuzzy: spec.allow_fuzzy,
+            allow_empty: spec.allow_empty,
+        };
+        let progress = &self.activity.progress;
+
+        // The freeze: everything between these two lines shows one instant.
+        let snapshot_time = clock::now();
+        let mut snapshots = Vec::with_capacity(spec.volumes.len());
+        for (volume, sent) in spec.volumes.iter().zip(&self.sent) {
+            let use_parent = self.parent.is_some() && sent.parent_id() == self.parent;
+            snapshots.push(backstay_volume::snapshot(volume, &context, sent, use_parent)?);
+        }
+        let objects = spec.manifests.as_ref().map(|manifests| folder::capture(&manifests.path)).transpose()?;
+
+        let mut scanned = Vec::with_capacity(snapshots.len());
+        for snapshot in snapshots {
+            scanned.push(snapshot.scan(progress)?);
+        }
+        self.activity.enter(CyclePhase::Transfer, scanned.iter().map(|volume| volume.totals().read_bytes).sum());
+        let mut sink = Sink(sender);
+        let mut done = Done { pending: Vec::new() };
+        let mut end = End {
+            snapshot_time,
+            consistency: Consistency::Crash,
+            volumes: Vec::new(),
+            bundle: None,
+            stats: CycleStats::default(),
+        };
+        for volume in scanned {
+            let read = volume.read(&mut sink, progress)?;
+            end.stats.files_scanned += read.stats.files_scanned;
+            end.stats.bytes_scanned += read.stats.bytes_scanned;
+            end.stats.bytes_changed += read.stats.bytes_changed;
+            if let Some(warning) = read.warning {
+                tracing::warn!("volume {}: {warning}", read.volume.name);
+            }
+            if read.fuzzy {
+                end.consistency = Consistency::Fuzzy;
+            }
+            end.volumes.push(read.volume);
+            done.pending.push(read.pending);
+        }
+        if let Some(objects) = objects {
+            let objects = objects.into_iter().map(|object| (object.key, object.bytes));
+            end.bundle = Some(backstay_volume::write_bundle(objects, &context, &mut sink)?);
+        }
+        end.stats.duration_millis = clock::now().since(self.activity.started).0;
+        let closed = sink.0.blocking_send(Produced::End(Box::new(end))).is_err();
+        if closed { Err(DaemonError::Volume(SinkClosed.into())) } else { Ok(done) }
+    }
+}

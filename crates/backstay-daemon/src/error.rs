@@ -1,0 +1,427 @@
+//! What can fail in a daemon, each with its class and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use backstay_types::frame::{FrameError, Refused, SiteRole};
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
+
+/// A failure of the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A file of the site's own state.
+    #[error("{action} {path:?}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A state file that does not decode.
+    #[error("state file {path:?} does not decode: {source}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Where it fails.
+        source: serde_json::Error,
+    },
+    /// The folder cannot become a site.
+    #[error("{dir:?} is not empty")]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder is not a site.
+    #[error("{dir:?} is not a site: it has no site.toml")]
+    NotASite {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A name that cannot be used.
+    #[error(transparent)]
+    Name(#[from] backstay_types::InvalidName),
+    /// The site's configuration.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
+    /// Connections and pairing.
+    #[error(transparent)]
+    Net(#[from] backstay_net::NetError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] backstay_store::StoreError),
+    /// Pairing.
+    #[error(transparent)]
+    Pair(#[from] backstay_net::PairError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Identity(#[from] backstay_net::IdentityError),
+    /// The files of pairs.
+    #[error(transparent)]
+    Book(#[from] backstay_net::BookError),
+    /// Sending a batch.
+    #[error(transparent)]
+    Batch(#[from] backstay_net::BatchSendError),
+    /// Reading or writing volumes.
+    #[error(transparent)]
+    Volume(#[from] backstay_volume::VolumeError),
+    /// Plans as YAML.
+    #[error(transparent)]
+    Document(#[from] backstay_kube::documents::DocumentError),
+    /// Objects of the manifest folder on the active side.
+    #[error(transparent)]
+    Capture(#[from] backstay_kube::folder::CaptureError),
+    /// The manifest folder of the standby.
+    #[error(transparent)]
+    Folder(#[from] backstay_kube::folder::FolderError),
+    /// A plan that contradicts itself.
+    #[error("plan {plan}: {source}")]
+    Plan {
+        /// Its name.
+        plan: PlanName,
+        /// What is wrong.
+        source: backstay_types::plan::InvalidPlan,
+    },
+    /// A schedule that cannot be kept.
+    #[error("plan {plan}: {source}")]
+    Schedule {
+        /// The plan.
+        plan: PlanName,
+        /// What is wrong.
+        source: backstay_engine::schedule::ScheduleError,
+    },
+    /// A policy's schedule that cannot be kept.
+    #[error("SchedulePolicy {policy}: {source}")]
+    Policy {
+        /// The policy.
+        policy: String,
+        /// What is wrong.
+        source: backstay_engine::schedule::ScheduleError,
+    },
+    /// A path of a plan that is not there.
+    #[error("plan {plan}: cannot use {path:?}: {source}")]
+    Source {
+        /// The plan.
+        plan: PlanName,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A request of the peer that role or epoch forbid.
+    #[error(transparent)]
+    Refusal(#[from] backstay_engine::role::Refusal),
+    /// A promotion that is not allowed.
+    #[error(transparent)]
+    Promotion(#[from] backstay_engine::promotion::PromotionRefused),
+    /// A control stream.
+    #[error(transparent)]
+    Stream(#[from] backstay_net::StreamError),
+    /// A frame of a peer.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A plan nobody knows.
+    #[error("there is no plan {plan}")]
+    PlanNotFound {
+        /// What was asked for.
+        plan: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A peer nobody knows.
+    #[error("there is no peer {peer}")]
+    PeerNotFound {
+        /// What was asked for.
+        peer: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A policy nobody knows.
+    #[error("plan {plan}: there is no SchedulePolicy {policy}")]
+    PolicyNotFound {
+        /// The plan.
+        plan: PlanName,
+        /// What it names.
+        policy: String,
+    },
+    /// A volume that is not in the restore point.
+    #[error("restore point {point} of plan {plan} has no volume {volume}")]
+    VolumeNotFound {
+        /// The plan.
+        plan: PlanName,
+        /// The point.
+        point: RestorePointId,
+        /// What was asked for.
+        volume: String,
+    },
+    /// Two volumes, and no word which.
+    #[error("plan {plan} has {count} volumes and none was named")]
+    VolumeUnclear {
+        /// The plan.
+        plan: PlanName,
+        /// How many.
+        count: usize,
+    },
+    /// A plan already belongs to another pair.
+    #[error("plan {plan} already exists with another peer")]
+    OtherPair {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// The wrong side was asked.
+    #[error("plan {plan} is {role} here, at epoch {epoch}: {asked} needs the {needed} side")]
+    WrongRole {
+        /// The plan.
+        plan: PlanName,
+        /// Role here.
+        role: &'static str,
+        /// Epoch here.
+        epoch: Epoch,
+        /// What was asked.
+        asked: &'static str,
+        /// Role it needs.
+        needed: &'static str,
+    },
+    /// This site was promoted and the old active side has not come back as standby.
+    #[error("plan {plan} was promoted here at epoch {epoch}: its peer is no standby of this epoch yet")]
+    NoStandby {
+        /// The plan.
+        plan: PlanName,
+        /// Epoch here.
+        epoch: Epoch,
+    },
+    /// The peer said no.
+    #[error("peer {peer} refused: {message}")]
+    Refused {
+        /// The peer's name.
+        peer: String,
+        /// Class of its refusal.
+        class: Class,
+        /// What it said.
+        message: String,
+        /// What it advised.
+        hint: Option<String>,
+        /// The epoch it knows, if that is why.
+        epoch: Option<Epoch>,
+    },
+    /// The peer broke off or said something out of place.
+    #[error("peer {peer}: {why}")]
+    Peer {
+        /// The peer's name.
+        peer: String,
+        /// Class.
+        class: Class,
+        /// What happened.
+        why: String,
+    },
+    /// A decision of the engine.
+    #[error("{message}")]
+    Decision {
+        /// Class.
+        class: Class,
+        /// What was refused and why.
+        message: String,
+        /// The way out.
+        hint: Option<String>,
+    },
+    /// No restore point to use.
+    #[error("plan {plan} has no restore point here")]
+    NoRestorePoint {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// Data that does not match.
+    #[error("plan {plan}, restore point {point}: {why}")]
+    Damaged {
+        /// The plan.
+        plan: PlanName,
+        /// The point.
+        point: RestorePointId,
+        /// What was found.
+        why: String,
+    },
+    /// Objects that could not be written.
+    #[error("plan {plan}: {failed} objects failed; first: {first}")]
+    Objects {
+        /// The plan.
+        plan: PlanName,
+        /// How many.
+        failed: u64,
+        /// The first of them.
+        first: String,
+    },
+    /// Epochs only grow.
+    #[error("plan {plan}: epoch {asked} is older than {known}, which this site has seen")]
+    EpochShrinks {
+        /// The plan.
+        plan: PlanName,
+        /// What the site knows.
+        known: Epoch,
+        /// What it was to become.
+        asked: Epoch,
+    },
+    /// The daemon is stopping, or the operator stopped the work.
+    #[error("{what} was interrupted: the daemon is stopping")]
+    Stopping {
+        /// What was under way.
+        what: &'static str,
+    },
+    /// A chunk that cannot be compressed.
+    #[error("encode a chunk: {source}")]
+    Encode {
+        /// Why.
+        source: io::Error,
+    },
+    /// An address nobody can listen on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A worker thread ended without an answer.
+    #[error("{what} ended without an answer")]
+    Worker {
+        /// Which.
+        what: &'static str,
+    },
+    /// The request cannot be understood.
+    #[error("{message}")]
+    Request {
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl DaemonError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn plan_not_found<'a>(plan: &PlanName, known: impl Iterator<Item = &'a PlanName>) -> Self {
+        Self::PlanNotFound { plan: plan.to_string(), known: known.map(ToString::to_string).collect() }
+    }
+
+    /// Whether a producer failed only because nobody took its chunks.
+    pub(crate) fn is_closed_sink(&self) -> bool {
+        matches!(self, Self::Volume(backstay_volume::VolumeError::SinkClosed))
+    }
+
+    pub(crate) fn refused(peer: &str, refused: Refused) -> Self {
+        Self::Refused {
+            peer: peer.to_owned(),
+            class: Class::from_wire_code(refused.class),
+            message: refused.message,
+            hint: refused.hint,
+            epoch: refused.epoch,
+        }
+    }
+
+    pub(crate) fn decision(error: &dyn Classify) -> Self {
+        Self::Decision { class: error.class(), message: error.to_string(), hint: error.hint() }
+    }
+}
+
+/// Name of a role for people.
+pub(crate) const fn role_name(role: SiteRole) -> &'static str {
+    match role {
+        SiteRole::Active => "active",
+        SiteRole::Standby => "standby",
+        SiteRole::Demoting => "demoting",
+        SiteRole::Promoting => "promoting",
+    }
+}
+
+fn known(kind: &str, names: &[String]) -> Option<String> {
+    Some(if names.is_empty() { format!("there are no {kind}s yet") } else { format!("known {kind}s: {}", names.join(", ")) })
+}
+
+impl Classify for DaemonError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Io { .. } | Self::Listen { .. } | Self::Stopping { .. } => Class::Transient,
+            Self::State { .. } | Self::Damaged { .. } => Class::Corrupt,
+            Self::NotEmpty { .. }
+            | Self::Name(_)
+            | Self::Plan { .. }
+            | Self::Schedule { .. }
+            | Self::Policy { .. }
+            | Self::Source { .. }
+            | Self::PolicyNotFound { .. }
+            | Self::VolumeUnclear { .. }
+            | Self::OtherPair { .. }
+            | Self::Request { .. } => Class::Invalid,
+            Self::NotASite { .. }
+            | Self::PlanNotFound { .. }
+            | Self::PeerNotFound { .. }
+            | Self::VolumeNotFound { .. }
+            | Self::NoRestorePoint { .. } => Class::NotFound,
+            Self::WrongRole { .. } | Self::NoStandby { .. } | Self::EpochShrinks { .. } => Class::Fenced,
+            Self::Objects { .. } => Class::Incomplete,
+            Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
+            Self::Refused { class, .. } | Self::Peer { class, .. } | Self::Decision { class, .. } => *class,
+            Self::Config(error) => error.class(),
+            Self::Audit(error) => error.class(),
+            Self::Net(error) => error.class(),
+            Self::Store(error) => error.class(),
+            Self::Volume(error) => error.class(),
+            Self::Document(error) => error.class(),
+            Self::Folder(error) => error.class(),
+            Self::Frame(error) => error.class(),
+            Self::Refusal(error) => error.class(),
+            Self::Pair(error) => error.class(),
+            Self::Identity(error) => error.class(),
+            Self::Book(error) => error.class(),
+            Self::Batch(error) => error.class(),
+            Self::Capture(error) => error.class(),
+            Self::Promotion(error) => error.class(),
+            Self::Stream(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotEmpty { .. } => Some("name a folder that does not exist or is empty".into()),
+            Self::NotASite { dir } => Some(format!("make one with `backstay init --site {} --name NAME`", dir.display())),
+            Self::PlanNotFound { known: names, .. } => known("plan", names),
+            Self::PeerNotFound { known: names, .. } => known("peer", names)
+                .map(|names| format!("{names}; pair with `backstay pair key` there and `backstay pair join KEY` here")),
+            Self::PolicyNotFound { policy, .. } => Some(format!("apply a SchedulePolicy named {policy} first, or in the same call")),
+            Self::VolumeUnclear { .. } => Some("name one with --volume".into()),
+            Self::OtherPair { plan } => Some(format!("delete it first with `backstay plan delete {plan}`, or choose another name")),
+            Self::WrongRole { role: "demoting", plan, .. } => Some(format!(
+                "the other site was promoted; what was written here since is kept, and `backstay status {plan}` shows both epochs"
+            )),
+            Self::WrongRole { needed, .. } => Some(format!("run it on the site where the plan is {needed}")),
+            Self::Source { .. } => Some("the path is one of the machine the daemon runs on; check it for typing errors and that it is mounted".into()),
+            Self::NoStandby { .. } => Some("the old active site has to return as standby before replication goes on".into()),
+            Self::NoRestorePoint { plan } => Some(format!("run `backstay sync {plan}` on the active side first")),
+            Self::Damaged { .. } => Some("`backstay verify --repair` fetches good copies where there are any".into()),
+            Self::EpochShrinks { .. } => Some("another site was promoted in the meantime; it is the active one now".into()),
+            Self::State { path, .. } => Some(format!("restore {} from a copy, or move it aside", path.display())),
+            Self::Refused { hint, .. } | Self::Decision { hint, .. } => hint.clone(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some("make room; the work goes on by itself".into()),
+            Self::Config(error) => error.hint(),
+            Self::Audit(error) => error.hint(),
+            Self::Net(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Volume(error) => error.hint(),
+            Self::Document(error) => error.hint(),
+            Self::Folder(error) => error.hint(),
+            Self::Refusal(error) => error.hint(),
+            Self::Pair(error) => error.hint(),
+            Self::Identity(error) => error.hint(),
+            Self::Book(error) => error.hint(),
+            Self::Batch(error) => error.hint(),
+            Self::Capture(error) => error.hint(),
+            Self::Promotion(error) => error.hint(),
+            Self::Stream(error) => error.hint(),
+            _ => None,
+        }
+    }
+}

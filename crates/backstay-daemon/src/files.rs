@@ -1,0 +1,70 @@
+//! Small state files, replaced whole: written beside, synced, renamed, and the folder synced.
+//!
+//! After a crash a file holds its old content or the new, never a part of either.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::DaemonError;
+
+/// Makes a folder only its owner can enter, and its parents.
+pub(crate) fn make_folder(path: &Path) -> Result<(), DaemonError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| DaemonError::io("make folder", path, source))
+}
+
+/// Replaces a file durably.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
+    let temporary = path.with_added_extension("tmp");
+    let replace = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        sync_parent(path)
+    };
+    replace().map_err(|source| DaemonError::io("write", path, source))
+}
+
+/// Removes a file durably; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> Result<(), DaemonError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+    .map_err(|source| DaemonError::io("remove", path, source))
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+/// Replaces a JSON file durably.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), DaemonError> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|source| DaemonError::State { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    write(path, &bytes)
+}
+
+/// Reads a JSON file; `None` if it is not there.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DaemonError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| DaemonError::State { path: path.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DaemonError::io("read", path, source)),
+    }
+}
+
+/// Removes a folder and all below it; one that is not there is fine.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), DaemonError> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(DaemonError::io("remove", path, source)),
+    }
+}

@@ -1,0 +1,172 @@
+//! What peers ask: every control stream they open, by its first frame.
+
+use std::sync::Arc;
+
+use backstay_engine::role::{self, Local, News, Refusal};
+use backstay_net::{Connection, Control, Incoming};
+use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, Refused, SharePlan};
+use backstay_types::plan::PlanSpec;
+use backstay_types::{Classify, PairId, PlanName, limits};
+
+use crate::plans::PlanRecord;
+use crate::site::Site;
+use crate::DaemonError;
+
+impl Site {
+    /// Runs until the daemon stops.
+    pub(crate) async fn run_incoming(self: Arc<Self>) {
+        let Some(mut incoming) = self.net.incoming() else { return };
+        while let Some(Incoming { connection, control, first }) = incoming.recv().await {
+            let site = self.clone();
+            self.tasks.spawn(async move {
+                let kind = first.name();
+                let peer = connection.peer().name.clone();
+                let work = site.answer(&connection, control, first);
+                let outcome = tokio::select! {
+                    outcome = work => outcome,
+                    () = site.stop.cancelled() => return,
+                };
+                if let Err(error) = outcome {
+                    let class = error.class();
+                    site.metrics.count_error(class);
+                    tracing::warn!(peer, request = kind, class = class.label(), "request of the peer failed: {error}");
+                }
+            });
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        connection: &Connection,
+        mut control: Control,
+        first: Frame,
+    ) -> Result<(), DaemonError> {
+        let pair = connection.peer().pair;
+        let answer = match first {
+            Frame::Begin(begin) => return self.receive(connection, control, begin).await,
+            Frame::SharePlan(share) => self.take_share(pair, &share).map(|()| Frame::Done(Done {})),
+            Frame::DropPlan(drop) => self.take_drop(pair, &drop).map(|()| Frame::Done(Done {})),
+            Frame::Promoted(promoted) => self.take_promoted(pair, &promoted).map(|()| Frame::Done(Done {})),
+            Frame::QueryPlan(query) => self.plan_state(pair, &query.plan).map(Frame::PlanState),
+            Frame::ListPoints(list) => self.listed_points(pair, &list.plan).map(Frame::Points),
+            other => Err(self.unexpected(pair, &other)),
+        };
+        let (frame, outcome) = match answer {
+            Ok(frame) => (frame, Ok(())),
+            Err(error) => {
+                let epoch = match &error {
+                    DaemonError::Refusal(refusal) => refusal.epoch(),
+                    _ => None,
+                };
+                (Frame::Refused(Refused::new(&error, epoch)), Err(error))
+            }
+        };
+        control.send(&frame).await?;
+        control.finish()?;
+        outcome
+    }
+
+    /// A plan of this pair; a plan of another pair is none of this peer's business.
+    fn plan_of(&self, pair: PairId, plan: &PlanName) -> Option<Arc<PlanRecord>> {
+        self.plans.find(plan).filter(|record| record.pair == pair)
+    }
+
+    fn take_share(&self, pair: PairId, share: &SharePlan) -> Result<(), DaemonError> {
+        let spec: PlanSpec = serde_json::from_str(&share.spec)
+            .map_err(|error| DaemonError::Request { message: format!("shared plan does not decode: {error}") })?;
+        spec.validate().map_err(|source| DaemonError::Plan { plan: share.plan.clone(), source })?;
+        let old = self.plans.find(&share.plan);
+        if old.as_ref().is_some_and(|old| old.pair != pair) {
+            return Err(DaemonError::OtherPair { plan: share.plan.clone() });
+        }
+        let local = old.as_ref().map(|old| Local { role: old.role, epoch: old.epoch });
+        let grant = match role::admit_share(local, share) {
+            Ok(grant) => grant,
+            Err(refusal) => {
+                if let Some(epoch) = refusal.steps_down_for() {
+                    self.learn_epoch(&share.plan, epoch)?;
+                }
+                return Err(refusal.into());
+            }
+        };
+        match old {
+            Some(old) if !grant.is_new && old.spec == spec => Ok(()),
+            Some(_) => {
+                self.plans.update(&share.plan, |record| {
+                    record.spec = spec;
+                    record.role = grant.local.role;
+                    record.epoch = grant.local.epoch;
+                })?;
+                Ok(())
+            }
+            None => {
+                let number = self.store.newest(&share.plan)?.map_or(0, |newest| newest.id.number);
+                self.plans.put(PlanRecord {
+                    name: share.plan.clone(),
+                    pair,
+                    role: grant.local.role,
+                    epoch: grant.local.epoch,
+                    spec,
+                    number,
+                    promoted: false,
+                    promotion: None,
+                })?;
+                tracing::info!(plan = %share.plan, "this site is the standby of a new plan");
+                Ok(())
+            }
+        }
+    }
+
+    /// The active side stopped replicating: the copies here stay until the plan is deleted here too.
+    fn take_drop(&self, pair: PairId, drop: &DropPlan) -> Result<(), DaemonError> {
+        let Some(record) = self.plan_of(pair, &drop.plan) else { return Ok(()) };
+        if drop.epoch < record.epoch {
+            let (theirs, ours) = (drop.epoch, record.epoch);
+            return Err(Refusal::OldEpoch { plan: drop.plan.clone(), theirs, ours }.into());
+        }
+        self.plans.update(&drop.plan, |record| record.spec.suspend = true)?;
+        tracing::info!(plan = %drop.plan, "the active side deleted the plan; its restore points stay here");
+        Ok(())
+    }
+
+    fn take_promoted(&self, pair: PairId, promoted: &Promoted) -> Result<(), DaemonError> {
+        let Some(record) = self.plan_of(pair, &promoted.plan) else { return Ok(()) };
+        let local = Local { role: record.role, epoch: record.epoch };
+        match role::on_promoted(local, promoted) {
+            News::Nothing => Ok(()),
+            News::Adopt { epoch } => {
+                self.plans.update(&promoted.plan, |record| record.epoch = epoch)?;
+                Ok(())
+            }
+            News::StepDown { epoch } => self.learn_epoch(&promoted.plan, epoch),
+            News::Conflict { epoch } => Err(DaemonError::EpochShrinks {
+                plan: promoted.plan.clone(),
+                known: record.epoch,
+                asked: epoch,
+            }),
+        }
+    }
+
+    /// What this site knows of a plan.
+    pub(crate) fn plan_state(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
+        let record = self.plan_of(pair, plan);
+        let newest = if record.is_some() { self.store.newest(plan)? } else { None };
+        Ok(PlanState {
+            plan: plan.clone(),
+            role: record.as_ref().map(|record| record.role),
+            epoch: record.as_ref().map_or(backstay_types::Epoch(0), |record| record.epoch),
+            newest: newest.as_ref().map(|point| point.id),
+            newest_snapshot_time: newest.as_ref().map(|point| point.snapshot_time),
+            applied: if record.is_some() { self.plans.applied(plan)?.point } else { None },
+        })
+    }
+
+    fn listed_points(&self, pair: PairId, plan: &PlanName) -> Result<Points, DaemonError> {
+        if self.plan_of(pair, plan).is_none() {
+            return Ok(Points { points: Vec::new() });
+        }
+        let mut points = self.store.points(plan)?;
+        let surplus = points.len().saturating_sub(limits::LISTED_POINTS_MAX);
+        Ok(Points { points: points.split_off(surplus) })
+    }
+}

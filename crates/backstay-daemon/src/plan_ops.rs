@@ -1,0 +1,196 @@
+//! What an operator does with plans: apply, delete, suspend.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backstay_engine::schedule::Timetable;
+use backstay_kube::documents::{self, Document};
+use backstay_types::frame::{DropPlan, Frame, SharePlan, SiteRole};
+use backstay_types::plan::{PlanSpec, Retention, SchedulePolicySpec};
+use backstay_types::{Epoch, PlanName};
+
+use crate::api_types::{Applied, ApplyResult};
+use crate::error::role_name;
+use crate::plans::PlanRecord;
+use crate::site::Site;
+use crate::{DaemonError, files};
+
+impl Site {
+    /// Applies every document, or none: all are checked before the first is stored.
+    pub(crate) async fn apply_documents(self: &Arc<Self>, yaml: &str) -> Result<Vec<Applied>, DaemonError> {
+        let documents = documents::parse(yaml)?;
+        let in_this_call: Vec<&str> = documents
+            .iter()
+            .filter_map(|document| match document {
+                Document::SchedulePolicy { name, .. } => Some(name.as_str()),
+                Document::Plan { .. } => None,
+            })
+            .collect();
+        for document in &documents {
+            match document {
+                Document::SchedulePolicy { name, spec } => check_policy(name, spec)?,
+                Document::Plan { name, spec } => self.check_plan(name, spec, &in_this_call)?,
+            }
+        }
+        let mut applied = Vec::new();
+        // Policies first: a plan of the same call may name one.
+        let (policies, plans): (Vec<_>, Vec<_>) =
+            documents.into_iter().partition(|document| matches!(document, Document::SchedulePolicy { .. }));
+        for document in policies.into_iter().chain(plans) {
+            applied.push(match document {
+                Document::SchedulePolicy { name, spec } => {
+                    let (changed, existed) = self.plans.put_policy(&name, spec)?;
+                    Applied { kind: "SchedulePolicy".into(), name, result: result(existed, changed) }
+                }
+                Document::Plan { name, spec } => self.apply_plan(name, spec).await?,
+            });
+        }
+        self.wake.notify_one();
+        Ok(applied)
+    }
+
+    fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new_policies: &[&str]) -> Result<(), DaemonError> {
+        spec.validate().map_err(|source| DaemonError::Plan { plan: name.clone(), source })?;
+        let peer = self.peer_named(&spec.pair)?;
+        if let Some(record) = self.plans.find(name) {
+            if record.role != SiteRole::Active {
+                return Err(wrong_role(&record, "changing the plan"));
+            }
+            if record.pair != peer.pair {
+                return Err(DaemonError::OtherPair { plan: name.clone() });
+            }
+        }
+        if let Some(policy) = &spec.schedule_policy
+            && self.plans.policy(policy).is_none()
+            && !new_policies.contains(&policy.as_str())
+        {
+            return Err(DaemonError::PolicyNotFound { plan: name.clone(), policy: policy.clone() });
+        }
+        if let Some(schedule) = &spec.schedule {
+            Timetable::parse(schedule).map_err(|source| DaemonError::Schedule { plan: name.clone(), source })?;
+        }
+        let sources = spec.volumes.iter().filter_map(|volume| volume.path.as_deref().or(volume.device.as_deref()));
+        sources.chain(spec.manifests.iter().map(|folder| folder.path.as_path())).try_for_each(|path| exists(name, path))
+    }
+
+    async fn apply_plan(self: &Arc<Self>, name: PlanName, spec: PlanSpec) -> Result<Applied, DaemonError> {
+        let old = self.plans.find(&name);
+        let changed = old.as_ref().is_none_or(|old| old.spec != spec);
+        if changed {
+            let peer = self.peer_named(&spec.pair)?;
+            let record = match &old {
+                Some(old) => PlanRecord { spec, ..(**old).clone() },
+                None => PlanRecord {
+                    name: name.clone(),
+                    pair: peer.pair,
+                    role: SiteRole::Active,
+                    epoch: Epoch::FIRST,
+                    spec,
+                    number: 0,
+                    promoted: false,
+                    promotion: None,
+                },
+            };
+            if old.is_none() && self.net.connection(record.pair).is_some() {
+                // A peer that is active for a plan of this name says so now rather than at the first cycle.
+                self.share(&record).await?;
+            }
+            self.plans.put(record)?;
+        }
+        let existed = old.is_some();
+        Ok(Applied { kind: "ReplicationPlan".into(), name: name.to_string(), result: result(existed, changed) })
+    }
+
+    /// Tells the peer about a plan this site is active for.
+    pub(crate) async fn share(&self, record: &PlanRecord) -> Result<(), DaemonError> {
+        let mut spec = record.spec.clone();
+        // The standby does not know the policies of this site: it gets what they say.
+        spec.schedule = self.schedule_of(&record.name, &record.spec)?;
+        let policy = spec.schedule_policy.take().and_then(|policy| self.plans.policy(&policy));
+        if let Some(retain) = policy.and_then(|policy| policy.retain)
+            && spec.retention == Retention::default()
+        {
+            spec.retention = retain;
+        }
+        let spec = serde_json::to_string(&spec).map_err(|error| DaemonError::Request { message: error.to_string() })?;
+        let frame = SharePlan { plan: record.name.clone(), epoch: record.epoch, spec };
+        match self.ask(record.pair, frame.into()).await? {
+            Frame::Done(_) => Ok(()),
+            other => Err(self.unexpected(record.pair, &other)),
+        }
+    }
+
+    /// Forgets a plan. The side that sent stops sending; the standby's copies stay until it is deleted there,
+    /// where the restore points go too and only the replica folders stay.
+    pub(crate) async fn delete_plan(self: &Arc<Self>, name: &PlanName) -> Result<bool, DaemonError> {
+        let Some(record) = self.plans.find(name) else { return Ok(false) };
+        let runtime = self.runtimes.of(name);
+        if let Some(activity) = runtime.activity() {
+            activity.progress.cancel();
+        }
+        let _cycle = runtime.cycle.lock().await;
+        let _apply = runtime.apply.lock().await;
+        let _fence = runtime.fence.lock().await;
+        if record.role == SiteRole::Active {
+            let told = self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.epoch }.into()).await;
+            if let Err(error) = told {
+                tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
+            }
+        } else {
+            let ids: Vec<_> = self.store.points(name)?.iter().map(|point| point.id).collect();
+            self.store.delete_points(name, &ids)?;
+        }
+        self.plans.remove(name)?;
+        files::remove_folder(&self.plans.plan_folder(name))?;
+        files::remove_folder(&self.dir.join(crate::site::layout::SENT).join(name.as_str()))?;
+        self.wake.notify_one();
+        Ok(true)
+    }
+
+    /// Stops or starts the schedule of a plan.
+    pub(crate) fn suspend_plan(&self, name: &PlanName, suspend: bool) -> Result<bool, DaemonError> {
+        let record = self.plans.get(name)?;
+        if record.role != SiteRole::Active {
+            return Err(wrong_role(&record, if suspend { "suspending" } else { "resuming" }));
+        }
+        let changed = record.spec.suspend != suspend;
+        if changed {
+            self.plans.update(name, |record| record.spec.suspend = suspend)?;
+            self.wake.notify_one();
+        }
+        Ok(changed)
+    }
+}
+
+/// The refusal of a plan that is not active here.
+pub(crate) fn wrong_role(record: &PlanRecord, asked: &'static str) -> DaemonError {
+    DaemonError::WrongRole {
+        plan: record.name.clone(),
+        role: role_name(record.role),
+        epoch: record.epoch,
+        asked,
+        needed: role_name(SiteRole::Active),
+    }
+}
+
+const fn result(existed: bool, changed: bool) -> ApplyResult {
+    match (existed, changed) {
+        (false, _) => ApplyResult::Created,
+        (true, true) => ApplyResult::Configured,
+        (true, false) => ApplyResult::Unchanged,
+    }
+}
+
+fn check_policy(name: &str, spec: &SchedulePolicySpec) -> Result<(), DaemonError> {
+    match Timetable::parse(&spec.schedule) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(DaemonError::Policy { policy: name.to_owned(), source }),
+    }
+}
+
+fn exists(plan: &PlanName, path: &Path) -> Result<(), DaemonError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(DaemonError::Source { plan: plan.clone(), path: path.to_owned(), source }),
+    }
+}

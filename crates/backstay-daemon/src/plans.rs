@@ -1,0 +1,191 @@
+//! The plans a site knows: one durable JSON file each, and in memory the same.
+//!
+//! 1. A role or epoch is on disk before anybody acts on it.
+//! 2. An epoch never shrinks ([`PlanBook::update`] refuses it).
+//!
+//! After a crash the files are the truth; nothing here is only in the catalog.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use backstay_engine::promotion::PromotionPlan;
+use backstay_types::frame::SiteRole;
+use backstay_types::plan::{PlanSpec, SchedulePolicySpec};
+use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
+use serde::{Deserialize, Serialize};
+
+use crate::{DaemonError, files};
+
+/// What a site knows of one plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PlanRecord {
+    pub(crate) name: PlanName,
+    pub(crate) pair: PairId,
+    pub(crate) role: SiteRole,
+    pub(crate) epoch: Epoch,
+    pub(crate) spec: PlanSpec,
+    /// Number of the newest restore point this site has made or received.
+    pub(crate) number: u64,
+    /// This site became active by promotion: its peer has to be brought back before cycles run again.
+    #[serde(default)]
+    pub(crate) promoted: bool,
+    /// A promotion that has begun and must be finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) promotion: Option<PromotionPlan>,
+}
+
+/// What the replicas of a plan show.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Applied {
+    /// The restore point all volumes and objects were brought to.
+    pub(crate) point: Option<RestorePointId>,
+    /// Set before the first byte is touched, gone when `point` is set: an apply that must be finished.
+    pub(crate) target: Option<RestorePointId>,
+    /// Manifest roots the volumes show, or showed before `target` was begun.
+    pub(crate) volumes: BTreeMap<VolumeName, ChunkId>,
+    /// Root of the bundle shown.
+    pub(crate) bundle: Option<ChunkId>,
+    /// When `point` was reached.
+    pub(crate) time: Option<Time>,
+}
+
+/// The last cycle of a plan on its active side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LastSuccess {
+    pub(crate) point: RestorePointId,
+    pub(crate) snapshot_time: Time,
+}
+
+/// Every plan of the site.
+pub(crate) struct PlanBook {
+    folder: PathBuf,
+    plans: RwLock<BTreeMap<PlanName, Arc<PlanRecord>>>,
+    policies: RwLock<BTreeMap<String, SchedulePolicySpec>>,
+}
+
+const POISONED: &str = "no holder of this lock panics";
+
+impl PlanBook {
+    /// Reads the plans under `folder`.
+    pub(crate) fn open(folder: &Path) -> Result<Self, DaemonError> {
+        files::make_folder(folder)?;
+        let mut plans = BTreeMap::new();
+        let list = || std::fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>();
+        for entry in list().map_err(|source| DaemonError::io("list", folder, source))? {
+            let path = entry.path().join("plan.json");
+            if let Some(record) = files::read_json::<PlanRecord>(&path)? {
+                plans.insert(record.name.clone(), Arc::new(record));
+            }
+        }
+        let policies = files::read_json(&folder.join("policies.json"))?.unwrap_or_default();
+        Ok(Self { folder: folder.to_owned(), plans: RwLock::new(plans), policies: RwLock::new(policies) })
+    }
+
+    /// Every plan, by name.
+    pub(crate) fn list(&self) -> Vec<Arc<PlanRecord>> {
+        self.plans.read().expect(POISONED).values().cloned().collect()
+    }
+
+    /// A plan, if it is known.
+    pub(crate) fn find(&self, name: &PlanName) -> Option<Arc<PlanRecord>> {
+        self.plans.read().expect(POISONED).get(name).cloned()
+    }
+
+    /// A plan that must be known.
+    pub(crate) fn get(&self, name: &PlanName) -> Result<Arc<PlanRecord>, DaemonError> {
+        let plans = self.plans.read().expect(POISONED);
+        plans.get(name).cloned().ok_or_else(|| DaemonError::plan_not_found(name, plans.keys()))
+    }
+
+    /// Adds or replaces a plan durably.
+    pub(crate) fn put(&self, record: PlanRecord) -> Result<Arc<PlanRecord>, DaemonError> {
+        let mut plans = self.plans.write().expect(POISONED);
+        self.store(&mut plans, record)
+    }
+
+    /// Changes a plan durably.
+    pub(crate) fn update(
+        &self,
+        name: &PlanName,
+        change: impl FnOnce(&mut PlanRecord),
+    ) -> Result<Arc<PlanRecord>, DaemonError> {
+        let mut plans = self.plans.write().expect(POISONED);
+        let mut record = match plans.get(name) {
+            Some(record) => (**record).clone(),
+            None => return Err(DaemonError::plan_not_found(name, plans.keys())),
+        };
+        change(&mut record);
+        self.store(&mut plans, record)
+    }
+
+    /// Disk first, memory after.
+    fn store(
+        &self,
+        plans: &mut BTreeMap<PlanName, Arc<PlanRecord>>,
+        record: PlanRecord,
+    ) -> Result<Arc<PlanRecord>, DaemonError> {
+        if let Some(old) = plans.get(&record.name)
+            && old.epoch > record.epoch
+        {
+            return Err(DaemonError::EpochShrinks { plan: record.name.clone(), known: old.epoch, asked: record.epoch });
+        }
+        let folder = self.plan_folder(&record.name);
+        files::make_folder(&folder)?;
+        files::write_json(&folder.join("plan.json"), &record)?;
+        let record = Arc::new(record);
+        plans.insert(record.name.clone(), record.clone());
+        Ok(record)
+    }
+
+    /// Forgets a plan durably. Its restore points and replicas stay.
+    pub(crate) fn remove(&self, name: &PlanName) -> Result<bool, DaemonError> {
+        let mut plans = self.plans.write().expect(POISONED);
+        files::remove(&self.plan_folder(name).join("plan.json"))?;
+        Ok(plans.remove(name).is_some())
+    }
+
+    /// Folder of a plan's own state files.
+    pub(crate) fn plan_folder(&self, name: &PlanName) -> PathBuf {
+        self.folder.join(name.as_str())
+    }
+
+    /// What the replicas of a plan show.
+    pub(crate) fn applied(&self, name: &PlanName) -> Result<Applied, DaemonError> {
+        Ok(files::read_json(&self.plan_folder(name).join("applied.json"))?.unwrap_or_default())
+    }
+
+    /// Records what the replicas of a plan show.
+    pub(crate) fn set_applied(&self, name: &PlanName, applied: &Applied) -> Result<(), DaemonError> {
+        files::write_json(&self.plan_folder(name).join("applied.json"), applied)
+    }
+
+    /// The newest point of this plan that the peer acknowledged.
+    pub(crate) fn last_success(&self, name: &PlanName) -> Result<Option<LastSuccess>, DaemonError> {
+        files::read_json(&self.plan_folder(name).join("last-success.json"))
+    }
+
+    /// Records the newest point that the peer acknowledged.
+    pub(crate) fn set_last_success(&self, name: &PlanName, last: &LastSuccess) -> Result<(), DaemonError> {
+        files::write_json(&self.plan_folder(name).join("last-success.json"), last)
+    }
+
+    /// A schedule policy.
+    pub(crate) fn policy(&self, name: &str) -> Option<SchedulePolicySpec> {
+        self.policies.read().expect(POISONED).get(name).cloned()
+    }
+
+    /// Adds or replaces a schedule policy durably; tells whether anything changed, and whether it was there.
+    pub(crate) fn put_policy(&self, name: &str, spec: SchedulePolicySpec) -> Result<(bool, bool), DaemonError> {
+        let mut policies = self.policies.write().expect(POISONED);
+        let old = policies.insert(name.to_owned(), spec.clone());
+        let changed = old.as_ref() != Some(&spec);
+        if changed {
+            files::write_json(&self.folder.join("policies.json"), &*policies)?;
+        }
+        Ok((changed, old.is_some()))
+    }
+}

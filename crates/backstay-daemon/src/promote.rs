@@ -1,0 +1,337 @@
+//! Unplanned takeover: carries out the promotion that the engine computed.
+//!
+//! 1. Role and epoch are on disk, in one write with the promotion itself, before anything is applied or started.
+//!    Before that write a failure leaves the plan a standby; after it the only way is on.
+//! 2. Every step is idempotent: a killed promotion goes on when the daemon starts, or when it is asked for again.
+//!
+//! At a crash: see 2.
+
+mod check;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_engine::promotion::{
+    self, PeerFacts, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
+};
+use backstay_kube::folder;
+use backstay_types::frame::{Frame, Promoted, SiteRole};
+use backstay_types::point::{Consistency, RestorePoint};
+use backstay_types::{Classify, PlanName, Span};
+use tracing::Instrument;
+
+use crate::audit::Actor;
+use crate::api_types::{CyclePhase, PromoteRequest, PromotionReport, PromotionStep, StepState};
+use crate::apply::CheckFailures;
+use crate::plans::PlanRecord;
+use crate::runtime::{Activity, PlanRuntime};
+use crate::site::Site;
+use crate::{DaemonError, clock, files};
+
+/// How long a connected peer may take to say whether it is active. A takeover does not wait for a dead one.
+const PEER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Plans promoted at once by `--all`: the steps wait for disks, not for processors.
+const PROMOTIONS_MAX: usize = 4;
+
+impl Site {
+    /// Promotes a plan here; goes on with a promotion that was cut off.
+    pub(crate) async fn promote(
+        self: &Arc<Self>,
+        name: &PlanName,
+        request: PromoteRequest,
+    ) -> Result<PromotionReport, DaemonError> {
+        // A task of its own: whoever asked may hang up, the promotion goes on.
+        let (site, plan) = (self.clone(), name.clone());
+        let span = tracing::info_span!("promote", plan = %name);
+        let task = self.tasks.spawn(async move { site.promote_one(&plan, request).await }.instrument(span));
+        task.await.map_err(|_| DaemonError::Worker { what: "the promotion" })?
+    }
+
+    async fn promote_one(
+        self: &Arc<Self>,
+        name: &PlanName,
+        request: PromoteRequest,
+    ) -> Result<PromotionReport, DaemonError> {
+        let runtime = self.runtimes.of(name);
+        let _gate = runtime.cycle.lock().await;
+        let record = self.plans.get(name)?;
+        if let Some(stored) = record.promotion.clone() {
+            return self.carry_out(&runtime, stored).await;
+        }
+        let (peer, points) = (self.peer_facts(&record).await, self.point_facts(name)?);
+        let applied = self.plans.applied(name)?;
+        let facts = PromotionFacts {
+            plan: name,
+            role: record.role,
+            epoch: record.epoch,
+            points: &points,
+            applied: applied.point,
+            applying: applied.target,
+            peer: &peer,
+            wanted: request.restore_point,
+            force: request.force,
+            accept_partial: request.accept_partial,
+        };
+        match promotion::plan(&facts, clock::now())? {
+            Planned::Already { epoch } => self.already(name, epoch),
+            Planned::Promote(plan) if request.dry_run => Ok(report(&plan, true)),
+            Planned::Promote(plan) => {
+                tracing::info!("{plan}");
+                self.carry_out(&runtime, plan).await
+            }
+        }
+    }
+
+    /// The report of the promotion that made this side active, again.
+    fn already(&self, name: &PlanName, epoch: backstay_types::Epoch) -> Result<PromotionReport, DaemonError> {
+        if let Some(last) = files::read_json::<PromotionPlan>(&self.last_promotion(name))?
+            && last.epoch == epoch
+        {
+            return Ok(report(&last, false));
+        }
+        let last = self.plans.last_success(name)?;
+        let point = last.ok_or_else(|| DaemonError::NoRestorePoint { plan: name.clone() })?;
+        Ok(PromotionReport {
+            plan: name.clone(),
+            epoch,
+            restore_point: point.point,
+            rpo_seconds: 0.0,
+            rto_seconds: Some(0.0),
+            steps: Vec::new(),
+            warnings: vec!["this side is active already: nothing was done".to_owned()],
+            dry_run: false,
+        })
+    }
+
+    fn last_promotion(&self, name: &PlanName) -> std::path::PathBuf {
+        self.plans.plan_folder(name).join("last-promotion.json")
+    }
+
+    async fn peer_facts(&self, record: &PlanRecord) -> PeerFacts {
+        if self.net.connection(record.pair).is_none() {
+            return PeerFacts::default();
+        }
+        match tokio::time::timeout(PEER_ANSWERS_WITHIN, self.ask_plan(record.pair, &record.name)).await {
+            Ok(Ok(state)) => PeerFacts { reachable: true, state: Some(state) },
+            Ok(Err(error)) => {
+                tracing::warn!("the peer does not answer: {error}");
+                PeerFacts::default()
+            }
+            Err(_) => PeerFacts::default(),
+        }
+    }
+
+    fn point_facts(&self, name: &PlanName) -> Result<Vec<PointFacts>, DaemonError> {
+        let facts = |point: &RestorePoint| {
+            Ok(PointFacts {
+                id: point.id,
+                snapshot_time: point.snapshot_time,
+                damaged: self.store.damage(name, point.id)?.is_some(),
+                // Only complete points are ever committed.
+                complete: true,
+                diverged: point.consistency == Consistency::Diverged,
+            })
+        };
+        self.store.points(name)?.iter().map(facts).collect()
+    }
+
+    /// Carries out what is left of a promotion.
+    async fn carry_out(
+        self: &Arc<Self>,
+        runtime: &PlanRuntime,
+        mut plan: PromotionPlan,
+    ) -> Result<PromotionReport, DaemonError> {
+        let activity = Activity::begin(CyclePhase::Promote);
+        let _shown = runtime.show(activity.clone());
+        // What is being received would be refused at its commit: end it now.
+        runtime.end_session();
+        while let Some(step) = plan.next_step() {
+            plan.start(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
+            self.carry_out_step(runtime, &mut plan, step, &activity).await.inspect_err(|error| {
+                tracing::error!(class = error.class().label(), %step, "promotion stopped: {error}");
+            })?;
+            plan.complete(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
+            if plan.is_past_return() && plan.next_step().is_some() {
+                let stored = plan.clone();
+                self.plans.update(&plan.plan, |record| record.promotion = Some(stored))?;
+            }
+        }
+        files::write_json(&self.last_promotion(&plan.plan), &plan)?;
+        self.plans.update(&plan.plan, |record| {
+            record.role = SiteRole::Active;
+            record.promoted = true;
+            record.promotion = None;
+        })?;
+        self.wake.notify_one();
+        tracing::info!(epoch = %plan.epoch, restore_point = %plan.restore_point, "promoted");
+        Ok(report(&plan, false))
+    }
+
+    async fn carry_out_step(
+        self: &Arc<Self>,
+        runtime: &PlanRuntime,
+        plan: &mut PromotionPlan,
+        step: StepName,
+        activity: &Arc<Activity>,
+    ) -> Result<(), DaemonError> {
+        match step {
+            StepName::CheckRestorePoint => self.check_point(runtime, plan).await,
+            StepName::Fence => {
+                self.fence_peer(plan).await;
+                Ok(())
+            }
+            StepName::Epoch => {
+                let _fence = runtime.fence.lock().await;
+                let stored = plan.clone();
+                self.plans.update(&plan.plan, |record| {
+                    record.role = SiteRole::Promoting;
+                    record.epoch = stored.epoch;
+                    record.promotion = Some(stored);
+                })?;
+                Ok(())
+            }
+            StepName::Apply => {
+                let _gate = runtime.apply.lock().await;
+                let point = self.store.point(&plan.plan, plan.restore_point)?;
+                self.bring_to(&plan.plan, point, activity.clone()).await
+            }
+            StepName::Verify => self.check_replicas(plan),
+            StepName::Release => self.release(plan).await,
+            // Manifest folders have nothing that could be waited for, and the report is the answer itself.
+            StepName::WaitReady | StepName::Report => Ok(()),
+        }
+    }
+
+    /// Nothing is promoted that cannot be applied: what the replicas lack must be readable before the epoch rises.
+    async fn check_point(self: &Arc<Self>, runtime: &PlanRuntime, plan: &PromotionPlan) -> Result<(), DaemonError> {
+        if plan.partial {
+            return Ok(());
+        }
+        let _gate = runtime.apply.lock().await;
+        let (site, plan) = (self.clone(), plan.clone());
+        self.blocking("checking the restore point", move || {
+            let point = site.store.point(&plan.plan, plan.restore_point)?;
+            let applied = site.plans.applied(&plan.plan)?;
+            let reader = site.store.reader(point.pair);
+            for volume in &point.volumes {
+                let shown = applied.volumes.get(&volume.name).filter(|_| applied.target.is_none());
+                check::readable(&reader, shown, &volume.root).map_err(|why| DaemonError::Damaged {
+                    plan: plan.plan.clone(),
+                    point: point.id,
+                    why: format!("volume {}: {why}", volume.name),
+                })?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Tells the peer, if it answers. One that does not hear it now hears it when it sends.
+    async fn fence_peer(&self, plan: &mut PromotionPlan) {
+        let Ok(record) = self.plans.get(&plan.plan) else { return };
+        if self.net.connection(record.pair).is_none() {
+            return;
+        }
+        let frame = Promoted { plan: plan.plan.clone(), epoch: plan.epoch }.into();
+        let told = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.ask(record.pair, frame)).await;
+        match told {
+            Ok(Ok(Frame::Done(_))) => {}
+            Ok(Ok(other)) => plan.warnings.push(format!("the peer answered with a frame {}", other.name())),
+            Ok(Err(error)) => plan.warnings.push(format!("the peer was not told: {error}")),
+            Err(_) => plan.warnings.push("the peer was not told: it did not answer in 5 s".to_owned()),
+        }
+    }
+
+    /// The replicas are where they should be and were brought to exactly this point.
+    fn check_replicas(&self, plan: &PromotionPlan) -> Result<(), DaemonError> {
+        let point = self.store.point(&plan.plan, plan.restore_point)?;
+        let applied = self.plans.applied(&plan.plan)?;
+        for volume in &point.volumes {
+            let target = self.replica(&plan.plan, &volume.name);
+            let shown = applied.volumes.get(&volume.name) == Some(&volume.root);
+            if !shown || !target.exists() {
+                let why = format!("replica {} does not show volume {}", target.display(), volume.name);
+                return Err(DaemonError::Damaged { plan: plan.plan.clone(), point: point.id, why });
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(self: &Arc<Self>, plan: &PromotionPlan) -> Result<(), DaemonError> {
+        let folder = self.manifests(&plan.plan);
+        if !folder.exists() {
+            return Ok(());
+        }
+        let name = plan.plan.clone();
+        self.blocking("releasing the objects", move || folder::release(&folder, &name)?.failures.check(&name)).await
+    }
+
+    /// Goes on with a promotion that a stop or a crash cut off.
+    pub(crate) fn finish_promotion_soon(self: &Arc<Self>, name: PlanName) {
+        let site = self.clone();
+        self.tasks.spawn(async move {
+            let outcome = site.promote(&name, PromoteRequest::default()).await;
+            site.record(&Actor::Daemon, "promote", Some(&name), "resumed".into(), outcome.as_ref().err());
+        });
+    }
+
+    /// Promotes every standby plan, a few at a time; all are tried, and a failure of one is told after the others.
+    pub(crate) async fn promote_all(
+        self: &Arc<Self>,
+        request: PromoteRequest,
+    ) -> Result<Vec<PromotionReport>, DaemonError> {
+        if request.restore_point.is_some() {
+            let message = "a restore point belongs to one plan: name the plan instead of --all".to_owned();
+            return Err(DaemonError::Request { message });
+        }
+        let room = Arc::new(tokio::sync::Semaphore::new(PROMOTIONS_MAX));
+        let mut tasks = tokio::task::JoinSet::new();
+        let is_standby = |record: &Arc<PlanRecord>| matches!(record.role, SiteRole::Standby | SiteRole::Promoting);
+        for record in self.plans.list().into_iter().filter(is_standby) {
+            let (site, room) = (self.clone(), room.clone());
+            tasks.spawn(async move {
+                let _place = room.acquire().await;
+                site.promote(&record.name, request).await
+            });
+        }
+        let (mut reports, mut failures) = (Vec::new(), Vec::new());
+        for outcome in tasks.join_all().await {
+            match outcome {
+                Ok(report) => reports.push(report),
+                Err(error) => failures.push(error),
+            }
+        }
+        reports.sort_by(|a, b| a.plan.cmp(&b.plan));
+        match failures.first() {
+            None => Ok(reports),
+            Some(first) => Err(DaemonError::Decision {
+                class: first.class(),
+                message: format!("{} plans promoted, {} not: {first}", reports.len(), failures.len()),
+                hint: first.hint(),
+            }),
+        }
+    }
+}
+
+fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
+    let outcome = plan.outcome(clock::now());
+    let step = |step: &Step| PromotionStep {
+        name: step.name.to_string(),
+        state: match step.state {
+            EngineState::Done { .. } => StepState::Done,
+            EngineState::Pending | EngineState::Running { .. } => StepState::Pending,
+        },
+        duration_seconds: step.duration().map(Span::as_secs_f64),
+    };
+    PromotionReport {
+        plan: plan.plan.clone(),
+        epoch: plan.epoch,
+        restore_point: plan.restore_point,
+        rpo_seconds: outcome.rpo.as_secs_f64(),
+        rto_seconds: (!dry_run).then(|| outcome.rto.as_secs_f64()),
+        steps: plan.steps().iter().map(step).collect(),
+        warnings: plan.warnings.clone(),
+        dry_run,
+    }
+}

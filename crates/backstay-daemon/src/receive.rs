@@ -1,0 +1,344 @@
+//! The standby side of a transfer: carries out what the engine's [`RecvSession`] decides.
+//!
+//! 1. The commit runs under the plan's fence: a promotion is either before it, and the commit is refused, or
+//!    after it.
+//! 2. One session per plan: a new one ends the one before, whose connection is dead.
+//!
+//! At a crash: what was stored stays in the store, and the next session is told it is not missing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use backstay_engine::recv::{RecvAction, RecvEvent, RecvSession};
+use backstay_engine::role::Local;
+use backstay_net::{Batch, Connection, Control, ControlSend};
+use backstay_store::Ingest;
+use backstay_types::frame::{Begin, Commit, Committed, Frame, Offer, Refused, SiteRole};
+use backstay_types::point::RestorePoint;
+use backstay_types::{Class, Classify, PlanName, RestorePointId};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::plans::PlanRecord;
+use crate::runtime::PlanRuntime;
+use crate::site::Site;
+use crate::{DaemonError, clock};
+
+/// Orders and answers between session and store thread: 64 open offers and every batch the connection's byte
+/// budget lets in stay far below it.
+const QUEUE: usize = 256;
+
+/// What the store thread is told to do.
+enum Order {
+    Missing(Offer),
+    Store(Batch),
+    Commit(Box<RestorePoint>),
+}
+
+/// What it answers.
+enum Answer {
+    Missing { seq: u32, missing: Vec<bool> },
+    Stored { seq: u32, rejected: Vec<u32> },
+    Committed(Box<RestorePoint>),
+    Failed(DaemonError),
+}
+
+/// One session under way.
+struct Receive {
+    site: Arc<Site>,
+    record: Arc<PlanRecord>,
+    runtime: Arc<PlanRuntime>,
+    begin: Begin,
+    origin: backstay_types::SiteId,
+    session: RecvSession,
+    control: ControlSend,
+    /// Batches that arrived and wait for the session's word.
+    arrived: HashMap<u32, Batch>,
+    orders: mpsc::Sender<Order>,
+    answers: mpsc::Receiver<Answer>,
+}
+
+impl Site {
+    /// Serves a `Begin` of the peer to the end of its session.
+    pub(crate) async fn receive(
+        self: &Arc<Self>,
+        connection: &Connection,
+        control: Control,
+        begin: Begin,
+    ) -> Result<(), DaemonError> {
+        let plan = begin.plan.clone();
+        let span = tracing::info_span!("receive", %plan, restore_point = %begin.id);
+        let runtime = self.runtimes.of(&plan);
+        let stop = runtime.replace_session();
+        let work = async {
+            let _gate = runtime.receive.lock().await;
+            self.receive_one(connection, control, begin, &runtime).await
+        };
+        tokio::select! {
+            outcome = work.instrument(span) => outcome,
+            () = stop.cancelled() => Err(DaemonError::Stopping { what: "the session" }),
+        }
+    }
+
+    async fn receive_one(
+        self: &Arc<Self>,
+        connection: &Connection,
+        mut control: Control,
+        begin: Begin,
+        runtime: &Arc<PlanRuntime>,
+    ) -> Result<(), DaemonError> {
+        let plan = &begin.plan;
+        let peer = connection.peer();
+        let record = self.plans.find(plan).filter(|record| record.pair == peer.pair);
+        let local = record.as_ref().map(|record| Local { role: record.role, epoch: record.epoch });
+        let newest = self.store.newest(plan)?.map(|point| point.id);
+        let opened = RecvSession::open(begin.clone(), local, newest);
+        let (session, record) = match (opened, record) {
+            (Ok((session, grant)), Some(record)) => {
+                let record = if grant.is_new { self.adopt(&record, grant.local)? } else { record };
+                (session, record)
+            }
+            (Err(refusal), _) => {
+                if let Some(epoch) = refusal.steps_down_for() {
+                    self.learn_epoch(plan, epoch)?;
+                }
+                control.send(&refusal.to_frame().into()).await?;
+                return Err(refusal.into());
+            }
+            (Ok(_), None) => return Err(DaemonError::plan_not_found(plan, std::iter::empty())),
+        };
+        let mut batches = connection.register(begin.session);
+        let ingest = self.store.begin(record.pair, plan, begin.id)?;
+        let (control, mut frames_of_peer) = control.split();
+        let (frames_in, mut frames) = mpsc::channel(QUEUE);
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
+            while let Ok(Some(frame)) = frames_of_peer.recv().await {
+                if frames_in.send(frame).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let (orders, answers) = start_store_thread(self, ingest);
+        let (site, origin) = (self.clone(), peer.site);
+        let runtime = runtime.clone();
+        let mut receive =
+            Receive { site, record, runtime, begin, origin, session, control, arrived: HashMap::new(), orders, answers };
+        loop {
+            while let Some(action) = receive.session.poll_action() {
+                if receive.execute(action).await? {
+                    return Ok(());
+                }
+            }
+            let pause = receive.session.wake().map(|wake| wake.since(clock::now()).to_duration());
+            let event = tokio::select! {
+                frame = frames.recv() => receive.event_of(frame)?,
+                batch = batches.recv() => match batch {
+                    Some(batch) => receive.arrive(batch),
+                    None => RecvEvent::ConnectionLost,
+                },
+                answer = receive.answers.recv() => receive.event_of_answer(answer)?,
+                () = maybe_sleep(pause) => RecvEvent::Tick,
+            };
+            receive.session.handle(event, clock::now());
+        }
+    }
+
+    /// Takes over role and epoch that a peer's request brought, durably.
+    pub(crate) fn adopt(&self, record: &PlanRecord, local: Local) -> Result<Arc<PlanRecord>, DaemonError> {
+        self.plans.update(&record.name, |record| {
+            record.role = local.role;
+            record.epoch = local.epoch;
+        })
+    }
+}
+
+async fn maybe_sleep(pause: Option<std::time::Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Receive {
+    fn event_of(&self, frame: Option<Frame>) -> Result<RecvEvent, DaemonError> {
+        Ok(match frame {
+            Some(Frame::Offer(offer)) => RecvEvent::Offer(offer),
+            Some(Frame::Commit(commit)) => RecvEvent::Commit(Box::new(commit)),
+            Some(other) => return Err(self.site.unexpected(self.record.pair, &other)),
+            None => RecvEvent::ConnectionLost,
+        })
+    }
+
+    fn arrive(&mut self, batch: Batch) -> RecvEvent {
+        let header = batch.header;
+        self.arrived.insert(header.seq, batch);
+        RecvEvent::Batch { session: header.session, seq: header.seq, count: header.count }
+    }
+
+    fn event_of_answer(&self, answer: Option<Answer>) -> Result<RecvEvent, DaemonError> {
+        Ok(match answer {
+            Some(Answer::Missing { seq, missing }) => RecvEvent::MissingKnown { seq, missing },
+            Some(Answer::Stored { seq, rejected }) => RecvEvent::BatchStored { seq, rejected },
+            Some(Answer::Committed(point)) => RecvEvent::PointCommitted(committed(&point)),
+            Some(Answer::Failed(error)) => {
+                tracing::error!(class = error.class().label(), "chunks not stored: {error}");
+                self.site.metrics.count_error(error.class());
+                RecvEvent::StoreFailed(Refused::new(&error, None))
+            }
+            None => return Err(DaemonError::Worker { what: "the store" }),
+        })
+    }
+
+    fn order(&self, order: Order) -> Result<(), DaemonError> {
+        // Full only if the peer broke the bounds that the session keeps.
+        self.orders.try_send(order).map_err(|_| DaemonError::Worker { what: "the store" })
+    }
+
+    /// Carries one action out; says whether the session is over.
+    async fn execute(&mut self, action: RecvAction) -> Result<bool, DaemonError> {
+        match action {
+            RecvAction::CheckParent(parent) => {
+                let held = self.holds(&self.record.name, parent)?;
+                self.session.handle(RecvEvent::ParentChecked { held }, clock::now());
+            }
+            RecvAction::AnswerReady(ready) => self.control.send(&ready.into()).await?,
+            RecvAction::QueryMissing(offer) => self.order(Order::Missing(offer))?,
+            RecvAction::AnswerMissing(missing) => self.control.send(&missing.into()).await?,
+            RecvAction::StoreBatch { seq } => {
+                let batch = self.arrived.remove(&seq).ok_or(DaemonError::Worker { what: "the session" })?;
+                self.order(Order::Store(batch))?;
+            }
+            RecvAction::AnswerStored(stored) => self.control.send(&stored.into()).await?,
+            RecvAction::CommitPoint(commit) => self.commit(*commit).await?,
+            RecvAction::AnswerCommitted(committed) => {
+                self.control.send(&committed.into()).await?;
+                self.control.finish()?;
+                self.site.after_commit(&self.record.name);
+                return Ok(true);
+            }
+            RecvAction::Refuse { refused, error } => {
+                let class = Class::from_wire_code(refused.class);
+                tracing::warn!(class = class.label(), "session refused: {error}");
+                self.control.send(&refused.into()).await?;
+                self.control.finish()?;
+                return Ok(true);
+            }
+            RecvAction::Abandon => {
+                tracing::info!("connection lost; what came so far is kept for the next session");
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn holds(&self, plan: &PlanName, parent: RestorePointId) -> Result<bool, DaemonError> {
+        match self.site.store.point(plan, parent) {
+            Ok(point) => Ok(self.site.store.damage(plan, point.id)?.is_none()),
+            Err(error) if error.class() == Class::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Commits under the fence, and waits for the outcome there.
+    async fn commit(&mut self, commit: Commit) -> Result<(), DaemonError> {
+        let runtime = self.runtime.clone();
+        let _fence = runtime.fence.lock().await;
+        let now = self.site.plans.get(&self.record.name)?;
+        if now.epoch > self.begin.id.epoch || now.role != SiteRole::Standby {
+            let epoch = now.epoch.max(self.begin.id.epoch.next());
+            self.session.handle(RecvEvent::EpochSeen(epoch), clock::now());
+            return Ok(());
+        }
+        self.order(Order::Commit(Box::new(self.point(commit))))?;
+        let answer = self.answers.recv().await;
+        if let Some(Answer::Committed(point)) = &answer {
+            let number = point.id.number;
+            self.site.plans.update(&self.record.name, |record| record.number = record.number.max(number))?;
+            let stats = &point.stats;
+            tracing::info!(files = stats.files_scanned, wire_bytes = stats.wire_bytes, "restore point committed");
+        }
+        let event = self.event_of_answer(answer)?;
+        self.session.handle(event, clock::now());
+        Ok(())
+    }
+
+    fn point(&self, commit: Commit) -> RestorePoint {
+        RestorePoint {
+            id: self.begin.id,
+            pair: self.record.pair,
+            plan: self.record.name.clone(),
+            origin: self.origin,
+            parent: self.begin.parent,
+            snapshot_time: commit.snapshot_time,
+            committed_time: clock::now(),
+            consistency: commit.consistency,
+            volumes: commit.volumes,
+            bundle: commit.bundle,
+            stats: commit.stats,
+        }
+    }
+}
+
+fn committed(point: &RestorePoint) -> Committed {
+    Committed { id: point.id, committed_time: point.committed_time }
+}
+
+/// The store's blocking work of one session has a thread of its own, so that its order is kept.
+fn start_store_thread(site: &Arc<Site>, ingest: Ingest) -> (mpsc::Sender<Order>, mpsc::Receiver<Answer>) {
+    let (orders, mut todo) = mpsc::channel(QUEUE);
+    let (done, answers) = mpsc::channel(QUEUE);
+    let span = tracing::Span::current();
+    site.tasks.spawn_blocking(move || {
+        span.in_scope(|| {
+            let mut ingest = Some(ingest);
+            while let Some(order) = todo.blocking_recv() {
+                let answer = carry_out(&mut ingest, order).unwrap_or_else(Answer::Failed);
+                let failed = matches!(answer, Answer::Failed(_));
+                if done.blocking_send(answer).is_err() || failed {
+                    return;
+                }
+            }
+        });
+    });
+    (orders, answers)
+}
+
+fn carry_out(ingest: &mut Option<Ingest>, order: Order) -> Result<Answer, DaemonError> {
+    const OVER: DaemonError = DaemonError::Worker { what: "a session after its commit" };
+    match order {
+        Order::Missing(offer) => {
+            let bits = ingest.as_mut().ok_or(OVER)?.missing(&offer.ids)?;
+            let missing = backstay_types::frame::Missing { seq: offer.seq, bits };
+            Ok(Answer::Missing { seq: offer.seq, missing: (0..offer.ids.len()).map(|i| missing.contains(i)).collect() })
+        }
+        Order::Store(batch) => {
+            let rejected = ingest.as_mut().ok_or(OVER)?.put_batch(&batch.header, &batch.records)?;
+            Ok(Answer::Stored { seq: batch.header.seq, rejected })
+        }
+        Order::Commit(point) => {
+            let durable = ingest.take().ok_or(OVER)?.commit(*point)?;
+            Ok(Answer::Committed(Box::new(durable.into_inner())))
+        }
+    }
+}
+
+/// Ends a session when a newer one begins.
+impl PlanRuntime {
+    fn replace_session(&self) -> CancellationToken {
+        let token = CancellationToken::new();
+        if let Some(old) = self.set_session(Some(token.clone())) {
+            old.cancel();
+        }
+        token
+    }
+
+    /// Ends the session that is receiving, if one is.
+    pub(crate) fn end_session(&self) {
+        if let Some(old) = self.set_session(None) {
+            old.cancel();
+        }
+    }
+}

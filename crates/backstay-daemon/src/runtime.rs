@@ -1,0 +1,205 @@
+//! What is under way for each plan: gates, progress and the outcome of the last cycle. Nothing here outlives
+//! the process; what must, is in the plan's files.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use backstay_engine::backoff::{Backoff, BackoffPolicy};
+use backstay_types::{PlanName, Time};
+use backstay_volume::Progress;
+use tokio_util::sync::CancellationToken;
+
+use crate::api_types::{CycleOutcome, CyclePhase, CycleStatus, ErrorInfo, LastCycle};
+use crate::clock;
+
+const POISONED: &str = "no holder of this lock panics";
+
+/// The runtime of one plan.
+pub(crate) struct PlanRuntime {
+    /// Held for the length of a cycle: cycles of one plan never overlap.
+    pub(crate) cycle: tokio::sync::Mutex<()>,
+    /// Held while a session receives.
+    pub(crate) receive: tokio::sync::Mutex<()>,
+    /// Held while replicas are written.
+    pub(crate) apply: tokio::sync::Mutex<()>,
+    /// Held from the check of role and epoch to the deed that depends on them: a commit, a promotion.
+    pub(crate) fence: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    activity: Option<Arc<Activity>>,
+    last: Option<LastCycle>,
+    /// Start of the last scheduled or asked-for cycle.
+    last_start: Option<Time>,
+    /// After a failure: when to try again.
+    retry: Option<Backoff>,
+    next_run: Option<Time>,
+    apply_error: Option<ErrorInfo>,
+    /// Ends the session that is receiving.
+    session: Option<CancellationToken>,
+}
+
+/// Work under way, for progress.
+pub(crate) struct Activity {
+    phase: RwLock<CyclePhase>,
+    /// When the present phase began.
+    since: RwLock<Time>,
+    pub(crate) started: Time,
+    /// Counts bytes done, and is the switch that stops the work.
+    pub(crate) progress: Progress,
+    /// Bytes done in earlier phases: the counter of the volumes only grows.
+    done_before: AtomicU64,
+    total: AtomicU64,
+}
+
+impl Activity {
+    /// Work that begins now.
+    pub(crate) fn begin(phase: CyclePhase) -> Arc<Self> {
+        let now = clock::now();
+        Arc::new(Self {
+            phase: RwLock::new(phase),
+            since: RwLock::new(now),
+            started: now,
+            progress: Progress::default(),
+            done_before: AtomicU64::new(0),
+            total: AtomicU64::new(0),
+        })
+    }
+
+    /// The next phase, with how many bytes it has to do; 0 if that is not known.
+    pub(crate) fn enter(&self, phase: CyclePhase, bytes_total: u64) {
+        *self.phase.write().expect(POISONED) = phase;
+        *self.since.write().expect(POISONED) = clock::now();
+        self.done_before.store(self.progress.bytes_done(), Ordering::Relaxed);
+        self.total.store(bytes_total, Ordering::Relaxed);
+    }
+
+    /// How far it is, as status shows it.
+    pub(crate) fn view(&self) -> CycleStatus {
+        let done = self.progress.bytes_done().saturating_sub(self.done_before.load(Ordering::Relaxed));
+        let total = self.total.load(Ordering::Relaxed);
+        let elapsed = clock::now().since(*self.since.read().expect(POISONED)).as_secs_f64();
+        // Counts of bytes: the loss of precision above 2^53 does not show in a percentage.
+        let (done_f, total_f) = (done as f64, total as f64);
+        let rate = if elapsed > 0.0 { done_f / elapsed } else { 0.0 };
+        CycleStatus {
+            phase: *self.phase.read().expect(POISONED),
+            percent: (total > 0).then(|| (100.0 * done_f / total_f).min(100.0)),
+            bytes_done: done,
+            bytes_total: (total > 0).then_some(total),
+            bytes_per_second: rate,
+            eta_seconds: (total > 0 && rate > 0.0).then(|| (total_f - done_f).max(0.0) / rate),
+        }
+    }
+}
+
+/// Shows an activity in status for as long as it lives.
+pub(crate) struct Shown<'a>(&'a PlanRuntime);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.lock().activity = None;
+    }
+}
+
+impl PlanRuntime {
+    fn new() -> Self {
+        Self {
+            cycle: tokio::sync::Mutex::default(),
+            receive: tokio::sync::Mutex::default(),
+            apply: tokio::sync::Mutex::default(),
+            fence: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect(POISONED)
+    }
+
+    /// Shows work in status until the value returned is dropped.
+    pub(crate) fn show(&self, activity: Arc<Activity>) -> Shown<'_> {
+        self.lock().activity = Some(activity);
+        Shown(self)
+    }
+
+    pub(crate) fn activity(&self) -> Option<Arc<Activity>> {
+        self.lock().activity.clone()
+    }
+
+    pub(crate) fn last(&self) -> Option<LastCycle> {
+        self.lock().last.clone()
+    }
+
+    pub(crate) fn last_start(&self) -> Option<Time> {
+        self.lock().last_start
+    }
+
+    pub(crate) fn set_last_start(&self, time: Option<Time>) {
+        self.lock().last_start = time;
+    }
+
+    pub(crate) fn next_run(&self) -> Option<Time> {
+        self.lock().next_run
+    }
+
+    pub(crate) fn set_next_run(&self, time: Option<Time>) {
+        self.lock().next_run = time;
+    }
+
+    pub(crate) fn retry_at(&self) -> Option<Time> {
+        self.lock().retry.as_ref().and_then(Backoff::retry_at)
+    }
+
+    pub(crate) fn apply_error(&self) -> Option<ErrorInfo> {
+        self.lock().apply_error.clone()
+    }
+
+    pub(crate) fn set_apply_error(&self, failure: Option<ErrorInfo>) {
+        self.lock().apply_error = failure;
+    }
+
+    /// Puts the switch of a session in its place; returns that of the one before.
+    pub(crate) fn set_session(&self, session: Option<CancellationToken>) -> Option<CancellationToken> {
+        std::mem::replace(&mut self.lock().session, session)
+    }
+
+    /// Notes how a cycle ended, and when to try again if it failed in a way that may pass.
+    pub(crate) fn ended(&self, last: LastCycle, policy: BackoffPolicy, seed: u64) {
+        let mut state = self.lock();
+        debug_assert_eq!(last.outcome == CycleOutcome::Failed, last.error.is_some());
+        match &last.error {
+            Some(error) if error.class.retries() => {
+                state.retry.get_or_insert_with(|| Backoff::new(policy, seed)).failed(clock::now());
+            }
+            _ => state.retry = None,
+        }
+        state.last = Some(last);
+    }
+}
+
+/// The runtimes of all plans, made on first use.
+#[derive(Default)]
+pub(crate) struct Runtimes(RwLock<BTreeMap<PlanName, Arc<PlanRuntime>>>);
+
+impl Runtimes {
+    /// The runtime of a plan.
+    pub(crate) fn of(&self, plan: &PlanName) -> Arc<PlanRuntime> {
+        if let Some(runtime) = self.0.read().expect(POISONED).get(plan) {
+            return runtime.clone();
+        }
+        self.0.write().expect(POISONED).entry(plan.clone()).or_insert_with(|| Arc::new(PlanRuntime::new())).clone()
+    }
+
+    /// Stops whatever is under way, everywhere: all of it resumes later.
+    pub(crate) fn stop_all(&self) {
+        for runtime in self.0.read().expect(POISONED).values() {
+            if let Some(activity) = runtime.activity() {
+                activity.progress.cancel();
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The running site: what every part of the daemon shares.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use backstay_net::{Net, PeerRecord};
+use backstay_store::Store;
+use backstay_types::{PairId, PlanName, SiteId, VolumeName};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::DaemonError;
+use crate::audit::AuditLog;
+use crate::config::SiteConfig;
+use crate::meter::Meters;
+use crate::metrics::Metrics;
+use crate::plans::PlanBook;
+use crate::runtime::Runtimes;
+
+/// Folders and files of a site, by name.
+pub(crate) mod layout {
+    pub(crate) const CONFIG: &str = "site.toml";
+    pub(crate) const SITE: &str = "site.json";
+    pub(crate) const SOCKET: &str = "api.sock";
+    pub(crate) const IDENTITY: &str = "identity";
+    pub(crate) const PAIRS: &str = "pairs";
+    pub(crate) const PLANS: &str = "plans";
+    pub(crate) const SENT: &str = "sent";
+    pub(crate) const REPLICAS: &str = "replicas";
+    pub(crate) const MANIFESTS: &str = "manifests";
+    pub(crate) const AUDIT: &str = "audit.log";
+}
+
+/// A running site.
+pub(crate) struct Site {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: SiteId,
+    pub(crate) name: String,
+    pub(crate) config: ArcSwap<SiteConfig>,
+    pub(crate) plans: PlanBook,
+    pub(crate) store: Store,
+    pub(crate) net: Net,
+    pub(crate) audit: AuditLog,
+    pub(crate) metrics: Metrics,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) runtimes: Runtimes,
+    /// Every task of the daemon; shutdown waits for them.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the daemon stops.
+    pub(crate) stop: CancellationToken,
+    /// Wakes the schedule clock when a plan has changed.
+    pub(crate) wake: Notify,
+}
+
+impl Site {
+    /// Where a plan's volume lives on this site when it is the standby.
+    pub(crate) fn replica(&self, plan: &PlanName, volume: &VolumeName) -> PathBuf {
+        let mapped = self.config.load().replica(plan, volume).map(Path::to_owned);
+        mapped.unwrap_or_else(|| self.dir.join(layout::REPLICAS).join(plan.as_str()).join(volume.as_str()))
+    }
+
+    /// Where a plan's objects are written on this site when it is the standby.
+    pub(crate) fn manifests(&self, plan: &PlanName) -> PathBuf {
+        let mapped = self.config.load().manifest_folder(plan).map(Path::to_owned);
+        mapped.unwrap_or_else(|| self.dir.join(layout::MANIFESTS).join(plan.as_str()))
+    }
+
+    /// Where the sender's own state of a volume is.
+    pub(crate) fn sent(&self, plan: &PlanName, volume: &VolumeName) -> PathBuf {
+        self.dir.join(layout::SENT).join(plan.as_str()).join(volume.as_str())
+    }
+
+    /// A peer by name.
+    pub(crate) fn peer_named(&self, name: &str) -> Result<Arc<PeerRecord>, DaemonError> {
+        let peers = self.net.peers();
+        let known = || peers.iter().map(|peer| peer.record.name.clone()).collect();
+        peers
+            .iter()
+            .find(|peer| peer.record.name == name)
+            .map(|peer| peer.record.clone())
+            .ok_or_else(|| DaemonError::PeerNotFound { peer: name.to_owned(), known: known() })
+    }
+
+    /// A peer by pair.
+    pub(crate) fn peer(&self, pair: PairId) -> Result<Arc<PeerRecord>, DaemonError> {
+        let peers = self.net.peers();
+        let known = || peers.iter().map(|peer| peer.record.name.clone()).collect();
+        peers
+            .iter()
+            .find(|peer| peer.record.pair == pair)
+            .map(|peer| peer.record.clone())
+            .ok_or_else(|| DaemonError::PeerNotFound { peer: pair.to_string(), known: known() })
+    }
+
+    /// Runs blocking work off the runtime threads.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce() -> Result<T, DaemonError> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let span = tracing::Span::current();
+        let task = self.tasks.spawn_blocking(move || span.in_scope(work));
+        task.await.map_err(|_| DaemonError::Worker { what })?
+    }
+
+    /// Hands the hashing keys of all pairs to the store.
+    pub(crate) fn load_keys(&self) {
+        for peer in self.net.peers() {
+            self.store.set_key(peer.record.pair, peer.record.hash_key.clone());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a site tells about its plans and pairs.
+
+use backstay_engine::retention;
+use backstay_types::frame::SiteRole;
+use backstay_types::plan::Schedule;
+use backstay_types::point::RestorePoint;
+use backstay_types::{PlanName, Time};
+
+use crate::api_types::{
+    Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo,
+};
+use crate::plans::PlanRecord;
+use crate::site::Site;
+use crate::{DaemonError, clock};
+
+impl Site {
+    /// The site itself.
+    pub(crate) fn site_info(&self, started_time: Time) -> SiteInfo {
+        SiteInfo {
+            name: self.name.clone(),
+            site_id: self.id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            listen: self.net.local_addr().to_string(),
+            endpoints: self.config.load().advertise.clone(),
+            started_time,
+        }
+    }
+
+    /// Every pair.
+    pub(crate) fn pairs(&self) -> Vec<Pair> {
+        let pair = |peer: backstay_net::PeerStatus| Pair {
+            name: peer.record.name.clone(),
+            pair_id: peer.record.pair,
+            site_id: peer.record.site,
+            endpoints: peer.record.endpoints.clone(),
+            connected: peer.connected,
+            remote: peer.remote.map(|address| RemoteSite { address: address.to_string() }),
+            round_trip_millis: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            last_seen: peer.last_seen,
+        };
+        self.net.peers().into_iter().map(pair).collect()
+    }
+
+    /// One row for each plan.
+    pub(crate) fn plan_summaries(&self) -> Vec<PlanSummary> {
+        let summary = |record: &PlanRecord| PlanSummary {
+            name: record.name.clone(),
+            peer: self.peer_label(record),
+            role: record.role,
+            epoch: record.epoch,
+            schedule: self.schedule_of(&record.name, &record.spec).ok().flatten().map(|schedule| words(&schedule)),
+            suspended: record.spec.suspend,
+        };
+        self.plans.list().iter().map(|record| summary(record)).collect()
+    }
+
+    /// A plan with what the operator wrote.
+    pub(crate) fn plan_detail(&self, name: &PlanName) -> Result<PlanDetail, DaemonError> {
+        let record = self.plans.get(name)?;
+        Ok(PlanDetail {
+            name: record.name.clone(),
+            role: record.role,
+            epoch: record.epoch,
+            peer: self.peer_label(&record),
+            spec: record.spec.clone(),
+        })
+    }
+
+    fn peer_label(&self, record: &PlanRecord) -> String {
+        self.peer(record.pair).map_or_else(|_| "(removed)".to_owned(), |peer| peer.name.clone())
+    }
+
+    /// How a plan is doing.
+    pub(crate) fn plan_status(&self, name: &PlanName) -> Result<PlanStatus, DaemonError> {
+        let record = self.plans.get(name)?;
+        let runtime = self.runtimes.of(name);
+        let (last, applied) = if record.role == SiteRole::Active && !record.promoted {
+            let last = self.plans.last_success(name)?;
+            (last.map(|last| (last.point, last.snapshot_time)), None)
+        } else {
+            let newest = self.store.newest(name)?;
+            (newest.map(|point| (point.id, point.snapshot_time)), self.plans.applied(name)?.point)
+        };
+        Ok(PlanStatus {
+            plan: name.clone(),
+            role: record.role,
+            epoch: record.epoch,
+            peer: self.peer_label(&record),
+            connected: self.net.connection(record.pair).is_some(),
+            lag_seconds: last.map(|(_, snapshot)| clock::now().since(snapshot).as_secs_f64()),
+            rpo_target_seconds: record.spec.rpo_target.map(backstay_types::Span::as_secs_f64),
+            last_restore_point: last.map(|(id, _)| id),
+            applied_restore_point: applied,
+            next_run: runtime.next_run(),
+            cycle: runtime.activity().map(|activity| activity.view()),
+            last_cycle: runtime.last(),
+            suspended: record.spec.suspend,
+        })
+    }
+
+    /// The restore points of a plan: the standby's own, or on the active side those of its peer.
+    pub(crate) async fn restore_points(&self, name: &PlanName) -> Result<Vec<RestorePointInfo>, DaemonError> {
+        let record = self.plans.get(name)?;
+        let own = self.store.points(name)?;
+        let points = if own.is_empty() && record.role == SiteRole::Active {
+            self.ask_points(record.pair, name).await?
+        } else {
+            own
+        };
+        self.describe(&record, &points)
+    }
+
+    fn describe(&self, record: &PlanRecord, points: &[RestorePoint]) -> Result<Vec<RestorePointInfo>, DaemonError> {
+        let in_use = self.points_in_use(&record.name)?;
+        let times: Vec<_> = points.iter().map(|point| (point.id, point.snapshot_time)).collect();
+        let verdicts = retention::verdicts(&times, &record.spec.retention, &in_use);
+        let info = |point: &RestorePoint| {
+            let verdict = verdicts.iter().find(|verdict| verdict.id == point.id);
+            let held_by = verdict.map(|verdict| verdict.rules.iter().map(ToString::to_string).collect());
+            let damaged = self.store.damage(&record.name, point.id)?.is_some();
+            Ok(RestorePointInfo::new(point, held_by.unwrap_or_default(), damaged))
+        };
+        points.iter().map(info).collect()
+    }
+}
+
+/// A schedule in words.
+fn words(schedule: &Schedule) -> String {
+    let zone = schedule.time_zone.as_deref().unwrap_or("UTC");
+    let parts = [
+        schedule.interval.map(|interval| format!("every {interval}")),
+        schedule.cron.as_ref().map(|cron| format!("cron {cron} {zone}")),
+        schedule.daily.as_ref().map(|daily| format!("daily {} {zone}", daily.time)),
+        schedule.weekly.as_ref().map(|weekly| format!("{} {} {zone}", weekly.day, weekly.time)),
+        schedule.monthly.as_ref().map(|monthly| format!("monthly on {} {} {zone}", monthly.date, monthly.time)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}

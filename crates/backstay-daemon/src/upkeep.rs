@@ -1,0 +1,260 @@
+//! Keeping a store in shape: retention, garbage collection, verification, and what works without a daemon.
+
+mod repair;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_engine::retention;
+use backstay_net::PeerBook;
+use backstay_store::{Store, VerifyReport};
+use backstay_types::frame::SiteRole;
+use backstay_types::{Classify, PlanName, RestorePointId};
+
+use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
+use crate::config::{Overrides, SiteConfig};
+use crate::plans::PlanBook;
+use crate::runtime::Activity;
+use crate::serve::store_config;
+use crate::site::{Site, layout};
+use crate::{DaemonError, clock};
+
+/// Restore points expire with the clock as well as with new ones; looking this often is soon enough.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+
+/// Packs are collected when this much of the store would come free: less is not worth the reading.
+const COLLECT_ABOVE_PERCENT: u64 = 10;
+
+impl Site {
+    /// Runs until the daemon stops.
+    pub(crate) async fn run_upkeep(self: Arc<Self>) {
+        while !self.stop.is_cancelled() {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let site = self.clone();
+            let swept = self.blocking("upkeep", move || site.sweep()).await;
+            if let Err(error) = swept {
+                self.metrics.count_error(error.class());
+                tracing::error!(class = error.class().label(), "upkeep of the store failed: {error}");
+            }
+        }
+    }
+
+    /// What follows a commit: the replica, then retention.
+    pub(crate) fn after_commit(self: &Arc<Self>, plan: &PlanName) {
+        let (site, plan) = (self.clone(), plan.clone());
+        self.tasks.spawn(async move {
+            site.apply_newest(&plan).await;
+            let expired = {
+                let (site, plan) = (site.clone(), plan.clone());
+                site.clone().blocking("retention", move || site.expire(&plan)).await
+            };
+            if let Err(error) = expired {
+                tracing::error!(%plan, class = error.class().label(), "retention not applied: {error}");
+            }
+        });
+    }
+
+    fn sweep(&self) -> Result<(), DaemonError> {
+        for record in self.plans.list() {
+            self.expire(&record.name)?;
+        }
+        let plan = self.store.gc_plan()?;
+        let worthwhile = plan.freed_bytes() * 100 > plan.bytes_total * COLLECT_ABOVE_PERCENT;
+        if worthwhile {
+            let report = self.store.gc(plan)?;
+            tracing::info!("{report}");
+        }
+        Ok(())
+    }
+
+    /// Lets restore points of a plan go that no rule keeps. Only the standby has points to let go.
+    fn expire(&self, plan: &PlanName) -> Result<u64, DaemonError> {
+        let expired = self.expired(plan)?;
+        if !expired.is_empty() {
+            self.store.delete_points(plan, &expired)?;
+            tracing::info!(%plan, count = expired.len(), "restore points expired");
+        }
+        Ok(expired.len() as u64)
+    }
+
+    fn expired(&self, plan: &PlanName) -> Result<Vec<RestorePointId>, DaemonError> {
+        let record = self.plans.get(plan)?;
+        if record.role != SiteRole::Standby {
+            return Ok(Vec::new());
+        }
+        let points = self.store.points(plan)?;
+        let times: Vec<_> = points.iter().map(|point| (point.id, point.snapshot_time)).collect();
+        Ok(retention::expired(&times, &record.spec.retention, &self.points_in_use(plan)?))
+    }
+
+    /// Frees what no restore point needs.
+    pub(crate) async fn collect(self: &Arc<Self>, dry_run: bool) -> Result<GcOutcome, DaemonError> {
+        let site = self.clone();
+        self.blocking("garbage collection", move || site.collect_blocking(dry_run)).await
+    }
+
+    fn collect_blocking(&self, dry_run: bool) -> Result<GcOutcome, DaemonError> {
+        let started = clock::now();
+        let mut outcome = GcOutcome { dry_run, ..GcOutcome::default() };
+        for record in self.plans.list() {
+            outcome.restore_points_removed +=
+                if dry_run { self.expired(&record.name)?.len() as u64 } else { self.expire(&record.name)? };
+        }
+        let plan = self.store.gc_plan()?;
+        outcome.bytes_live = plan.bytes_total.saturating_sub(plan.freed_bytes());
+        if dry_run {
+            outcome.packs_removed = plan.packs.iter().filter(|pack| pack.live_bytes == 0).count() as u64;
+            outcome.packs_rewritten = plan.packs.len() as u64 - outcome.packs_removed;
+            outcome.bytes_freed = plan.freed_bytes();
+        } else {
+            let report = self.store.gc(plan)?;
+            outcome.packs_removed = report.packs_deleted - report.packs_rewritten;
+            outcome.packs_rewritten = report.packs_rewritten;
+            outcome.bytes_freed = report.bytes_deleted.saturating_sub(report.bytes_moved);
+        }
+        outcome.duration_seconds = clock::now().since(started).as_secs_f64();
+        Ok(outcome)
+    }
+
+    /// Re-hashes packs, restore points and replicas; with `repair`, puts back what a replica still has.
+    pub(crate) async fn verify(
+        self: &Arc<Self>,
+        plan: Option<PlanName>,
+        repair: bool,
+    ) -> Result<VerifyOutcome, DaemonError> {
+        let site = self.clone();
+        self.blocking("verification", move || site.verify_blocking(plan.as_ref(), repair)).await
+    }
+
+    fn verify_blocking(&self, plan: Option<&PlanName>, repair: bool) -> Result<VerifyOutcome, DaemonError> {
+        let shown = match plan {
+            Some(plan) => Some((self.runtimes.of(plan), self.plans.get(plan)?)),
+            None => None,
+        };
+        let activity = Activity::begin(CyclePhase::Verify);
+        activity.enter(CyclePhase::Verify, self.store.usage().bytes);
+        let _shown = shown.as_ref().map(|(runtime, _)| runtime.show(activity.clone()));
+        let replica = |plan: &PlanName, volume: &_| self.replica(plan, volume);
+        let site = Verifier { store: &self.store, plans: &self.plans, replica: &replica };
+        site.verify(plan, repair)
+    }
+}
+
+/// What verification works on, with or without a daemon.
+struct Verifier<'a> {
+    store: &'a Store,
+    plans: &'a PlanBook,
+    replica: &'a dyn Fn(&PlanName, &backstay_types::VolumeName) -> std::path::PathBuf,
+}
+
+impl Verifier<'_> {
+    fn verify(&self, plan: Option<&PlanName>, repair: bool) -> Result<VerifyOutcome, DaemonError> {
+        let started = clock::now();
+        let mut report = self.store.verify(plan, &mut |_| {})?;
+        let found = damage_of(&report);
+        if repair && !report.is_clean() {
+            repair::from_replicas(self, &report)?;
+            report = self.store.verify(plan, &mut |_| {})?;
+        }
+        let left = damage_of(&report);
+        let mut outcome = VerifyOutcome {
+            packs: report.packs_checked,
+            chunks: report.chunks_checked,
+            bytes: report.bytes_checked,
+            restore_points: report.points_checked,
+            damaged: found
+                .into_iter()
+                .map(|damage| Damage { repaired: !left.iter().any(|l| l.name == damage.name), ..damage })
+                .collect(),
+            ..VerifyOutcome::default()
+        };
+        for record in self.plans.list() {
+            if plan.is_none_or(|plan| *plan == record.name) && record.role == SiteRole::Standby {
+                self.verify_replicas(&record.name, &mut outcome)?;
+            }
+        }
+        outcome.duration_seconds = clock::now().since(started).as_secs_f64();
+        Ok(outcome)
+    }
+
+    /// Compares the replicas of a standby plan with the point they show.
+    fn verify_replicas(&self, plan: &PlanName, outcome: &mut VerifyOutcome) -> Result<(), DaemonError> {
+        let applied = self.plans.applied(plan)?;
+        // While an apply is unfinished a replica shows no point; the apply itself mends it.
+        let (Some(id), None) = (applied.point, applied.target) else { return Ok(()) };
+        let point = self.store.point(plan, id)?;
+        let reader = self.store.reader(point.pair);
+        for volume in &point.volumes {
+            let target = (self.replica)(plan, &volume.name);
+            let mismatches = backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true)?;
+            outcome.replicas += 1;
+            if let Some(first) = mismatches.first() {
+                outcome.damaged.push(Damage {
+                    kind: "replica".into(),
+                    name: format!("{plan}/{}", volume.name),
+                    detail: format!("{} entries differ from {id}; first: {first}", mismatches.len()),
+                    restore_points: Vec::new(),
+                    repaired: false,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn damage_of(report: &VerifyReport) -> Vec<Damage> {
+    let damage = |kind: &str, name: String, detail: String, restore_points| Damage {
+        kind: kind.into(),
+        name,
+        detail,
+        restore_points,
+        repaired: false,
+    };
+    // One pack is seldom damaged beside another; the points a pack takes down are those found damaged with it.
+    let points = || report.damaged_points.iter().map(|point| format!("{}/{}", point.plan, point.id)).collect();
+    let packs = report.damaged_packs.iter().map(|pack| damage("pack", pack.file.clone(), pack.why.clone(), points()));
+    let unmended = report.damaged_files.iter().filter(|file| !file.mended);
+    let files = unmended.map(|file| damage("file", file.file.clone(), file.why.clone(), Vec::new()));
+    let lost = report.damaged_points.iter().map(|point| {
+        damage("restorePoint", format!("{}/{}", point.plan, point.id), point.why.clone(), Vec::new())
+    });
+    packs.chain(files).chain(lost).collect()
+}
+
+/// `backstay verify --offline`: the same, without a daemon.
+pub fn verify_offline(dir: &Path, plan: Option<&PlanName>, repair: bool) -> Result<VerifyOutcome, DaemonError> {
+    let config = SiteConfig::load(dir, &Overrides::default())?;
+    let store = Store::open(store_config(dir, &config))?;
+    for peer in PeerBook::open(&dir.join(layout::PAIRS))?.list() {
+        store.set_key(peer.pair, peer.hash_key.clone());
+    }
+    let plans = PlanBook::open(&dir.join(layout::PLANS))?;
+    let replica = |plan: &PlanName, volume: &backstay_types::VolumeName| {
+        let mapped = config.replica(plan, volume).map(Path::to_owned);
+        mapped.unwrap_or_else(|| dir.join(layout::REPLICAS).join(plan.as_str()).join(volume.as_str()))
+    };
+    Verifier { store: &store, plans: &plans, replica: &replica }.verify(plan, repair)
+}
+
+/// `backstay catalog rebuild`: makes the catalog anew from packs and restore-point files, without a daemon.
+pub fn rebuild_catalog(dir: &Path) -> Result<RebuildOutcome, DaemonError> {
+    let config = SiteConfig::load(dir, &Overrides::default())?;
+    let report = Store::rebuild_catalog_with(store_config(dir, &config))?;
+    let plans = PlanBook::open(&dir.join(layout::PLANS))?;
+    let mut warnings = report.unreadable_points;
+    warnings.extend(report.damaged_packs);
+    if report.dangling_patches > 0 {
+        warnings.push(format!("{} patches have lost their base", report.dangling_patches));
+    }
+    Ok(RebuildOutcome {
+        packs: report.packs,
+        chunks: report.chunks,
+        restore_points: report.points,
+        plans: plans.list().iter().map(|record| record.name.clone()).collect(),
+        warnings,
+    })
+}
