@@ -177,6 +177,7 @@ pub struct Weekly {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Monthly {
     /// 1 to 31; in a shorter month, its last day.
+    #[schemars(range(min = 1, max = 31))]
     pub date: u8,
     /// `HH:MM`.
     pub time: String,

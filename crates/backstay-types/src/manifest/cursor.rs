@@ -171,3 +171,6 @@ impl<F: FetchChunk> Cursor<F> {
         CursorError::Content { path, why }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,9 @@ pub struct SegmentWriter {
     current: Option<Entry>,
     /// Extents of `current` written so far, in bytes of the file.
     offset: u64,
+    /// Extents of the record being gathered. Where it ends depends on the extents alone, never on how many a caller
+    /// pushes at once.
+    part: Vec<Extent>,
     /// A segment ended after the last record; the next record must open a new one.
     ended: bool,
     /// Path of the last entry record in this segment, for prefix sharing.
@@ -104,6 +107,8 @@ impl SegmentWriter {
         if attributes > limits::XATTRS_BYTES_MAX {
             return Err(SegmentError::Oversized { path: entry.path.to_string(), bytes: attributes });
         }
+        // At most one segment ends here: gathering a part has rolled the one before.
+        self.put_part();
         let done = self.roll();
         let record = Record::Entry(self.record(&entry));
         self.put(&record, anchor_of_path(&entry.path));
@@ -113,25 +118,36 @@ impl SegmentWriter {
         Ok(done)
     }
 
-    /// Adds extents of the entry pushed last. Returns the segments that ended on the way.
+    /// Adds extents of the entry pushed last, in as many calls as there are. Returns the segments that ended on the
+    /// way.
     pub fn extents(&mut self, extents: &[Extent]) -> Vec<Vec<u8>> {
         let mut done = Vec::new();
-        for group in extents.chunks(limits::RECORD_EXTENTS_MAX) {
-            // Cut groups where an anchor stands, so that equal extents make equal records.
-            for part in group.split_inclusive(|extent| anchor_of_extent(extent) & ANCHOR_MASK == 0) {
-                done.extend(self.roll());
-                if self.bytes.is_empty() {
-                    self.reopen();
-                }
-                self.put(&Record::Extents(part.to_vec()), part.last().map_or(1, anchor_of_extent));
-                self.offset += part.iter().map(Extent::len).sum::<u64>();
+        for extent in extents {
+            done.extend(self.roll());
+            self.part.push(*extent);
+            let anchored = anchor_of_extent(extent) & ANCHOR_MASK == 0;
+            if anchored || self.part.len() >= limits::RECORD_EXTENTS_MAX {
+                self.put_part();
             }
         }
         done
     }
 
+    /// Writes the extents gathered.
+    fn put_part(&mut self) {
+        let part = std::mem::take(&mut self.part);
+        let Some(last) = part.last() else { return };
+        if self.bytes.is_empty() {
+            self.reopen();
+        }
+        let (anchor, len) = (anchor_of_extent(last), part.iter().map(Extent::len).sum::<u64>());
+        self.put(&Record::Extents(part), anchor);
+        self.offset += len;
+    }
+
     /// The last segment, if there is anything in it.
     pub fn finish(mut self) -> Option<Vec<u8>> {
+        self.put_part();
         self.ended = true;
         self.roll()
     }
@@ -147,14 +163,21 @@ impl SegmentWriter {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// Opens a new segment inside a file: repeats its entry.
+    /// Opens a new segment inside a file: repeats its path and size.
     fn reopen(&mut self) {
-        if let Some(entry) = self.current.take() {
-            let record = Record::Continued { offset: self.offset, entry: self.record(&entry) };
-            self.put(&record, 1);
-            self.previous = entry.path.clone();
-            self.current = Some(entry);
-        }
+        let Some(Entry { path, kind: NodeKind::File { size, .. }, .. }) = &self.current else { return };
+        let bare = Entry {
+            path: path.clone(),
+            kind: NodeKind::File { size: *size, links: None },
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Mtime { secs: 0, nanos: 0 },
+            xattrs: Vec::new(),
+        };
+        let record = Record::Continued { offset: self.offset, entry: self.record(&bare) };
+        self.put(&record, 1);
+        self.previous = bare.path;
     }
 
     fn record(&self, entry: &Entry) -> EntryRecord {
@@ -210,7 +233,7 @@ pub enum SegmentItem {
     Continued {
         /// Bytes of the file covered by earlier segments.
         offset: u64,
-        /// The entry, repeated.
+        /// Its path and size again; the attributes stand in the segment it began in and are zero here.
         entry: Entry,
     },
     /// Extents of the entry before, in order.
@@ -300,3 +323,6 @@ impl<'a> SegmentReader<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
