@@ -110,6 +110,14 @@ pub enum VolumeError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The target is not what was applied last.
+    #[error("apply to {path}: {why}")]
+    Drifted {
+        /// Where.
+        path: String,
+        /// How.
+        why: &'static str,
+    },
     /// A block target of another size.
     #[error("apply to {path}: expected a device of at least {expected} bytes, found {found}")]
     DeviceSize {
@@ -151,7 +159,7 @@ impl Classify for VolumeError {
             }
             VolumeError::State { .. } => Class::Incomplete,
             VolumeError::Manifest { class, .. } => *class,
-            VolumeError::Refused { .. } => Class::Corrupt,
+            VolumeError::Refused { .. } | VolumeError::Drifted { .. } => Class::Corrupt,
         }
     }
 
@@ -230,6 +238,12 @@ impl VolumeError {
     /// Whether the cause is that something does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, VolumeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether the cause is that something on the way is not a folder.
+    pub(crate) fn is_not_a_folder(&self) -> bool {
+        let is = |e: &io::Error| matches!(Errno::from_io_error(e), Some(Errno::NOTDIR | Errno::LOOP));
+        matches!(self, VolumeError::Io { source, .. } if is(source))
     }
 
     /// A manifest that could not be read from where its chunks are.

@@ -1,3 +1,22 @@
+//! Volumes: what an application keeps, read on the active side and rebuilt on the standby side.
+//!
+//! ```text
+//! active    snapshot(spec) → Snapshot::scan → Scanned::read → VolumeRead ─ after the ack ─ PendingState::adopt
+//!           what changed, without reading    chunks and patches to a ChunkSink
+//! standby   apply(from, to)     verify_replica     restore     salvage
+//! ```
+//!
+//! 1. What is rebuilt equals what was read, in content and metadata (`fidelity_round_trip`).
+//! 2. Nothing is skipped silently: what cannot be read fails the volume with its path
+//!    (`an_unreadable_or_foreign_entry_fails_the_scan`).
+//! 3. Memory depends on neither the number of files nor their sizes, with two exceptions named where they are: the
+//!    names of one folder, and groups of hard links.
+//! 4. No symbolic link is ever followed below a root, when reading or when writing (`hostile`).
+//!
+//! All calls block. Left to others: where chunks go and come from ([`ChunkSink`], `FetchChunk`), what was
+//! acknowledged, and the durable intent to apply.
+
+mod apply;
 mod block;
 mod bundle;
 mod content;
@@ -9,17 +28,25 @@ mod manifest_in;
 mod manifest_out;
 mod progress;
 mod read;
+mod restore;
 mod scan;
 mod sink;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
+mod verify;
 mod walk;
+
+pub use apply::{ApplyReport, apply};
 pub use bundle::{BundleObjects, OBJECT_BYTES_MAX, read_bundle, write_bundle};
 pub use context::VolumeContext;
 pub use error::VolumeError;
 pub use progress::{Cancel, Progress};
 pub use read::{VolumeRead, VolumeStats};
+pub use restore::{RestoreReport, restore};
 pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
 pub use snapshot::{Scanned, Snapshot, snapshot};
 pub use state::{PendingState, SentState};
+pub use verify::{MISMATCHES_MAX, Mismatch, salvage, verify_replica};

@@ -107,6 +107,11 @@ impl FolderStack {
         Ok(name)
     }
 
+    /// Goes to a folder.
+    pub(crate) fn go_to_folder(&mut self, path: &RelPath) -> Result<(), VolumeError> {
+        self.go_to(path.as_bytes())
+    }
+
     fn go_to(&mut self, folder: &[u8]) -> Result<(), VolumeError> {
         while !is_within(folder, self.path.as_bytes()) {
             self.leave()?;

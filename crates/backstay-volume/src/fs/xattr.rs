@@ -3,7 +3,6 @@
 //! There are no calls for a name relative to a folder; for what cannot be opened (links, pipes, sockets, devices)
 //! the path goes through `/proc/self/fd/N`, which resolves to the open folder and nothing else.
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 
 use backstay_types::manifest::Xattr;
@@ -134,9 +133,4 @@ pub(crate) fn proc_path(folder: impl AsFd, name: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", folder.as_fd().as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     path
-}
-
-/// A name as the kernel takes it; a NUL inside is refused by the manifest before this.
-pub(crate) fn c_name(name: &[u8]) -> rustix::io::Result<CString> {
-    CString::new(name).map_err(|_| Errno::INVAL)
 }

@@ -1,0 +1,361 @@
+//! The merge of what is there with what is to be.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use backstay_types::manifest::{Entry, FetchChunk, NodeKind, RelPath, Xattr};
+use backstay_types::{ChunkId, Classify};
+use rustix::io::Errno;
+
+use super::left::{Left, There, known};
+use super::metadata::{self, Attributes, make_enterable};
+use super::remove::remove;
+use super::{ApplyReport, Right};
+use crate::error::shown;
+use crate::fs::{FolderStack, Stat, XattrReader};
+use crate::walk::{Found, Walker};
+use crate::{Progress, VolumeError};
+
+/// `POSIX ACL` that a folder hands down to what is made in it.
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
+/// An apply to a tree.
+pub(crate) struct TreeApply<'a, 'f, F> {
+    pub(super) reader: &'f F,
+    pub(super) right: Right<'f, F>,
+    pub(super) left: Left<'f, F>,
+    pub(super) stack: FolderStack,
+    /// Stands where the first name of a group of hard links is.
+    pub(super) link_stack: FolderStack,
+    folders: Vec<OpenFolder>,
+    /// First name of each group of hard links so far.
+    pub(super) firsts: HashMap<u64, RelPath>,
+    /// Groups whose file was made anew: their other names must be linked again.
+    pub(super) replaced: HashSet<u64>,
+    pub(super) xattrs: XattrReader,
+    pub(super) progress: &'a Progress,
+    pub(super) report: ApplyReport,
+    /// Content of the target while it is compared.
+    pub(super) buffer: Vec<u8>,
+}
+
+/// A folder of the new state whose content is being applied.
+struct OpenFolder {
+    entry: Entry,
+    attributes: Pending,
+    hands_down: bool,
+}
+
+/// What is to be done about a folder's own attributes once its content is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    Nothing,
+    /// They may differ: look.
+    Check,
+    /// They differ, or its times were changed by what was done inside.
+    Set,
+}
+
+impl<'a, 'f, F> TreeApply<'a, 'f, F>
+where
+    F: FetchChunk,
+    F::Error: Classify + Send + Sync + 'static,
+{
+    pub(crate) fn open(
+        reader: &'f F,
+        right: Right<'f, F>,
+        from: Option<&ChunkId>,
+        target: &Path,
+        progress: &'a Progress,
+    ) -> Result<Self, VolumeError> {
+        std::fs::create_dir_all(target).map_err(|source| VolumeError::io("create", target, source))?;
+        let stack = FolderStack::open(target)?;
+        let left = match from {
+            Some(from) => known(reader, from)?,
+            None => {
+                let walker = Walker::open_replica(target)?;
+                let stat = Stat::of_fd(stack.current()).map_err(|e| VolumeError::io("stat", target, e))?;
+                Left::Disk { walker: Box::new(walker), current: Some(Found { path: RelPath::root(), stat }) }
+            }
+        };
+        let report = ApplyReport { compared_in_full: left.is_disk(), ..ApplyReport::default() };
+        Ok(Self {
+            reader,
+            right,
+            left,
+            stack,
+            link_stack: FolderStack::open(target)?,
+            folders: Vec::new(),
+            firsts: HashMap::new(),
+            replaced: HashSet::new(),
+            xattrs: XattrReader::new(),
+            progress,
+            report,
+            buffer: Vec::new(),
+        })
+    }
+
+    pub(crate) fn run(mut self) -> Result<ApplyReport, VolumeError> {
+        if self.right.current().is_none_or(|entry| !entry.path.is_root() || entry.kind != NodeKind::Directory)
+        {
+            return Err(VolumeError::Refused { path: ".".to_owned(), why: "the root is not a folder" });
+        }
+        while let Some(order) = self.order() {
+            self.progress.step()?;
+            match order {
+                Ordering::Less => self.left_only()?,
+                Ordering::Greater => self.right_only()?,
+                Ordering::Equal => self.both()?,
+            }
+        }
+        while let Some(folder) = self.folders.pop() {
+            self.close_folder(&folder)?;
+        }
+        self.stack.go_to_folder(&RelPath::root())?;
+        rustix::fs::syncfs(self.stack.current()).map_err(|e| self.fail("sync", &RelPath::root(), e))?;
+        Ok(self.report)
+    }
+
+    /// Which side comes next; `None` at the end of both.
+    fn order(&self) -> Option<Ordering> {
+        match (self.left.path(), self.right.current()) {
+            (None, None) => None,
+            (Some(_), None) => Some(Ordering::Less),
+            (None, Some(_)) => Some(Ordering::Greater),
+            (Some(left), Some(right)) => Some(left.cmp(&right.path)),
+        }
+    }
+
+    fn left_only(&mut self) -> Result<(), VolumeError> {
+        let Some(path) = self.left.path().cloned() else { return Ok(()) };
+        self.close_folders_before(&path)?;
+        self.touch_folder();
+        let name = self.name(&path)?;
+        remove(&mut self.stack, name)?;
+        self.report.changed += 1;
+        self.left.advance(false)
+    }
+
+    fn right_only(&mut self) -> Result<(), VolumeError> {
+        let Some(entry) = self.right.current().cloned() else { return Ok(()) };
+        self.enter_parent(&entry)?;
+        self.make(&entry, None)?;
+        self.done()
+    }
+
+    fn both(&mut self) -> Result<(), VolumeError> {
+        let (Some(entry), Some(there)) = (self.right.current().cloned(), self.left.there()) else {
+            return Ok(());
+        };
+        self.enter_parent(&entry)?;
+        let into = entry.kind == NodeKind::Directory && there.is_folder();
+        if there.fits(&entry) {
+            self.update(&entry, &there)?;
+        } else {
+            let name = self.name(&entry.path)?;
+            remove(&mut self.stack, name)?;
+            self.make(&entry, Some(&there))?;
+        }
+        self.left.advance(into)?;
+        self.done()
+    }
+
+    fn done(&mut self) -> Result<(), VolumeError> {
+        self.progress.add_entry();
+        self.report.entries += 1;
+        self.right.advance()
+    }
+
+    /// Makes what is not there.
+    fn make(&mut self, entry: &Entry, there: Option<&There>) -> Result<(), VolumeError> {
+        self.report.changed += 1;
+        self.touch_folder();
+        match entry.kind {
+            NodeKind::Directory => {
+                self.make_folder(&entry.path)?;
+                self.open_folder(entry, there, Pending::Set)
+            }
+            NodeKind::File { links, .. } => {
+                if let Some(group) = links {
+                    self.firsts.insert(group, entry.path.clone());
+                    self.replaced.insert(group);
+                }
+                self.make_file(entry)
+            }
+            NodeKind::HardLink { group } => self.make_link(entry, group),
+            _ => self.make_special(entry),
+        }
+    }
+
+    /// Brings what is there to what it should be.
+    fn update(&mut self, entry: &Entry, there: &There) -> Result<(), VolumeError> {
+        match (&entry.kind, there) {
+            (NodeKind::Directory, There::Known(old)) => {
+                let pending = if same_attributes(old, entry) { Pending::Nothing } else { Pending::Set };
+                self.enter_folder(entry, there, pending)
+            }
+            (NodeKind::Directory, There::Seen(_)) => self.enter_folder(entry, there, Pending::Check),
+            (NodeKind::File { links, .. }, _) => {
+                if let Some(group) = links {
+                    self.firsts.insert(*group, entry.path.clone());
+                }
+                self.update_file(entry, there)
+            }
+            (NodeKind::HardLink { group }, There::Known(_)) if !self.replaced.contains(group) => Ok(()),
+            (NodeKind::HardLink { group }, _) => {
+                self.touch_folder();
+                self.make_link(entry, *group)
+            }
+            (_, There::Known(old)) => {
+                if same_attributes(old, entry) {
+                    Ok(())
+                } else {
+                    self.set_name(entry)
+                }
+            }
+            (_, There::Seen(stat)) => self.update_special(entry, stat),
+        }
+    }
+
+    fn enter_folder(
+        &mut self,
+        entry: &Entry,
+        there: &There,
+        mut pending: Pending,
+    ) -> Result<(), VolumeError> {
+        if !entry.path.is_root() {
+            let name = self.name(&entry.path)?;
+            match make_enterable(self.stack.current(), name) {
+                Ok(()) if entry.mode & 0o700 != 0o700 && !rustix::process::geteuid().is_root() => {
+                    pending = Pending::Set;
+                }
+                Ok(()) => {}
+                Err(Errno::NOENT) => return Err(self.drifted(&entry.path, "a folder is missing")),
+                Err(error) => return Err(self.fail("change mode of", &entry.path, error)),
+            }
+        }
+        self.report.changed += u64::from(pending == Pending::Set);
+        self.open_folder(entry, Some(there), pending)
+    }
+
+    fn open_folder(
+        &mut self,
+        entry: &Entry,
+        there: Option<&There>,
+        attributes: Pending,
+    ) -> Result<(), VolumeError> {
+        let has_default = |xattrs: &[Xattr]| xattrs.iter().any(|xattr| xattr.name == DEFAULT_ACL);
+        let before = match there {
+            Some(There::Known(old)) => has_default(&old.xattrs),
+            Some(There::Seen(stat)) if stat.is_folder() => {
+                self.stack.go_to_folder(&entry.path)?;
+                let found = self.xattrs.of_fd(self.stack.current());
+                has_default(&found.map_err(|e| self.fail("read attributes of", &entry.path, e))?)
+            }
+            _ => false,
+        };
+        // A folder that is made gets the default ACL of the one it is in.
+        let above = self.folders.last().is_some_and(|folder| folder.hands_down);
+        let hands_down = before || above || has_default(&entry.xattrs);
+        self.folders.push(OpenFolder { entry: entry.clone(), attributes, hands_down });
+        Ok(())
+    }
+
+    /// Whether what is made in the current folder may get attributes from it. After a stop in an earlier run it may
+    /// have its new ones already, so both the old and the new count.
+    pub(super) fn inherits(&self) -> Attributes {
+        if self.folders.last().is_some_and(|folder| folder.hands_down) {
+            Attributes::Compare
+        } else {
+            Attributes::Add
+        }
+    }
+
+    /// Something is about to be made or removed in the current folder, which changes its times.
+    pub(super) fn touch_folder(&mut self) {
+        if let Some(folder) = self.folders.last_mut() {
+            folder.attributes = Pending::Set;
+        }
+    }
+
+    /// Checks what no honest manifest has, and goes to the folder of an entry.
+    fn enter_parent(&mut self, entry: &Entry) -> Result<(), VolumeError> {
+        let refused = |why| Err(VolumeError::Refused { path: entry.path.to_string(), why });
+        self.close_folders_before(&entry.path)?;
+        let parent = entry.path.split().map(|(parent, _)| parent);
+        if parent.as_ref() != self.folders.last().map(|folder| &folder.entry.path) {
+            return refused("it is not in a folder of the manifest");
+        }
+        if entry.uid == u32::MAX || entry.gid == u32::MAX {
+            return refused("its owner is not a user");
+        }
+        match &entry.kind {
+            NodeKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
+                refused("its target is not a path")
+            }
+            NodeKind::File { size, .. } if i64::try_from(*size).is_err() => refused("its size is not a size"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the folders that `path` is not in.
+    fn close_folders_before(&mut self, path: &RelPath) -> Result<(), VolumeError> {
+        while let Some(folder) = self.folders.pop_if(|folder| !path.starts_with(&folder.entry.path)) {
+            self.close_folder(&folder)?;
+        }
+        Ok(())
+    }
+
+    fn close_folder(&mut self, folder: &OpenFolder) -> Result<(), VolumeError> {
+        if folder.attributes == Pending::Nothing {
+            return Ok(());
+        }
+        let path = &folder.entry.path;
+        self.stack.go_to_folder(path)?;
+        if folder.attributes == Pending::Check {
+            let stat = Stat::of_fd(self.stack.current()).map_err(|e| self.fail("stat", path, e))?;
+            let found = || self.xattrs.of_fd(self.stack.current());
+            let same = metadata::is_same(&stat, &folder.entry, found);
+            if same.map_err(|e| self.fail("read attributes of", path, e))? {
+                return Ok(());
+            }
+            self.report.changed += 1;
+        }
+        let fd = self.stack.current();
+        let result = metadata::set_fd(fd, &folder.entry, Attributes::Compare, &mut self.xattrs);
+        result.map_err(|e| self.fail("set attributes of", path, e))
+    }
+
+    /// Goes to the folder of a path and returns its name there.
+    pub(super) fn name<'p>(&mut self, path: &'p RelPath) -> Result<&'p [u8], VolumeError> {
+        match self.stack.go_to_parent(path) {
+            Err(error) if error.is_missing() || error.is_not_a_folder() => {
+                if self.left.is_disk() {
+                    Err(error)
+                } else {
+                    Err(self.drifted(path, "its folder is not there"))
+                }
+            }
+            other => other,
+        }
+    }
+
+    pub(super) fn drifted(&self, path: &RelPath, why: &'static str) -> VolumeError {
+        VolumeError::Drifted { path: shown(self.stack.shown_root(), path), why }
+    }
+
+    pub(super) fn fail(
+        &self,
+        action: &'static str,
+        path: &RelPath,
+        source: impl Into<std::io::Error>,
+    ) -> VolumeError {
+        VolumeError::at(action, self.stack.shown_root(), path, source)
+    }
+}
+
+/// Whether two entries agree in all but path and content.
+pub(super) fn same_attributes(a: &Entry, b: &Entry) -> bool {
+    a.mode == b.mode && a.uid == b.uid && a.gid == b.gid && a.mtime == b.mtime && a.xattrs == b.xattrs
+}
