@@ -1,0 +1,384 @@
+//! Plans and schedule policies as YAML: several documents a file, checked against the schemas of the custom
+//! resources.
+//!
+//! 1. What is accepted has no field that was not understood, anywhere (test `an_unknown_field_is_named`).
+//! 2. An error says file, document, line, field and what was expected (tests `wrong_types_say_what_was_expected`).
+//! 3. The same text is accepted with and without a cluster: the schemas are those in `config/crds`.
+
+mod check;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::LazyLock;
+
+use backstay_types::plan::{InvalidPlan, PlanSpec, SchedulePolicySpec};
+use backstay_types::{Class, Classify, PlanName, limits};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::hold::{HoldSpecError, HoldTable};
+use crate::{crds, yaml};
+use check::{check, join, nearest};
+use tree::{Node, Tree};
+
+/// One document of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Document {
+    /// A `ReplicationPlan`.
+    Plan {
+        /// Its name.
+        name: PlanName,
+        /// What it protects, valid in itself.
+        spec: Box<PlanSpec>,
+    },
+    /// A `SchedulePolicy`.
+    SchedulePolicy {
+        /// Its name.
+        name: String,
+        /// Its schedule.
+        spec: Box<SchedulePolicySpec>,
+    },
+}
+
+impl Document {
+    /// Its kind, as `kind` has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Document::Plan { .. } => PLAN,
+            Document::SchedulePolicy { .. } => POLICY,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Document::Plan { name, .. } => name.as_str(),
+            Document::SchedulePolicy { name, .. } => name,
+        }
+    }
+}
+
+const PLAN: &str = "ReplicationPlan";
+const POLICY: &str = "SchedulePolicy";
+
+/// What is wrong with a document, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("read {file}{place}: {problem}")]
+pub struct DocumentError {
+    /// Name of the file, as the caller gave it.
+    pub file: String,
+    /// Where in it.
+    pub place: Place,
+    /// What.
+    pub problem: Box<Problem>,
+}
+
+/// A place in a file; zero where it is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which document, from 1.
+    pub document: usize,
+    /// Which line of the file, from 1.
+    pub line: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, number) in [("document", self.document.to_string()), ("line", self.line.to_string())] {
+            if number != "0" {
+                write!(f, ", {what} {number}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// More than a plan may be.
+    #[error("{bytes} bytes: at most {max} allowed", max = limits::PLAN_BYTES_MAX)]
+    TooLarge {
+        /// How many.
+        bytes: usize,
+    },
+    /// Not YAML.
+    #[error("{message}")]
+    Yaml {
+        /// What the parser says.
+        message: String,
+    },
+    /// Not of this product's API.
+    #[error("apiVersion: expected {expected}, found {found}", expected = crds::API_VERSION)]
+    ApiVersion {
+        /// What it says.
+        found: String,
+    },
+    /// A kind that is not applied this way.
+    #[error("kind: expected {PLAN} or {POLICY}, found {found}{}", did_you_mean(nearest))]
+    Kind {
+        /// What it says.
+        found: String,
+        /// The one that was probably meant.
+        nearest: Option<String>,
+    },
+    /// A field that does not exist.
+    #[error("unknown field `{field}` in {}{}", place_of(at), did_you_mean(nearest))]
+    UnknownField {
+        /// The field.
+        field: String,
+        /// What it is in.
+        at: String,
+        /// The one that was probably meant.
+        nearest: Option<String>,
+    },
+    /// A field that must be there.
+    #[error("missing field `{field}` in {}", place_of(at))]
+    Missing {
+        /// The field.
+        field: String,
+        /// What it should be in.
+        at: String,
+    },
+    /// A value of another type.
+    #[error("{}: expected {expected}, found {found}", place_of(at))]
+    Type {
+        /// The field.
+        at: String,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A text that is none of the choices.
+    #[error("{at}: expected one of {expected}, found {found:?}{}", did_you_mean(nearest))]
+    Choice {
+        /// The field.
+        at: String,
+        /// The choices.
+        expected: String,
+        /// What it is.
+        found: String,
+        /// The one that was probably meant.
+        nearest: Option<String>,
+    },
+    /// A value of the right type that cannot be used.
+    #[error("{at}: {message}")]
+    Value {
+        /// The field.
+        at: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A plan that contradicts itself.
+    #[error("spec: {0}")]
+    Plan(InvalidPlan),
+    /// A hold that cannot be used.
+    #[error("spec.{0}")]
+    Hold(HoldSpecError),
+    /// Two documents of one kind and name.
+    #[error("{kind} {name} is document {first} already")]
+    Twice {
+        /// Kind.
+        kind: &'static str,
+        /// Name.
+        name: String,
+        /// The earlier document.
+        first: usize,
+    },
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |nearest| format!(", did you mean `{nearest}`?"))
+}
+
+fn place_of(at: &str) -> &str {
+    if at.is_empty() { "the document" } else { at }
+}
+
+impl Classify for DocumentError {
+    fn class(&self) -> Class {
+        match *self.problem {
+            Problem::TooLarge { .. } => Class::LimitExceeded,
+            _ => Class::Invalid,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match &*self.problem {
+            Problem::Kind { found, .. } if found == "Rule" => {
+                Some("rules run in pods and need a cluster".to_owned())
+            }
+            Problem::Hold(error) => error.hint(),
+            Problem::Plan(error) => error.hint(),
+            Problem::ApiVersion { .. } | Problem::UnknownField { .. } | Problem::Missing { .. } => {
+                Some("`backstay crds` prints every field with what it means".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads every document of a text; `file` names it in errors. Empty documents are left out and not counted.
+pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
+    let error = |document, line, problem| DocumentError {
+        file: file.to_owned(),
+        place: Place { document, line },
+        problem: Box::new(problem),
+    };
+    if text.len() > limits::PLAN_BYTES_MAX {
+        return Err(error(0, 0, Problem::TooLarge { bytes: text.len() }));
+    }
+    let nodes: Vec<Node> =
+        yaml::parse(text).map_err(|yaml| error(0, yaml.line, Problem::Yaml { message: yaml.message }))?;
+    let mut documents = Vec::with_capacity(nodes.len());
+    let mut names: BTreeMap<(&'static str, String), usize> = BTreeMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let number = index + 1;
+        let document = parse_one(node).map_err(|(line, problem)| error(number, line, problem))?;
+        let (kind, name) = (document.kind(), document.name().to_owned());
+        if let Some(first) = names.insert((kind, name.clone()), number) {
+            return Err(error(number, node.line, Problem::Twice { kind, name, first }));
+        }
+        documents.push(document);
+    }
+    Ok(documents)
+}
+
+fn parse_one(node: &Node) -> Result<Document, check::Found> {
+    if !matches!(node.tree, Tree::Mapping(_)) {
+        check(node, "", &top_schema("", &Value::Null))?;
+    }
+    let text = |field: &str| {
+        let missing = || (node.line, Problem::Missing { field: field.to_owned(), at: String::new() });
+        let value = node.get(field).ok_or_else(missing)?;
+        let wrong = || {
+            let (at, found) = (field.to_owned(), value.value().to_string());
+            (value.line, Problem::Type { at, expected: "text", found })
+        };
+        Ok((value.line, value.text().ok_or_else(wrong)?))
+    };
+    let (line, api_version) = text("apiVersion")?;
+    if api_version != crds::API_VERSION {
+        return Err((line, Problem::ApiVersion { found: api_version.to_owned() }));
+    }
+    let (line, kind) = text("kind")?;
+    match kind {
+        PLAN => plan(node),
+        POLICY => policy(node),
+        other => {
+            let nearest = nearest(other, [PLAN, POLICY].into_iter());
+            Err((line, Problem::Kind { found: other.to_owned(), nearest }))
+        }
+    }
+}
+
+fn plan(node: &Node) -> Result<Document, check::Found> {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| top_schema(PLAN, &schema_of::<PlanSpec>()));
+    check(node, "", &SCHEMA)?;
+    let spec: PlanSpec = spec(node)?;
+    let line = node.get("spec").map_or(0, |spec| spec.line);
+    spec.validate().map_err(|invalid| (plan_line(node, &invalid).unwrap_or(line), Problem::Plan(invalid)))?;
+    let holds = node.get("spec").and_then(|spec| spec.get("holds")).map_or(line, |holds| holds.line);
+    HoldTable::new(&spec.holds).map_err(|error| (holds, Problem::Hold(error)))?;
+    let (line, name) = name(node);
+    let at = "metadata.name".to_owned();
+    let name = name.parse().map_err(|error: backstay_types::InvalidName| {
+        (line, Problem::Value { at, message: error.to_string() })
+    })?;
+    Ok(Document::Plan { name, spec: Box::new(spec) })
+}
+
+fn policy(node: &Node) -> Result<Document, check::Found> {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| top_schema(POLICY, &schema_of::<SchedulePolicySpec>()));
+    check(node, "", &SCHEMA)?;
+    let spec: SchedulePolicySpec = spec(node)?;
+    let (line, name) = name(node);
+    // The same rule as for plans: it is an object name in a cluster and a file name without one.
+    let at = "metadata.name".to_owned();
+    let checked: PlanName = name.parse().map_err(|error: backstay_types::InvalidName| {
+        (line, Problem::Value { at, message: error.to_string() })
+    })?;
+    Ok(Document::SchedulePolicy { name: checked.to_string(), spec: Box::new(spec) })
+}
+
+/// The line of the volume that a plan contradicts itself in.
+fn plan_line(node: &Node, invalid: &InvalidPlan) -> Option<u64> {
+    let name = match invalid {
+        InvalidPlan::TwoVolumes { name }
+        | InvalidPlan::Source { name }
+        | InvalidPlan::SnapshotCommand { name } => name,
+        _ => return None,
+    };
+    let Tree::List(volumes) = &node.get("spec")?.get("volumes")?.tree else { return None };
+    let named = |volume: &&Node| volume.get("name").and_then(Node::text) == Some(name.as_str());
+    volumes.iter().rfind(named).map(|volume| volume.line)
+}
+
+fn name(node: &Node) -> (u64, &str) {
+    let name = node.get("metadata").and_then(|metadata| metadata.get("name"));
+    name.map_or((0, ""), |name| (name.line, name.text().unwrap_or_default()))
+}
+
+/// Reads the spec into its type, which parses texts such as durations.
+fn spec<T: DeserializeOwned>(node: &Node) -> Result<T, check::Found> {
+    let Some(spec) = node.get("spec") else {
+        return Err((node.line, Problem::Missing { field: "spec".to_owned(), at: String::new() }));
+    };
+    serde_path_to_error::deserialize(spec.value()).map_err(|error| {
+        let (mut here, mut at) = (spec, "spec".to_owned());
+        for segment in error.path() {
+            let (next, place) = match segment {
+                serde_path_to_error::Segment::Seq { index } => (here.item(*index), format!("{at}[{index}]")),
+                serde_path_to_error::Segment::Map { key } => (here.get(key), join(&at, key)),
+                _ => break,
+            };
+            let Some(next) = next else { break };
+            (here, at) = (next, place);
+        }
+        (here.line, Problem::Value { at, message: error.inner().to_string() })
+    })
+}
+
+/// The schema of a spec, with everything in one piece.
+fn schema_of<T: JsonSchema>() -> Value {
+    SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
+}
+
+/// The schema of a whole document. `status` and what the API server adds to `metadata` are accepted, so that
+/// what `kubectl get -o yaml` prints can be applied.
+fn top_schema(kind: &str, spec: &Value) -> Value {
+    let any = || serde_json::json!({"type": "object"});
+    let text = || serde_json::json!({"type": "string"});
+    serde_json::json!({
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "apiVersion": text(),
+            "kind": {"type": "string", "enum": [kind]},
+            "metadata": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {
+                    "name": text(), "namespace": text(), "labels": any(), "annotations": any(),
+                    "uid": text(), "resourceVersion": text(), "creationTimestamp": text(),
+                    "generation": {"type": "integer"}, "managedFields": {"type": "array", "items": any()},
+                    "finalizers": {"type": "array", "items": text()},
+                    "ownerReferences": {"type": "array", "items": any()},
+                },
+            },
+            "spec": spec,
+            "status": any(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! What a capture leaves out, and why: objects that a cluster makes by itself, that mean nothing in another, or
+//! that were marked.
+//!
+//! Looks at objects as they were read, before they are normalised: `status`, owners and uids decide.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::ObjectId;
+
+/// Label that keeps an object out of every capture.
+pub const EXCLUDE_LABEL: &str = "backstay.dev/exclude";
+
+/// Why an object is not captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SkipReason {
+    /// Labelled `backstay.dev/exclude`.
+    Excluded,
+    /// One of Backstay's own objects.
+    Own,
+    /// Says what happens in one cluster: Events, Leases, Nodes, attachments.
+    ClusterState,
+    /// Its controller is captured too and makes it again.
+    Owned,
+    /// A pod or job that is over.
+    Finished,
+    /// Endpoints that a controller keeps.
+    Endpoints,
+    /// Every namespace gets one: `kube-root-ca.crt`, a bare `default` service account.
+    PerNamespace,
+    /// A service-account token.
+    Token,
+    /// Access rules and APIs of the API server itself.
+    Machinery,
+    /// Snapshots of volumes: the volumes themselves are replicated.
+    VolumeSnapshot,
+    /// Read by a tool on the client's side; no cluster knows the kind.
+    ClientSide,
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SkipReason::Excluded => "labelled backstay.dev/exclude",
+            SkipReason::Own => "one of Backstay's own objects",
+            SkipReason::ClusterState => "state of one cluster",
+            SkipReason::Owned => "made again by its controller, which is captured",
+            SkipReason::Finished => "finished",
+            SkipReason::Endpoints => "kept by a controller",
+            SkipReason::PerNamespace => "made in every namespace by the cluster",
+            SkipReason::Token => "a service-account token",
+            SkipReason::Machinery => "part of the API server",
+            SkipReason::VolumeSnapshot => "a snapshot of a volume",
+            SkipReason::ClientSide => "read by a client-side tool only",
+        })
+    }
+}
+
+/// Who is captured, for questions about owners.
+#[derive(Debug, Default)]
+pub struct Owners(BTreeSet<(String, String, String, String)>);
+
+impl Owners {
+    /// Takes note of an object that is read by this capture.
+    pub fn add(&mut self, id: &ObjectId) {
+        let namespace = id.namespace.clone().unwrap_or_default();
+        self.0.insert((namespace, id.kind.group.clone(), id.kind.kind.clone(), id.name.clone()));
+    }
+
+    /// Whether the controller of `object` was noted.
+    fn has_controller_of(&self, id: &ObjectId, object: &Value) -> bool {
+        let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+        owners.into_iter().flatten().any(|owner| {
+            let text = |field| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+            let is_controller = owner.get("controller").and_then(Value::as_bool) == Some(true);
+            let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+            // An owner is in the namespace of its child, or cluster-scoped.
+            is_controller
+                && [id.namespace.as_deref().unwrap_or_default(), ""].iter().any(|namespace| {
+                    let key = (
+                        (*namespace).to_owned(),
+                        group.to_owned(),
+                        text("kind").to_owned(),
+                        text("name").to_owned(),
+                    );
+                    self.0.contains(&key)
+                })
+        })
+    }
+}
+
+/// Whether, and why, an object is left out of a capture.
+pub fn skip(id: &ObjectId, object: &Value, owners: &Owners) -> Option<SkipReason> {
+    if label(object, EXCLUDE_LABEL).is_some_and(|value| value != "false") {
+        return Some(SkipReason::Excluded);
+    }
+    by_kind(id, object).or_else(|| {
+        // Kinds whose controllers make them again; others, such as a StatefulSet of an operator, are held instead.
+        let made_again = matches!(
+            (id.kind.group.as_str(), id.kind.kind.as_str()),
+            ("", "Pod")
+                | ("apps", "ReplicaSet" | "ControllerRevision")
+                | ("batch", "Job")
+                | ("core.strimzi.io", "StrimziPodSet")
+        );
+        (made_again && owners.has_controller_of(id, object)).then_some(SkipReason::Owned)
+    })
+}
+
+fn by_kind(id: &ObjectId, object: &Value) -> Option<SkipReason> {
+    let when = |condition: bool, reason| condition.then_some(reason);
+    match (id.kind.group.as_str(), id.kind.kind.as_str()) {
+        ("backstay.dev", _) => Some(SkipReason::Own),
+        ("kustomize.config.k8s.io", _) => Some(SkipReason::ClientSide),
+        ("" | "events.k8s.io", "Event") | ("coordination.k8s.io", "Lease") | ("", "Node") => {
+            Some(SkipReason::ClusterState)
+        }
+        ("storage.k8s.io", "CSINode" | "VolumeAttachment" | "CSIStorageCapacity") => {
+            Some(SkipReason::ClusterState)
+        }
+        ("snapshot.storage.k8s.io", "VolumeSnapshot" | "VolumeSnapshotContent") => {
+            Some(SkipReason::VolumeSnapshot)
+        }
+        ("", "Pod") => {
+            let phase = object.pointer("/status/phase").and_then(Value::as_str);
+            when(matches!(phase, Some("Succeeded" | "Failed")), SkipReason::Finished)
+        }
+        ("batch", "Job") => when(is_finished_job(object), SkipReason::Finished),
+        ("", "Endpoints") => when(is_controller_made_endpoints(object), SkipReason::Endpoints),
+        ("discovery.k8s.io", "EndpointSlice") => {
+            let manager = label(object, "endpointslice.kubernetes.io/managed-by");
+            when(manager.is_some_and(|manager| manager.ends_with(".k8s.io")), SkipReason::Endpoints)
+        }
+        ("", "ConfigMap") => when(id.name == "kube-root-ca.crt", SkipReason::PerNamespace),
+        ("", "ServiceAccount") => when(is_bare_default_account(id, object), SkipReason::PerNamespace),
+        ("", "Secret") => when(is_issued_token(object), SkipReason::Token),
+        ("rbac.authorization.k8s.io", _) => {
+            let bootstrap = label(object, "kubernetes.io/bootstrapping").is_some();
+            when(bootstrap || id.name.starts_with("system:"), SkipReason::Machinery)
+        }
+        ("apiregistration.k8s.io", "APIService") => {
+            let managed = label(object, "kube-aggregator.kubernetes.io/automanaged").is_some();
+            let local = object.pointer("/spec/service").is_none_or(Value::is_null);
+            when(managed || local, SkipReason::Machinery)
+        }
+        _ => None,
+    }
+}
+
+fn label<'o>(object: &'o Value, name: &str) -> Option<&'o str> {
+    object.pointer("/metadata/labels")?.get(name)?.as_str()
+}
+
+fn is_finished_job(object: &Value) -> bool {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| {
+        let text = |field| condition.get(field).and_then(Value::as_str);
+        matches!(text("type"), Some("Complete" | "Failed")) && text("status") == Some("True")
+    })
+}
+
+/// Endpoints that follow a selector carry the time of the last change, or are the API server's own.
+fn is_controller_made_endpoints(object: &Value) -> bool {
+    let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    annotations.is_some_and(|map| map.contains_key("endpoints.kubernetes.io/last-change-trigger-time"))
+        || label(object, "endpointslice.kubernetes.io/skip-mirror") == Some("true")
+}
+
+/// A `default` account that says nothing but its name.
+fn is_bare_default_account(id: &ObjectId, object: &Value) -> bool {
+    let says = |pointer| object.pointer(pointer).is_some_and(|value| !value.is_null());
+    id.name == "default"
+        && ![
+            "/imagePullSecrets",
+            "/automountServiceAccountToken",
+            "/metadata/annotations",
+            "/metadata/labels",
+        ]
+        .iter()
+        .any(|pointer| says(pointer))
+}
+
+/// A token that was issued; a Secret that only asks for one is the operator's.
+fn is_issued_token(object: &Value) -> bool {
+    object.get("type").and_then(Value::as_str) == Some("kubernetes.io/service-account-token")
+        && object.pointer("/data/token").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn reason(api: &str, kind: &str, name: &str, rest: Value) -> Option<SkipReason> {
+        let mut object =
+            json!({"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "shop"}});
+        for (field, value) in rest.as_object().unwrap() {
+            match field.as_str() {
+                "labels" | "annotations" | "ownerReferences" => object["metadata"][field] = value.clone(),
+                _ => object[field] = value.clone(),
+            }
+        }
+        let mut owners = Owners::default();
+        let web = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop"}});
+        owners.add(&ObjectId::of(&web).unwrap());
+        skip(&ObjectId::of(&object).unwrap(), &object, &owners)
+    }
+
+    #[test]
+    fn the_list() {
+        use SkipReason as R;
+        let owner = |name: &str, controller: bool| json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "controller": controller}]});
+        let done = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
+        let token = |data: Value| json!({"type": "kubernetes.io/service-account-token", "data": data});
+        let no = json!({});
+        for (api, kind, name, rest, expected) in [
+            ("v1", "Event", "e", no.clone(), Some(R::ClusterState)),
+            ("events.k8s.io/v1", "Event", "e", no.clone(), Some(R::ClusterState)),
+            ("coordination.k8s.io/v1", "Lease", "l", no.clone(), Some(R::ClusterState)),
+            ("v1", "Node", "n", no.clone(), Some(R::ClusterState)),
+            ("storage.k8s.io/v1", "VolumeAttachment", "v", no.clone(), Some(R::ClusterState)),
+            ("snapshot.storage.k8s.io/v1", "VolumeSnapshot", "v", no.clone(), Some(R::VolumeSnapshot)),
+            ("backstay.dev/v1alpha1", "ReplicationPlan", "p", no.clone(), Some(R::Own)),
+            ("kustomize.config.k8s.io/v1beta1", "Kustomization", "k", no.clone(), Some(R::ClientSide)),
+            ("v1", "Secret", "s", json!({"labels": {"backstay.dev/exclude": ""}}), Some(R::Excluded)),
+            ("v1", "Secret", "s", json!({"labels": {"backstay.dev/exclude": "false"}}), None),
+            ("v1", "Secret", "s", token(json!({"token": "t"})), Some(R::Token)),
+            ("v1", "Secret", "s", token(json!({})), None),
+            ("apps/v1", "ReplicaSet", "r", owner("web", true), Some(R::Owned)),
+            ("v1", "Pod", "p", owner("web", true), Some(R::Owned)),
+            ("v1", "Pod", "p", owner("web", false), None),
+            ("v1", "Pod", "p", owner("other", true), None),
+            ("v1", "Service", "s", owner("web", true), None),
+            ("v1", "Pod", "p", json!({"status": {"phase": "Succeeded"}}), Some(R::Finished)),
+            ("v1", "Pod", "p", json!({"status": {"phase": "Running"}}), None),
+            ("batch/v1", "Job", "j", done, Some(R::Finished)),
+            ("v1", "ConfigMap", "kube-root-ca.crt", no.clone(), Some(R::PerNamespace)),
+            ("v1", "ServiceAccount", "default", no.clone(), Some(R::PerNamespace)),
+            ("v1", "ServiceAccount", "default", json!({"imagePullSecrets": [{"name": "r"}]}), None),
+            ("rbac.authorization.k8s.io/v1", "ClusterRole", "system:node", no.clone(), Some(R::Machinery)),
+            (
+                "rbac.authorization.k8s.io/v1",
+                "ClusterRole",
+                "admin",
+                json!({"labels": {"kubernetes.io/bootstrapping": "x"}}),
+                Some(R::Machinery),
+            ),
+            ("rbac.authorization.k8s.io/v1", "Role", "mine", no.clone(), None),
+            ("apiregistration.k8s.io/v1", "APIService", "v1.apps", no.clone(), Some(R::Machinery)),
+            (
+                "apiregistration.k8s.io/v1",
+                "APIService",
+                "v1.a.io",
+                json!({"spec": {"service": {"name": "s"}}}),
+                None,
+            ),
+            ("v1", "Endpoints", "e", no, None),
+        ] {
+            assert_eq!(reason(api, kind, name, rest.clone()), expected, "{kind} {name} {rest}");
+        }
+    }
+}
