@@ -9,6 +9,9 @@
 use backstay_types::frame::{Begin, PlanState, Promoted, Refused, SharePlan, SiteRole};
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 
+/// No plan is promoted so often: a peer that claims more would use the epochs up, and with them every promotion.
+const EPOCH_MAX: Epoch = Epoch(1 << 48);
+
 /// What this site knows about a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Local {
@@ -82,6 +85,14 @@ pub enum Refusal {
         /// What is here.
         newest: RestorePointId,
     },
+    /// An epoch that no plan reaches.
+    #[error("plan {plan}: expected an epoch from 1 to {EPOCH_MAX}, found {found}")]
+    BadEpoch {
+        /// The plan.
+        plan: PlanName,
+        /// What the peer claims.
+        found: Epoch,
+    },
     /// Ids that no sender of ours makes.
     #[error("restore point {id} of plan {plan}: {why}")]
     BadId {
@@ -102,7 +113,10 @@ impl Refusal {
             | Refusal::ActiveHere { ours, .. }
             | Refusal::StepsDownFirst { ours, .. }
             | Refusal::SteppingDown { ours, .. } => Some(*ours),
-            Refusal::UnknownPlan { .. } | Refusal::NumberTaken { .. } | Refusal::BadId { .. } => None,
+            Refusal::UnknownPlan { .. }
+            | Refusal::BadEpoch { .. }
+            | Refusal::NumberTaken { .. }
+            | Refusal::BadId { .. } => None,
         }
     }
 
@@ -126,7 +140,7 @@ impl Classify for Refusal {
             Refusal::UnknownPlan { .. } => Class::NotFound,
             Refusal::OldEpoch { .. } | Refusal::ActiveHere { .. } => Class::Fenced,
             Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => Class::Busy,
-            Refusal::NumberTaken { .. } | Refusal::BadId { .. } => Class::Invalid,
+            Refusal::BadEpoch { .. } | Refusal::NumberTaken { .. } | Refusal::BadId { .. } => Class::Invalid,
         }
     }
 
@@ -143,7 +157,7 @@ impl Classify for Refusal {
                 "the next cycle goes through once it has".to_owned()
             }
             Refusal::NumberTaken { newest, .. } => format!("the next number is {}", newest.number + 1),
-            Refusal::BadId { .. } => return None,
+            Refusal::BadEpoch { .. } | Refusal::BadId { .. } => return None,
         };
         Some(hint)
     }
@@ -181,6 +195,14 @@ fn admit_sender(local: Local, plan: &PlanName, theirs: Epoch) -> Result<(), Refu
     }
 }
 
+fn check_epoch(plan: &PlanName, found: Epoch) -> Result<(), Refusal> {
+    if (Epoch::FIRST..=EPOCH_MAX).contains(&found) {
+        Ok(())
+    } else {
+        Err(Refusal::BadEpoch { plan: plan.clone(), found })
+    }
+}
+
 /// Decides on a transfer. `newest` is the newest restore point held here.
 pub fn admit_begin(
     local: Option<Local>,
@@ -190,13 +212,11 @@ pub fn admit_begin(
     let (plan, id) = (&begin.plan, begin.id);
     let bad = |why| Err(Refusal::BadId { plan: plan.clone(), id, why });
     let Some(local) = local else { return Err(Refusal::UnknownPlan { plan: plan.clone() }) };
-    if id.epoch < Epoch::FIRST || id.number == 0 {
-        return bad("epochs and numbers begin at 1");
-    }
     // The end of the numbers would end the plan: there would be no next one.
-    if id.epoch.0 == u64::MAX || id.number == u64::MAX {
-        return bad("no number is left behind it");
+    if id.number == 0 || id.number == u64::MAX {
+        return bad("its number is none that a sender gives");
     }
+    check_epoch(plan, id.epoch)?;
     admit_sender(local, plan, id.epoch)?;
     if begin.parent.is_some_and(|parent| parent.number >= id.number || parent.epoch > id.epoch) {
         return bad("its parent is not older");
@@ -211,10 +231,11 @@ pub fn admit_begin(
 
 /// Decides on a plan that the peer shares: new here, or updated.
 pub fn admit_share(local: Option<Local>, share: &SharePlan) -> Result<Grant, Refusal> {
+    check_epoch(&share.plan, share.epoch)?;
     if let Some(local) = local {
         admit_sender(local, &share.plan, share.epoch)?;
     }
-    Ok(Grant::standby(local, share.epoch.max(Epoch::FIRST)))
+    Ok(Grant::standby(local, share.epoch))
 }
 
 /// What news from the peer means for this side.
@@ -240,6 +261,9 @@ pub enum News {
 }
 
 fn on_epoch(local: Local, theirs: Epoch, peer_holds_active: bool) -> News {
+    if theirs > EPOCH_MAX {
+        return News::Nothing;
+    }
     match theirs.cmp(&local.epoch) {
         std::cmp::Ordering::Less => News::Nothing,
         std::cmp::Ordering::Equal if peer_holds_active && local.holds_active() => {

@@ -113,6 +113,22 @@ fn a_plan_that_was_never_shared_is_not_found_and_a_new_one_is_taken() {
 }
 
 #[test]
+fn an_epoch_that_no_plan_reaches_is_not_taken() {
+    for epoch in [0, EPOCH_MAX.0 + 1, u64::MAX] {
+        let share = SharePlan { plan: shop(), epoch: Epoch(epoch), spec: String::new() };
+        for result in [
+            admit_share(None, &share),
+            admit_share(local(SiteRole::Standby, 2), &share),
+            admit_begin(local(SiteRole::Standby, 2), &begin(epoch, 5), None),
+        ] {
+            assert!(matches!(result, Err(Refusal::BadEpoch { .. })), "{result:?}");
+        }
+        let us = Local { role: SiteRole::Active, epoch: Epoch(2) };
+        assert_eq!(on_peer_state(us, &state(SiteRole::Active, epoch)), News::Nothing);
+    }
+}
+
+#[test]
 fn news_of_an_epoch() {
     use SiteRole::{Active, Demoting, Promoting, Standby};
     let promoted = |epoch| Promoted { plan: shop(), epoch: Epoch(epoch) };

@@ -56,7 +56,10 @@ fn chunk(number: u64) -> Extent {
     Extent::Data { id: HashKey([1; 32]).chunk_id(&number.to_le_bytes()), len: 1000 }
 }
 
-fn write(files: &[(Entry, Vec<Extent>)]) -> Vec<Vec<u8>> {
+/// An entry with its extents.
+type File = (Entry, Vec<Extent>);
+
+fn write(files: &[File]) -> Vec<Vec<u8>> {
     let mut writer = SegmentWriter::new();
     let mut segments = Vec::new();
     for (entry, extents) in files {
@@ -82,7 +85,7 @@ fn read_segments(segments: Vec<Vec<u8>>) -> Result<Vec<Item>, CursorError<ChunkI
     read(&chunks, &root)
 }
 
-fn long_file() -> Vec<(Entry, Vec<Extent>)> {
+fn long_file() -> Vec<File> {
     let extents: Vec<Extent> = (0..4000).map(chunk).collect();
     vec![
         (entry("", NodeKind::Directory), vec![]),
@@ -96,7 +99,7 @@ fn long_file() -> Vec<(Entry, Vec<Extent>)> {
 fn a_manifest_is_read_as_it_was_written() {
     let files = long_file();
     let items = read_segments(write(&files)).expect("it reads");
-    let mut read: Vec<(Entry, Vec<Extent>)> = Vec::new();
+    let mut read: Vec<File> = Vec::new();
     for item in items {
         match item {
             Item::Entry(entry) => read.push((entry, vec![])),
@@ -110,7 +113,7 @@ fn a_manifest_is_read_as_it_was_written() {
 #[test]
 fn holes_in_the_coverage_of_a_file_are_refused() {
     let data = chunk(1);
-    let cases: Vec<(&str, Vec<(Entry, Vec<Extent>)>)> = vec![
+    let cases: Vec<(&str, Vec<File>)> = vec![
         ("too few", vec![(file("a", 1001), vec![data])]),
         ("too few before another", vec![(file("a", 1001), vec![data]), (file("b", 0), vec![])]),
         ("none", vec![(file("a", 1), vec![])]),
