@@ -5,7 +5,7 @@
 mod openapi;
 mod server;
 
-pub(crate) use server::{Listeners, bind};
+pub(crate) use server::bind;
 
 use std::sync::Arc;
 

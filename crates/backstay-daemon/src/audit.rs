@@ -27,6 +27,9 @@ use backstay_types::{Class, Classify, Time};
 
 use record::GENESIS;
 
+/// Name of the file inside the site's folder.
+pub const FILE_NAME: &str = "audit.log";
+
 /// One record with its newline: 4 KiB of detail, at worst six bytes each in JSON, and 8 KiB for the rest.
 const LINE_BYTES_MAX: usize = 32 << 10;
 
@@ -64,6 +67,7 @@ pub enum AuditError {
 impl Classify for AuditError {
     fn class(&self) -> Class {
         match self {
+            AuditError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::NotFound,
             AuditError::Io { .. } => Class::Transient,
             AuditError::Broken { .. } => Class::Corrupt,
             AuditError::Cursor { .. } => Class::Invalid,
@@ -180,6 +184,16 @@ impl AuditLog {
         let path = self.path.clone();
         move |source| AuditError::Io { action, path, source }
     }
+}
+
+/// Checks a log without opening it for writing, beside a daemon or without one; answers how many records there are. A
+/// record that is being written just now is not looked at.
+pub fn verify_file(path: &Path) -> Result<u64, AuditError> {
+    let fail = |action| move |source| AuditError::Io { action, path: path.to_owned(), source };
+    let file = File::open(path).map_err(fail("open"))?;
+    let size = file.metadata().map_err(fail("measure"))?.len();
+    let len = read::last_newline(&file, size).map_err(fail("read"))?;
+    read::verify(&file, len, fail)
 }
 
 /// Opens the file, or makes it durably.

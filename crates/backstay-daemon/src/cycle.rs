@@ -15,7 +15,7 @@ use std::sync::Arc;
 use backstay_engine::backoff::BackoffPolicy;
 use backstay_types::frame::{Begin, SiteRole};
 use backstay_types::point::RestorePoint;
-use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, SessionId, Time};
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, SessionId};
 use backstay_volume::SentState;
 use tracing::Instrument;
 use transfer::Transfer;
@@ -122,7 +122,10 @@ impl Site {
         let job = produce::Job { record: record.clone(), sent, parent: None, activity: activity.clone() };
         let (sent, done) = Transfer::run(self, connection, begin, job, &meter).await?;
         let mut point = sent.point(record, self.id, id, parent);
-        point.stats.wire_bytes = meter.wire_bytes();
+        let wire = meter.wire();
+        self.metrics.count_wire("sent", wire.sent);
+        self.metrics.count_wire("received", wire.received);
+        point.stats.wire_bytes = wire.total();
         point.stats.duration_millis = clock::now().since(activity.started).0;
         self.acknowledged(record, &point, done).await?;
         Ok(point)

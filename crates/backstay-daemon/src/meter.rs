@@ -18,35 +18,64 @@ pub(crate) struct Meters(Mutex<HashMap<usize, Meter>>);
 
 #[derive(Default)]
 struct Meter {
-    last: u64,
+    last: Wire,
     sessions: HashMap<SessionId, Share>,
 }
 
 #[derive(Default)]
 struct Share {
     payload: u64,
-    wire: u64,
+    wire: Wire,
+}
+
+/// Bytes put on and taken from the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wire {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl Wire {
+    /// Both directions together.
+    pub(crate) const fn total(self) -> u64 {
+        self.sent.saturating_add(self.received)
+    }
+
+    fn since(self, earlier: Self) -> Self {
+        let (sent, received) = (self.sent.saturating_sub(earlier.sent), self.received.saturating_sub(earlier.received));
+        Self { sent, received }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+
+    /// The part of it that `weight` of `all` is due.
+    fn part(self, weight: u64, all: u64) -> Self {
+        let part = |bytes: u64| {
+            u64::try_from(u128::from(bytes) * u128::from(weight) / u128::from(all.max(1))).unwrap_or(bytes)
+        };
+        Self { sent: part(self.sent), received: part(self.received) }
+    }
 }
 
 impl Meter {
-    fn look(&mut self, total: u64) {
-        let fresh = total.saturating_sub(self.last);
-        self.last = total;
+    fn look(&mut self, now: Wire) {
+        let fresh = now.since(self.last);
+        self.last = now;
         let payload: u64 = self.sessions.values().map(|share| share.payload).sum();
         let count = self.sessions.len() as u64;
         let mut left = fresh;
         for share in self.sessions.values_mut() {
-            let part = match payload {
-                0 => fresh / count.max(1),
-                _ => u64::try_from(u128::from(fresh) * u128::from(share.payload) / u128::from(payload)).unwrap_or(left),
-            };
-            let part = part.min(left);
-            left -= part;
-            share.wire += part;
+            let part = if payload == 0 { fresh.part(1, count) } else { fresh.part(share.payload, payload) };
+            left = left.since(part);
+            share.wire.add(part);
             share.payload = 0;
         }
+        // What rounding left over.
         if let Some(share) = self.sessions.values_mut().next() {
-            share.wire += left;
+            share.wire.add(left);
         }
     }
 }
@@ -58,9 +87,9 @@ pub(crate) struct Metered {
     session: SessionId,
 }
 
-fn total(connection: &Connection) -> u64 {
+fn wire_of(connection: &Connection) -> Wire {
     let stats = connection.wire_stats();
-    stats.tx_bytes + stats.rx_bytes
+    Wire { sent: stats.tx_bytes, received: stats.rx_bytes }
 }
 
 impl Metered {
@@ -68,7 +97,7 @@ impl Metered {
     pub(crate) fn begin(meters: &Arc<Meters>, connection: &Connection, session: SessionId) -> Self {
         let mut all = meters.0.lock().expect(POISONED);
         let meter = all.entry(connection.stable_id()).or_default();
-        meter.look(total(connection));
+        meter.look(wire_of(connection));
         meter.sessions.insert(session, Share::default());
         Self { meters: meters.clone(), connection: connection.clone(), session }
     }
@@ -83,10 +112,10 @@ impl Metered {
     }
 
     /// Bytes on the wire for this session so far.
-    pub(crate) fn wire_bytes(&self) -> u64 {
+    pub(crate) fn wire(&self) -> Wire {
         self.with(|meter| {
-            meter.look(total(&self.connection));
-            meter.sessions.get(&self.session).map_or(0, |share| share.wire)
+            meter.look(wire_of(&self.connection));
+            meter.sessions.get(&self.session).map_or_else(Wire::default, |share| share.wire)
         })
     }
 
@@ -101,7 +130,7 @@ impl Drop for Metered {
         let mut all = self.meters.0.lock().expect(POISONED);
         let id = self.connection.stable_id();
         if let Some(meter) = all.get_mut(&id) {
-            meter.look(total(&self.connection));
+            meter.look(wire_of(&self.connection));
             meter.sessions.remove(&self.session);
             if meter.sessions.is_empty() {
                 all.remove(&id);
@@ -116,15 +145,17 @@ mod tests {
 
     #[test]
     fn shares_follow_payload_and_add_up() {
+        let wire = |sent| Wire { sent, received: 0 };
         let mut meter = Meter::default();
-        meter.look(1000);
+        meter.look(wire(1000));
         meter.sessions.insert(SessionId(1), Share::default());
-        meter.look(1500);
-        assert_eq!(meter.sessions[&SessionId(1)].wire, 500, "alone, all of it; nothing from before");
-        meter.sessions.insert(SessionId(2), Share { payload: 300, wire: 0 });
+        meter.look(wire(1500));
+        assert_eq!(meter.sessions[&SessionId(1)].wire, wire(500), "alone, all of it; nothing from before");
+        meter.sessions.insert(SessionId(2), Share { payload: 300, wire: Wire::default() });
         meter.sessions.get_mut(&SessionId(1)).expect("it is there").payload = 100;
-        meter.look(1901);
-        assert_eq!(meter.sessions[&SessionId(1)].wire + meter.sessions[&SessionId(2)].wire, 901);
-        assert!(meter.sessions[&SessionId(2)].wire >= 300);
+        meter.look(wire(1901));
+        let shares = [1, 2].map(|id| meter.sessions[&SessionId(id)].wire.sent);
+        assert_eq!(shares.iter().sum::<u64>(), 901);
+        assert!(shares[1] >= 300);
     }
 }

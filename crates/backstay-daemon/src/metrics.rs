@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use backstay_types::frame::SiteRole;
 use backstay_types::{Class, PlanName};
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -36,7 +36,7 @@ impl<const NAME: u8> EncodeLabelSet for Label<NAME> {
             DIRECTION => "direction",
             _ => "result",
         };
-        (name, self.0.as_str()).encode(encoder.encode_label())
+        EncodeLabel::encode(&(name, self.0.as_str()), encoder.encode_label())
     }
 }
 

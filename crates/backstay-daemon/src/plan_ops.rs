@@ -18,7 +18,7 @@ use crate::{DaemonError, files};
 impl Site {
     /// Applies every document, or none: all are checked before the first is stored.
     pub(crate) async fn apply_documents(self: &Arc<Self>, yaml: &str) -> Result<Vec<Applied>, DaemonError> {
-        let documents = documents::parse(yaml)?;
+        let documents = documents::parse("the plan", yaml)?;
         let in_this_call: Vec<&str> = documents
             .iter()
             .filter_map(|document| match document {
@@ -39,10 +39,10 @@ impl Site {
         for document in policies.into_iter().chain(plans) {
             applied.push(match document {
                 Document::SchedulePolicy { name, spec } => {
-                    let (changed, existed) = self.plans.put_policy(&name, spec)?;
+                    let (changed, existed) = self.plans.put_policy(&name, *spec)?;
                     Applied { kind: "SchedulePolicy".into(), name, result: result(existed, changed) }
                 }
-                Document::Plan { name, spec } => self.apply_plan(name, spec).await?,
+                Document::Plan { name, spec } => self.apply_plan(name, *spec).await?,
             });
         }
         self.wake.notify_one();

@@ -78,7 +78,7 @@ async fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, D
         id,
         name: config.name.clone(),
         plans: PlanBook::open(&dir.join(layout::PLANS))?,
-        audit: AuditLog::open(&dir.join(layout::AUDIT))?,
+        audit: AuditLog::open(&dir.join(layout::AUDIT), clock::now())?,
         config: ArcSwap::from_pointee(config),
         store,
         net,

@@ -94,6 +94,7 @@ impl Site {
             next_run: runtime.next_run(),
             cycle: runtime.activity().map(|activity| activity.view()),
             last_cycle: runtime.last(),
+            apply_error: runtime.apply_error(),
             suspended: record.spec.suspend,
         })
     }

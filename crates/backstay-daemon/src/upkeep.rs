@@ -10,7 +10,7 @@ use backstay_engine::retention;
 use backstay_net::PeerBook;
 use backstay_store::{Store, VerifyReport};
 use backstay_types::frame::SiteRole;
-use backstay_types::{Classify, PlanName, RestorePointId};
+use backstay_types::{Classify, HashKey, PairId, PlanName, RestorePointId};
 
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
 use crate::config::{Overrides, SiteConfig};
@@ -139,7 +139,8 @@ impl Site {
         activity.enter(CyclePhase::Verify, self.store.usage().bytes);
         let _shown = shown.as_ref().map(|(runtime, _)| runtime.show(activity.clone()));
         let replica = |plan: &PlanName, volume: &_| self.replica(plan, volume);
-        let site = Verifier { store: &self.store, plans: &self.plans, replica: &replica };
+        let keys = self.net.peers().iter().map(|peer| (peer.record.pair, peer.record.hash_key.clone())).collect();
+        let site = Verifier { store: &self.store, plans: &self.plans, keys, replica: &replica };
         site.verify(plan, repair)
     }
 }
@@ -148,6 +149,7 @@ impl Site {
 struct Verifier<'a> {
     store: &'a Store,
     plans: &'a PlanBook,
+    keys: Vec<(PairId, HashKey)>,
     replica: &'a dyn Fn(&PlanName, &backstay_types::VolumeName) -> std::path::PathBuf,
 }
 
@@ -196,7 +198,7 @@ impl Verifier<'_> {
                 outcome.damaged.push(Damage {
                     kind: "replica".into(),
                     name: format!("{plan}/{}", volume.name),
-                    detail: format!("{} entries differ from {id}; first: {first}", mismatches.len()),
+                    detail: format!("{} entries differ from {id}; first: {}: {}", mismatches.len(), first.path, first.why),
                     restore_points: Vec::new(),
                     repaired: false,
                 });
@@ -229,15 +231,17 @@ fn damage_of(report: &VerifyReport) -> Vec<Damage> {
 pub fn verify_offline(dir: &Path, plan: Option<&PlanName>, repair: bool) -> Result<VerifyOutcome, DaemonError> {
     let config = SiteConfig::load(dir, &Overrides::default())?;
     let store = Store::open(store_config(dir, &config))?;
-    for peer in PeerBook::open(&dir.join(layout::PAIRS))?.list() {
-        store.set_key(peer.pair, peer.hash_key.clone());
+    let peers = PeerBook::open(&dir.join(layout::PAIRS))?.list();
+    let keys: Vec<_> = peers.iter().map(|peer| (peer.pair, peer.hash_key.clone())).collect();
+    for (pair, key) in &keys {
+        store.set_key(*pair, key.clone());
     }
     let plans = PlanBook::open(&dir.join(layout::PLANS))?;
     let replica = |plan: &PlanName, volume: &backstay_types::VolumeName| {
         let mapped = config.replica(plan, volume).map(Path::to_owned);
         mapped.unwrap_or_else(|| dir.join(layout::REPLICAS).join(plan.as_str()).join(volume.as_str()))
     };
-    Verifier { store: &store, plans: &plans, replica: &replica }.verify(plan, repair)
+    Verifier { store: &store, plans: &plans, keys, replica: &replica }.verify(plan, repair)
 }
 
 /// `backstay catalog rebuild`: makes the catalog anew from packs and restore-point files, without a daemon.

@@ -37,6 +37,8 @@ pub struct PlanStatus {
     pub cycle: Option<CycleStatus>,
     /// The cycle before.
     pub last_cycle: Option<LastCycle>,
+    /// Why the standby's replicas could not be brought up to the newest restore point, if they could not.
+    pub apply_error: Option<ErrorInfo>,
     /// Whether its schedule is suspended.
     pub suspended: bool,
 }

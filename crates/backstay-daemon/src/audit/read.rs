@@ -20,6 +20,7 @@ pub struct AuditPage {
     /// The records.
     pub items: Vec<AuditRecord>,
     /// Pass as `after` for the next page; `null` if this is the last.
+    #[serde(default)]
     pub next: Option<u64>,
 }
 
@@ -50,6 +51,15 @@ pub(super) fn last_whole(file: &File, size: u64) -> io::Result<Option<Tail>> {
         end = begin;
     }
     Ok((end == 0 && start == 0).then(Tail::start))
+}
+
+/// The end of the last line that has a newline.
+pub(super) fn last_newline(file: &File, size: u64) -> io::Result<u64> {
+    let window = size.min(LINE_BYTES_MAX as u64);
+    let start = size - window;
+    let mut bytes = vec![0; usize::try_from(window).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes.iter().rposition(|byte| *byte == b'\n').map_or(start, |at| start + at as u64 + 1))
 }
 
 /// Whole lines of the first `len` bytes from `offset` on, with where each begins.

@@ -65,6 +65,20 @@ fn a_torn_tail_is_cut_and_recorded() {
 }
 
 #[test]
+fn a_log_is_checked_beside_its_daemon() {
+    let (folder, path) = log_with(3);
+    let whole = fs::read(&path).expect("reads");
+    for len in 0..=whole.len() {
+        fs::write(&path, &whole[..len]).expect("writes");
+        let lines = whole[..len].iter().filter(|byte| **byte == b'\n').count() as u64;
+        assert_eq!(verify_file(&path).expect("whole"), lines, "{len}");
+        assert_eq!(fs::metadata(&path).expect("exists").len(), len as u64, "it was written to");
+    }
+    let missing = verify_file(&folder.path().join("none")).expect_err("nothing there");
+    assert_eq!(missing.class(), Class::NotFound);
+}
+
+#[test]
 fn a_torn_first_record_begins_again() {
     let (_folder, path) = log_with(1);
     let whole = fs::read(&path).expect("reads");

@@ -240,7 +240,7 @@ impl<'a> Transfer<'a> {
                 self.slots.remove(&slot);
             }
             SendAction::SendCommit(mut commit) => {
-                commit.stats.wire_bytes = self.meter.wire_bytes();
+                commit.stats.wire_bytes = self.meter.wire().total();
                 self.commit = Some((*commit).clone());
                 self.control.send(&(*commit).into()).await?;
             }

@@ -2,71 +2,47 @@
 
 use std::collections::HashSet;
 
-use backstay_store::VerifyReport;
-use backstay_types::manifest::{Cursor, Extent, Item, RelPath, VolumeKind};
-use backstay_types::ChunkId;
+use backstay_store::{StoreError, VerifyReport};
+use backstay_types::{ChunkId, PairId};
+use backstay_volume::{SinkClosed, VolumeError, salvage};
 
 use super::Verifier;
 use crate::DaemonError;
 
-/// Reads every damaged chunk that a replica shows and gives it back to the store, which checks it. Returns how
-/// many were taken.
-pub(super) fn from_replicas(site: &Verifier<'_>, report: &VerifyReport) -> Result<u64, DaemonError> {
-    let mut repaired = 0;
+/// Looks for every damaged chunk in the replicas and gives those found back to the store, which checks them too.
+pub(super) fn from_replicas(site: &Verifier<'_>, report: &VerifyReport) -> Result<(), DaemonError> {
     for record in site.plans.list() {
         let applied = site.plans.applied(&record.name)?;
-        let Some(id) = applied.point else { continue };
+        let lost = lost_of(report, record.pair);
+        let key = site.keys.iter().find(|(pair, _)| *pair == record.pair).map(|(_, key)| key);
+        let (Some(id), Some(key), false) = (applied.point, key, lost.is_empty()) else { continue };
         let point = site.store.point(&record.name, id)?;
-        let lost: HashSet<ChunkId> =
-            report.damaged_chunks.iter().filter(|chunk| chunk.pair.is_none_or(|pair| pair == point.pair)).map(|chunk| chunk.id).collect();
-        if lost.is_empty() {
-            continue;
-        }
+        let reader = site.store.reader(point.pair);
         for volume in &point.volumes {
             let target = (site.replica)(&record.name, &volume.name);
-            let reader = site.store.reader(point.pair);
-            // A manifest that is itself damaged cannot lead to its files: other volumes still can.
-            let Ok(mut cursor) = Cursor::open(&reader, &volume.root) else { continue };
-            let mut path = RelPath::root();
-            let mut offset = 0;
-            while let Ok(Some(item)) = cursor.next_item() {
-                match item {
-                    Item::Entry(entry) => {
-                        path = entry.path;
-                        offset = 0;
-                    }
-                    Item::Extents(extents) => {
-                        for extent in extents {
-                            if let Extent::Data { id, len } = extent
-                                && lost.contains(&id)
-                            {
-                                repaired += u64::from(put_back(site, &point.pair, &target, volume.kind, &path, offset, (id, len))?);
-                            }
-                            offset += extent.len();
-                        }
+            let mut refused: Option<StoreError> = None;
+            let found = salvage(&reader, &volume.root, &target, key, &lost, |id, bytes| {
+                match site.store.repair_chunk(point.pair, id, &bytes) {
+                    Ok(_) => Ok(()),
+                    Err(error) => {
+                        refused = Some(error);
+                        Err(SinkClosed.into())
                     }
                 }
+            });
+            match (found, refused) {
+                (_, Some(error)) => return Err(error.into()),
+                (Ok(found), None) => tracing::info!(plan = %record.name, volume = %volume.name, found, "chunks put back"),
+                // A manifest that is itself damaged cannot lead to its files; other volumes still can.
+                (Err(error @ (VolumeError::Cancelled | VolumeError::SinkClosed)), None) => return Err(error.into()),
+                (Err(error), None) => tracing::warn!(plan = %record.name, volume = %volume.name, "nothing put back: {error}"),
             }
         }
     }
-    Ok(repaired)
+    Ok(())
 }
 
-fn put_back(
-    site: &Verifier<'_>,
-    pair: &backstay_types::PairId,
-    target: &std::path::Path,
-    kind: VolumeKind,
-    path: &RelPath,
-    offset: u64,
-    (id, len): (ChunkId, u32),
-) -> Result<bool, DaemonError> {
-    // A file that was changed or is gone has no good copy; the store refuses bytes that do not match.
-    match backstay_volume::read_range(target, kind, path, offset, len) {
-        Ok(bytes) => Ok(site.store.repair_chunk(*pair, id, &bytes)?),
-        Err(error) => {
-            tracing::warn!(%path, "no good copy in the replica: {error}");
-            Ok(false)
-        }
-    }
+fn lost_of(report: &VerifyReport, pair: PairId) -> HashSet<ChunkId> {
+    let of_pair = report.damaged_chunks.iter().filter(|chunk| chunk.pair.is_none_or(|of| of == pair));
+    of_pair.map(|chunk| chunk.id).collect()
 }
