@@ -1,0 +1,151 @@
+//! `backstay plan …`
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use backstay_daemon::api_types::{Applied, ApplyRequest, Changed, Empty, List, PlanDetail, PlanSummary};
+use backstay_types::Class;
+
+use crate::args::PlanCommand;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::{output, render};
+
+/// All documents of one `plan apply`: four plans of the largest size, and with JSON's quoting still below the 2 MiB
+/// that the daemon reads of a request.
+const DOCUMENTS_BYTES_MAX: usize = 1 << 20;
+
+pub(super) async fn run(client: &Client, command: PlanCommand) -> Result<(), Failure> {
+    match command {
+        PlanCommand::Apply { files, output } => {
+            let documents = read_documents(&files)?;
+            let applied: List<Applied> = client.post("/plans", &ApplyRequest { documents }).await?;
+            output::show(output.format, &applied, |_| render::applied(&applied.items))
+        }
+        PlanCommand::List { output } => {
+            let plans: List<PlanSummary> = client.get("/plans").await?;
+            output::show(output.format, &plans, |_| render::plans(&plans.items))
+        }
+        PlanCommand::Get { name, output } => {
+            let plan: PlanDetail = client.get(&format!("/plans/{name}")).await?;
+            output::show(output.format, &plan, |_| render::plan(&plan))
+        }
+        PlanCommand::Delete { name } => {
+            let deleted = client.delete(&format!("/plans/{name}")).await;
+            output::print(&match changed_or_gone(deleted)? {
+                true => format!("Plan {name} deleted; its restore points and replicas are kept."),
+                false => format!("There is no plan {name}; nothing to do."),
+            })
+        }
+        PlanCommand::Suspend { name } => {
+            let done: Changed = client.post(&format!("/plans/{name}/suspend"), &Empty {}).await?;
+            output::print(&match done.changed {
+                true => format!("Plan {name} suspended. Next: backstay plan resume {name}"),
+                false => format!("Plan {name} was suspended already."),
+            })
+        }
+        PlanCommand::Resume { name } => {
+            let done: Changed = client.post(&format!("/plans/{name}/resume"), &Empty {}).await?;
+            output::print(&match done.changed {
+                true => format!("Plan {name} resumed."),
+                false => format!("Plan {name} was not suspended."),
+            })
+        }
+    }
+}
+
+/// Removing what is not there is done already.
+pub(super) fn changed_or_gone(outcome: Result<Changed, Failure>) -> Result<bool, Failure> {
+    match outcome {
+        Ok(done) => Ok(done.changed),
+        // The site itself not being there is no such case, and neither is a daemon that does not know the route.
+        Err(failure) if failure.class() == Class::NotFound && failure.is_told() => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The documents of all files, in order, as one stream.
+fn read_documents(files: &[PathBuf]) -> Result<String, Failure> {
+    let mut all = String::new();
+    for file in files {
+        for path in expand(file)? {
+            if !all.is_empty() {
+                all.push_str("\n---\n");
+            }
+            read_into(&mut all, &path)?;
+        }
+    }
+    Ok(all)
+}
+
+/// The files a name stands for: itself, or a folder's, sorted.
+fn expand(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if path.as_os_str() == "-" || !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let fail = |error: std::io::Error| Failure::io(Class::Invalid, "read folder", path, &error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(extension, Some("yaml" | "yml" | "json")) && path.is_file() {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        let message = format!("{} holds no *.yaml, *.yml or *.json", path.display());
+        return Err(Failure::new(Class::Invalid, message).hint("name the file, or the folder that holds it"));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_into(all: &mut String, path: &Path) -> Result<(), Failure> {
+    let fail = |error: std::io::Error| Failure::io(Class::Invalid, "read", path, &error);
+    // One byte more than may be, to notice that there is more.
+    let limit = (DOCUMENTS_BYTES_MAX + 1).saturating_sub(all.len()) as u64;
+    if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(limit).read_to_string(all).map_err(fail)?;
+    } else {
+        fs::File::open(path).and_then(|file| file.take(limit).read_to_string(all)).map_err(fail)?;
+    }
+    if all.len() > DOCUMENTS_BYTES_MAX {
+        let message = format!("the documents together are over 1 MiB, at {}", path.display());
+        return Err(Failure::new(Class::LimitExceeded, message).hint("apply the files one by one"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_folders_become_one_stream() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [("b.yaml", "b: 1"), ("a.yml", "a: 1\n"), ("c.json", "{}"), ("d.txt", "no")] {
+            fs::write(path(name), text).expect("writes");
+        }
+        let one = read_documents(&[path("d.txt")]).expect("reads");
+        assert_eq!(one, "no");
+        let all = read_documents(&[folder.path().to_owned(), path("d.txt")]).expect("reads");
+        assert_eq!(all, "a: 1\n\n---\nb: 1\n---\n{}\n---\nno");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = read_documents(&[folder.path().join("none.yaml")]).expect_err("missing");
+        assert!(missing.class() == Class::Invalid && missing.to_string().contains("none.yaml"));
+        let empty = read_documents(&[folder.path().to_owned()]).expect_err("nothing in it");
+        assert_eq!(empty.class(), Class::Invalid);
+        let path = folder.path().join("big.yaml");
+        fs::write(&path, "#".repeat(DOCUMENTS_BYTES_MAX)).expect("writes");
+        read_documents(std::slice::from_ref(&path)).expect("just fits");
+        fs::write(&path, "#".repeat(DOCUMENTS_BYTES_MAX + 1)).expect("writes");
+        let big = read_documents(&[path]).expect_err("too much");
+        assert_eq!(big.class(), Class::LimitExceeded);
+    }
+}

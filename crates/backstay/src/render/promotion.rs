@@ -1,0 +1,40 @@
+//! Reports of promotions.
+
+use backstay_daemon::api_types::PromotionReport;
+
+use crate::output::{or_dash, seconds, table, word};
+
+pub(crate) fn promotion(report: &PromotionReport) -> String {
+    let steps = report
+        .steps
+        .iter()
+        .map(|step| [step.name.clone(), word(&step.state), or_dash(step.duration_seconds, seconds)]);
+    let mut lines = vec![table(["step", "state", "time"], steps), String::new()];
+    lines.push(if report.dry_run {
+        format!(
+            "Dry run, nothing was done. {} would be promoted to epoch {} at {}: RPO {}.",
+            report.plan,
+            report.epoch,
+            report.restore_point,
+            seconds(report.rpo_seconds),
+        )
+    } else {
+        format!(
+            "{} promoted to epoch {} at {}: RPO {}, RTO {}.",
+            report.plan,
+            report.epoch,
+            report.restore_point,
+            seconds(report.rpo_seconds),
+            or_dash(report.rto_seconds, seconds),
+        )
+    });
+    lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.join("\n")
+}
+
+pub(crate) fn promotions(reports: &[PromotionReport]) -> String {
+    if reports.is_empty() {
+        return "This site is the standby of no plan; nothing to promote.".to_owned();
+    }
+    reports.iter().map(promotion).collect::<Vec<_>>().join("\n\n")
+}

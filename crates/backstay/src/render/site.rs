@@ -1,0 +1,167 @@
+//! Pairs, plans and upkeep.
+
+use backstay_daemon::api_types::{
+    Applied, GcOutcome, Pair, PlanDetail, PlanSummary, RebuildOutcome, VerifyOutcome,
+};
+use backstay_daemon::audit::AuditRecord;
+
+use crate::output::{bytes, or_dash, seconds, table, time, word};
+
+pub(crate) fn pairs(pairs: &[Pair], wide: bool) -> String {
+    let connected = |pair: &Pair| if pair.connected { "yes" } else { "no" }.to_owned();
+    let endpoints =
+        |pair: &Pair| if pair.endpoints.is_empty() { "-".to_owned() } else { pair.endpoints.join(",") };
+    let round_trip = |pair: &Pair| or_dash(pair.round_trip_millis, |millis| format!("{millis:.1}ms"));
+    let seen = |pair: &Pair| or_dash(pair.last_seen, time);
+    if !wide {
+        return table(
+            ["peer", "connected", "round trip", "endpoints", "last seen"],
+            pairs.iter().map(|p| [p.name.clone(), connected(p), round_trip(p), endpoints(p), seen(p)]),
+        );
+    }
+    let remote = |pair: &Pair| or_dash(pair.remote.as_ref(), |remote| remote.address.clone());
+    table(
+        ["peer", "connected", "round trip", "endpoints", "last seen", "address", "site", "pair"],
+        pairs.iter().map(|p| {
+            [
+                p.name.clone(),
+                connected(p),
+                round_trip(p),
+                endpoints(p),
+                seen(p),
+                remote(p),
+                p.site_id.to_string(),
+                p.pair_id.to_string(),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn plans(plans: &[PlanSummary]) -> String {
+    table(
+        ["plan", "role", "epoch", "peer", "schedule", "suspended"],
+        plans.iter().map(|plan| {
+            [
+                plan.name.to_string(),
+                word(&plan.role),
+                plan.epoch.to_string(),
+                plan.peer.clone(),
+                plan.schedule.clone().unwrap_or_else(|| "by hand".to_owned()),
+                if plan.suspended { "yes" } else { "no" }.to_owned(),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn plan(plan: &PlanDetail) -> String {
+    let head = crate::output::pairs([
+        ("Plan", plan.name.to_string()),
+        ("Role", word(&plan.role)),
+        ("Epoch", plan.epoch.to_string()),
+        ("Peer", plan.peer.clone()),
+    ]);
+    // A spec that was read from YAML can be written as YAML.
+    let spec = serde_saphyr::to_string(&plan.spec).unwrap_or_default();
+    let spec: Vec<_> = spec.trim_end().lines().map(|line| format!("  {line}")).collect();
+    format!("{head}\nSpec:\n{}", spec.join("\n"))
+}
+
+pub(crate) fn applied(applied: &[Applied]) -> String {
+    let lines = applied.iter().map(|one| format!("{} {} {}", one.kind, one.name, word(&one.result)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+pub(crate) fn verified(outcome: &VerifyOutcome) -> String {
+    let summary = format!(
+        "Verified {} packs, {} chunks ({}), {} restore points and {} replicas in {}: {}.",
+        outcome.packs,
+        outcome.chunks,
+        bytes(outcome.bytes),
+        outcome.restore_points,
+        outcome.replicas,
+        seconds(outcome.duration_seconds),
+        match (outcome.damaged.is_empty(), outcome.is_clean()) {
+            (true, _) => "all is well",
+            (false, true) => "all that was damaged is repaired",
+            (false, false) => "DAMAGED",
+        },
+    );
+    if outcome.damaged.is_empty() {
+        return summary;
+    }
+    let rows = outcome.damaged.iter().map(|damage| {
+        let affected = damage.restore_points.join(",");
+        [
+            damage.kind.clone(),
+            damage.name.clone(),
+            if damage.repaired { "yes" } else { "no" }.to_owned(),
+            if affected.is_empty() { "-".to_owned() } else { affected },
+            damage.detail.clone(),
+        ]
+    });
+    format!("{}\n\n{summary}", table(["damaged", "name", "repaired", "restore points", "detail"], rows))
+}
+
+pub(crate) fn collected(outcome: &GcOutcome) -> String {
+    let verb = if outcome.dry_run { "Would free" } else { "Freed" };
+    format!(
+        "{verb} {} in {}: {} restore points let go, {} packs removed, {} rewritten; {} in use.",
+        bytes(outcome.bytes_freed),
+        seconds(outcome.duration_seconds),
+        outcome.restore_points_removed,
+        outcome.packs_removed,
+        outcome.packs_rewritten,
+        bytes(outcome.bytes_live),
+    )
+}
+
+pub(crate) fn rebuilt(outcome: &RebuildOutcome) -> String {
+    let plans: Vec<_> = outcome.plans.iter().map(ToString::to_string).collect();
+    let mut lines = vec![format!(
+        "Catalog rebuilt: {} packs, {} chunks, {} restore points of {} plans{}.",
+        outcome.packs,
+        outcome.chunks,
+        outcome.restore_points,
+        plans.len(),
+        if plans.is_empty() { String::new() } else { format!(" ({})", plans.join(", ")) },
+    )];
+    lines.extend(outcome.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.join("\n")
+}
+
+pub(crate) fn audit(records: &[AuditRecord], wide: bool) -> String {
+    let plan = |record: &AuditRecord| or_dash(record.plan.as_ref(), ToString::to_string);
+    let detail = |record: &AuditRecord| {
+        if record.detail.is_empty() { "-".to_owned() } else { record.detail.replace(['\n', '\r', '\t'], " ") }
+    };
+    if !wide {
+        return table(
+            ["time", "actor", "action", "plan", "outcome", "detail"],
+            records.iter().map(|record| {
+                [
+                    time(record.time),
+                    record.actor.clone(),
+                    record.action.clone(),
+                    plan(record),
+                    record.outcome.clone(),
+                    detail(record),
+                ]
+            }),
+        );
+    }
+    table(
+        ["number", "time", "actor", "action", "plan", "outcome", "detail", "hash"],
+        records.iter().map(|record| {
+            [
+                record.seq.to_string(),
+                record.time.to_string(),
+                record.actor.clone(),
+                record.action.clone(),
+                plan(record),
+                record.outcome.clone(),
+                detail(record),
+                record.hash.chars().take(16).collect(),
+            ]
+        }),
+    )
+}

@@ -1,0 +1,128 @@
+//! Status of plans.
+
+use backstay_daemon::api_types::{CycleOutcome, CycleStatus, LastCycle, PlanStatus};
+
+use crate::output::{bytes, or_dash, pairs, rate, seconds, table, time, word};
+
+pub(crate) fn statuses(statuses: &[PlanStatus], wide: bool) -> String {
+    if !wide {
+        return table(
+            ["plan", "role", "peer", "connected", "lag", "target", "restore point", "now", "last cycle"],
+            statuses.iter().map(|s| {
+                [
+                    s.plan.to_string(),
+                    word(&s.role),
+                    s.peer.clone(),
+                    yes_no(s.connected),
+                    lag(s),
+                    or_dash(s.rpo_target_seconds, seconds),
+                    or_dash(s.last_restore_point, |id| id.to_string()),
+                    now(s),
+                    or_dash(s.last_cycle.as_ref(), |last| word(&last.outcome)),
+                ]
+            }),
+        );
+    }
+    table(
+        [
+            "plan",
+            "role",
+            "epoch",
+            "peer",
+            "connected",
+            "lag",
+            "target",
+            "restore point",
+            "applied",
+            "now",
+            "last cycle",
+            "next run",
+        ],
+        statuses.iter().map(|s| {
+            [
+                s.plan.to_string(),
+                word(&s.role),
+                s.epoch.to_string(),
+                s.peer.clone(),
+                yes_no(s.connected),
+                lag(s),
+                or_dash(s.rpo_target_seconds, seconds),
+                or_dash(s.last_restore_point, |id| id.to_string()),
+                or_dash(s.applied_restore_point, |id| id.to_string()),
+                now(s),
+                or_dash(s.last_cycle.as_ref(), last_cycle),
+                next_run(s),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn status(s: &PlanStatus) -> String {
+    let mut rows = vec![
+        ("Plan", s.plan.to_string()),
+        ("Role", word(&s.role)),
+        ("Epoch", s.epoch.to_string()),
+        ("Peer", format!("{} ({})", s.peer, if s.connected { "connected" } else { "not connected" })),
+        ("Lag", format!("{} (target {})", lag(s), or_dash(s.rpo_target_seconds, seconds))),
+        ("Restore point", or_dash(s.last_restore_point, |id| id.to_string())),
+        ("Applied", or_dash(s.applied_restore_point, |id| id.to_string())),
+        ("Now", now(s)),
+        ("Last cycle", or_dash(s.last_cycle.as_ref(), last_cycle)),
+    ];
+    if let Some(error) = s.last_cycle.as_ref().and_then(|last| last.error.as_ref()) {
+        rows.push(("  error", error.message.clone()));
+        rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
+    }
+    if let Some(error) = &s.apply_error {
+        rows.push(("Replica", format!("not brought up: {}", error.message)));
+        rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
+    }
+    rows.push(("Next run", next_run(s)));
+    pairs(rows)
+}
+
+/// The lag, marked where it is over its target.
+fn lag(s: &PlanStatus) -> String {
+    let over = s.lag_seconds.zip(s.rpo_target_seconds).is_some_and(|(lag, target)| lag > target);
+    format!("{}{}", or_dash(s.lag_seconds, seconds), if over { " OVER" } else { "" })
+}
+
+fn now(s: &PlanStatus) -> String {
+    match &s.cycle {
+        Some(cycle) => progress(cycle),
+        None if s.suspended => "suspended".to_owned(),
+        None => "idle".to_owned(),
+    }
+}
+
+/// `transfer 45% 1.2 GiB of 2.6 GiB 110.0 MiB/s 12s left`.
+pub(crate) fn progress(cycle: &CycleStatus) -> String {
+    let mut parts = vec![cycle.phase.as_str().to_owned()];
+    parts.extend(cycle.percent.map(|percent| format!("{percent:.0}%")));
+    match cycle.bytes_total {
+        Some(total) => parts.push(format!("{} of {}", bytes(cycle.bytes_done), bytes(total))),
+        None if cycle.bytes_done > 0 => parts.push(bytes(cycle.bytes_done)),
+        None => {}
+    }
+    if cycle.bytes_per_second >= 1.0 {
+        parts.push(rate(cycle.bytes_per_second));
+    }
+    parts.extend(cycle.eta_seconds.map(|eta| format!("{} left", seconds(eta))));
+    parts.join(" ")
+}
+
+fn last_cycle(last: &LastCycle) -> String {
+    let how = match (last.outcome, &last.error) {
+        (CycleOutcome::Failed, Some(error)) => format!("failed ({})", word(&error.class)),
+        (outcome, _) => word(&outcome),
+    };
+    format!("{how} in {}, started {}", seconds(last.duration_seconds), time(last.started_time))
+}
+
+fn next_run(s: &PlanStatus) -> String {
+    if s.suspended { "suspended".to_owned() } else { or_dash(s.next_run, time) }
+}
+
+fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
