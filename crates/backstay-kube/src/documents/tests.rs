@@ -193,3 +193,34 @@ fn what_a_cluster_prints_can_be_applied() {
         parse("a", SHOP).unwrap()
     );
 }
+
+fn sample(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/samples").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_sample_is_read() {
+    assert_eq!(parse("shop.yaml", &sample("shop.yaml")).unwrap(), parse("shop.yaml", SHOP).unwrap());
+    let policies = parse("schedule-policy.yaml", &sample("schedule-policy.yaml")).unwrap();
+    assert_eq!(policies.iter().map(Document::name).collect::<Vec<_>>(), ["business-hours", "nightly"]);
+    assert_eq!(parse("full.yaml", &sample("full.yaml")).unwrap().len(), 1);
+}
+
+#[test]
+fn the_full_sample_has_every_field() {
+    let full = yaml::parse::<Value>(&sample("full.yaml")).unwrap().remove(0);
+    let schema = schema_of::<PlanSpec>();
+    let names =
+        |schema: &Value| schema["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let has = |value: &Value, name: &str| !value[name].is_null();
+    for name in names(&schema) {
+        // The one it cannot have beside `schedule`.
+        assert!(
+            name == "schedulePolicy" || has(&full["spec"], &name),
+            "config/samples/full.yaml lacks {name}"
+        );
+    }
+    let schedule = schema_of::<backstay_types::plan::Schedule>();
+    names(&schedule).iter().for_each(|name| assert!(has(&full["spec"]["schedule"], name), "{name}"));
+}
