@@ -48,7 +48,7 @@ fn play(dir: &Path) -> Result<(), Failure> {
 
     say("4. A plan says what to protect");
     let plan = dir.join("shop.yaml");
-    data::write(&plan, &data::plan(&source, &objects))?;
+    data::write(&plan, data::plan(&source, &objects))?;
     east.run(&["plan", "apply", "-f", &plan.to_string_lossy()])?;
 
     say("5. The first sync ships everything");

@@ -72,6 +72,7 @@ fn fields_are_named_as_the_contract_says() {
             eta_seconds: Some(1.0),
         }),
         last_cycle: None,
+        apply_error: None,
         suspended: false,
     };
     let value = to_value(&status).expect("json");

@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn equal_trees_are_equal_and_every_difference_is_found() {
-        let change: [(&str, &dyn Fn(&Path)); 5] = [
+        type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+        let change: [Change<'_>; 5] = [
             ("content", &|b| {
                 let mut bytes = fs::read(b.join("sub/file")).expect("reads");
                 *bytes.last_mut().expect("bytes") = 8;
