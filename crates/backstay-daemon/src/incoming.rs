@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use backstay_engine::role::{self, Local, News, Refusal};
 use backstay_net::{Connection, Control, Incoming};
-use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, Refused, SharePlan};
+use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, SharePlan};
 use backstay_types::plan::PlanSpec;
 use backstay_types::{Classify, PairId, PlanName, limits};
 
 use crate::plans::PlanRecord;
+use crate::receive::refuse;
 use crate::site::Site;
 use crate::DaemonError;
 
@@ -51,19 +52,14 @@ impl Site {
             Frame::ListPoints(list) => self.listed_points(pair, &list.plan).map(Frame::Points),
             other => Err(self.unexpected(pair, &other)),
         };
-        let (frame, outcome) = match answer {
-            Ok(frame) => (frame, Ok(())),
-            Err(error) => {
-                let epoch = match &error {
-                    DaemonError::Refusal(refusal) => refusal.epoch(),
-                    _ => None,
-                };
-                (Frame::Refused(Refused::new(&error, epoch)), Err(error))
+        match answer {
+            Ok(frame) => {
+                control.send(&frame).await?;
+                control.finish()?;
+                Ok(())
             }
-        };
-        control.send(&frame).await?;
-        control.finish()?;
-        outcome
+            Err(error) => refuse(&mut control, error).await,
+        }
     }
 
     /// A plan of this pair; a plan of another pair is none of this peer's business.

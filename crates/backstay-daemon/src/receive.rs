@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use backstay_engine::recv::{RecvAction, RecvEvent, RecvSession};
 use backstay_engine::role::Local;
-use backstay_net::{Batch, Connection, Control, ControlSend};
+use backstay_net::{Batch, Connection, Control, ControlSend, SessionBatches};
 use backstay_store::Ingest;
 use backstay_types::frame::{Begin, Commit, Committed, Frame, Offer, Refused, SiteRole};
 use backstay_types::point::RestorePoint;
@@ -89,30 +89,15 @@ impl Site {
         begin: Begin,
         runtime: &Arc<PlanRuntime>,
     ) -> Result<(), DaemonError> {
-        let plan = &begin.plan;
-        let peer = connection.peer();
-        let record = self.plans.find(plan).filter(|record| record.pair == peer.pair);
-        let local = record.as_ref().map(|record| Local { role: record.role, epoch: record.epoch });
-        let newest = self.store.newest(plan)?.map(|point| point.id);
-        let opened = RecvSession::open(begin.clone(), local, newest);
-        let (session, record) = match (opened, record) {
-            (Ok((session, grant)), Some(record)) => {
-                let record = if grant.is_new { self.adopt(&record, grant.local)? } else { record };
-                (session, record)
-            }
-            (Err(refusal), _) => {
-                if let Some(epoch) = refusal.steps_down_for() {
-                    self.learn_epoch(plan, epoch)?;
-                }
-                control.send(&refusal.to_frame().into()).await?;
-                return Err(refusal.into());
-            }
-            (Ok(_), None) => return Err(DaemonError::plan_not_found(plan, std::iter::empty())),
+        let prepared = self.prepare(connection, &begin);
+        let (session, record, ingest) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return refuse(&mut control, error).await,
         };
         let mut batches = connection.register(begin.session);
-        let ingest = self.store.begin(record.pair, plan, begin.id)?;
         let (control, mut frames_of_peer) = control.split();
         let (frames_in, mut frames) = mpsc::channel(QUEUE);
+        // Reading a frame cannot be broken off half-way, so it has a task of its own; it ends with `frames`.
         let mut reader = JoinSet::new();
         reader.spawn(async move {
             while let Ok(Some(frame)) = frames_of_peer.recv().await {
@@ -122,27 +107,46 @@ impl Site {
             }
         });
         let (orders, answers) = start_store_thread(self, ingest);
-        let (site, origin) = (self.clone(), peer.site);
-        let runtime = runtime.clone();
+        let (site, origin, runtime) = (self.clone(), connection.peer().site, runtime.clone());
         let mut receive =
             Receive { site, record, runtime, begin, origin, session, control, arrived: HashMap::new(), orders, answers };
-        loop {
-            while let Some(action) = receive.session.poll_action() {
-                if receive.execute(action).await? {
-                    return Ok(());
-                }
+        match receive.run(&mut frames, &mut batches).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let refused = Refused::new(&error, None);
+                // The peer may be gone; the error at hand is the one that counts.
+                drop(receive.control.send(&refused.into()).await);
+                Err(error)
             }
-            let pause = receive.session.wake().map(|wake| wake.since(clock::now()).to_duration());
-            let event = tokio::select! {
-                frame = frames.recv() => receive.event_of(frame)?,
-                batch = batches.recv() => match batch {
-                    Some(batch) => receive.arrive(batch),
-                    None => RecvEvent::ConnectionLost,
-                },
-                answer = receive.answers.recv() => receive.event_of_answer(answer)?,
-                () = maybe_sleep(pause) => RecvEvent::Tick,
-            };
-            receive.session.handle(event, clock::now());
+        }
+    }
+
+    /// Admits the session and opens the store for it.
+    fn prepare(
+        self: &Arc<Self>,
+        connection: &Connection,
+        begin: &Begin,
+    ) -> Result<(RecvSession, Arc<PlanRecord>, Ingest), DaemonError> {
+        let plan = &begin.plan;
+        let peer = connection.peer();
+        let record = self.plans.find(plan).filter(|record| record.pair == peer.pair);
+        let local = record.as_ref().map(|record| Local { role: record.role, epoch: record.epoch });
+        let newest = self.store.newest(plan)?.map(|point| point.id);
+        match (RecvSession::open(begin.clone(), local, newest), record) {
+            (Ok((session, grant)), Some(record)) => {
+                let record = if grant.is_new { self.adopt(&record, grant.local)? } else { record };
+                // The peer may have paired since the daemon started.
+                self.store.set_key(record.pair, peer.hash_key.clone());
+                let ingest = self.store.begin(record.pair, plan, begin.id)?;
+                Ok((session, record, ingest))
+            }
+            (Err(refusal), _) => {
+                if let Some(epoch) = refusal.steps_down_for() {
+                    self.learn_epoch(plan, epoch)?;
+                }
+                Err(refusal.into())
+            }
+            (Ok(_), None) => Err(DaemonError::plan_not_found(plan, std::iter::empty())),
         }
     }
 
@@ -162,7 +166,44 @@ async fn maybe_sleep(pause: Option<std::time::Duration>) {
     }
 }
 
+/// Tells the peer why it is refused, and passes the reason on.
+pub(crate) async fn refuse(control: &mut Control, error: DaemonError) -> Result<(), DaemonError> {
+    let epoch = match &error {
+        DaemonError::Refusal(refusal) => refusal.epoch(),
+        _ => None,
+    };
+    control.send(&Refused::new(&error, epoch).into()).await?;
+    control.finish()?;
+    Err(error)
+}
+
 impl Receive {
+    /// Runs the session to its end.
+    async fn run(
+        &mut self,
+        frames: &mut mpsc::Receiver<Frame>,
+        batches: &mut SessionBatches,
+    ) -> Result<(), DaemonError> {
+        loop {
+            while let Some(action) = self.session.poll_action() {
+                if self.execute(action).await? {
+                    return Ok(());
+                }
+            }
+            let pause = self.session.wake().map(|wake| wake.since(clock::now()).to_duration());
+            let event = tokio::select! {
+                frame = frames.recv() => self.event_of(frame)?,
+                batch = batches.recv() => match batch {
+                    Some(batch) => self.arrive(batch),
+                    None => RecvEvent::ConnectionLost,
+                },
+                answer = self.answers.recv() => self.event_of_answer(answer)?,
+                () = maybe_sleep(pause) => RecvEvent::Tick,
+            };
+            self.session.handle(event, clock::now());
+        }
+    }
+
     fn event_of(&self, frame: Option<Frame>) -> Result<RecvEvent, DaemonError> {
         Ok(match frame {
             Some(Frame::Offer(offer)) => RecvEvent::Offer(offer),
