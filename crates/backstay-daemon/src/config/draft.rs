@@ -217,10 +217,14 @@ fn unknown(origin: &Origin, path: &str) -> ConfigError {
     ConfigError::UnknownKey { origin: origin.clone(), key: path.to_owned(), nearest: nearest(path, known) }
 }
 
-/// The known word that `word` was probably meant to be: its beginning, or at most a third of its letters away.
+/// The known word that `word` was probably meant to be: one it begins, one without its table, or one at most a third of
+/// its letters away.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
-        .map(|one| (!one.starts_with(word), strsim::damerau_levenshtein(word, one), one))
+        .map(|one| {
+            let is_part = one.starts_with(word) || one.split_once('.').is_some_and(|(_, key)| key == word);
+            (!is_part, strsim::damerau_levenshtein(word, one), one)
+        })
         .min()
         .filter(|(other, distance, one)| !other || *distance <= one.len().max(word.len()) / 3)
         .map(|(_, _, one)| one.to_owned())

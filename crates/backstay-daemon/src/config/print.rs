@@ -31,9 +31,8 @@ impl SiteConfig {
         let mut out = String::new();
         for (table, lines) in self.tables() {
             if !table.is_empty() {
-                // A table of nothing but comments stays a comment, so that a key added below it does not land in it.
-                let any = lines.iter().any(|line| line.shown(effective));
-                push(&mut out, format_args!("\n{}[{table}]\n", if any { "" } else { "# " }));
+                // Also above nothing but comments, so that a key works once its `#` is gone.
+                push(&mut out, format_args!("\n[{table}]\n"));
             }
             for line in lines {
                 push(&mut out, format_args!("# {}\n", line.comment));

@@ -79,9 +79,16 @@ fn every_key_is_read_and_printed_again() {
 #[test]
 fn a_commented_key_of_the_first_file_works_where_it_stands() {
     let printed = SiteConfig::default_for("east", "127.0.0.1:1".parse().expect("an address")).to_toml();
-    let uncommented = printed.replace("# [limits]", "[limits]").replace("# memory = ", "memory = ");
-    assert_ne!(printed, uncommented);
-    SiteConfig::resolve(&uncommented, [], &Overrides::default()).expect("valid");
+    for key in keys::KEYS.iter().filter(|key| key.path.contains('.')) {
+        let (_, last) = key.path.split_once('.').expect("a table");
+        let uncommented = printed.replace(&format!("# {last} = "), &format!("{last} = "));
+        assert_ne!(printed, uncommented);
+        match SiteConfig::resolve(&uncommented, [], &Overrides::default()) {
+            // One that needs another beside it is understood all the same.
+            Ok(_) | Err(ConfigError::Missing { .. }) => {}
+            Err(error) => panic!("{}: {error}", key.path),
+        }
+    }
 }
 
 #[test]
@@ -114,6 +121,7 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
         ("[replica.shop]\ndata = \"/x\"", "replica", Some("replicas")),
         ("[admin]\ntokenfile = \"/x\"", "admin.tokenfile", Some("admin.tokenFile")),
         ("[admin]\ntoken = 5", "admin.token", Some("admin.tokenFile")),
+        ("memory = \"1GiB\"", "memory", Some("limits.memory")),
         ("[limits.memory]\nx = \"1\"", "limits.memory", Some("limits.memory")),
         ("[replicas]\nshop = \"/x\"", "replicas.shop", Some("replicas.PLAN.VOLUME")),
         ("[quite_something_else]", "quite_something_else", None),
