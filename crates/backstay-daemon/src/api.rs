@@ -283,7 +283,15 @@ async fn promote(
 ) -> Answer<PromotionReport> {
     let name = plan_name(&name)?;
     let outcome = api.site.promote(&name, request).await;
-    Ok(Json(api.audited(&actor, "promote", Some(&name), format!("{request:?}"), outcome)?))
+    Ok(Json(api.audited(&actor, "promote", Some(&name), asked(&request), outcome)?))
+}
+
+/// What a promotion was asked with, for the audit log.
+fn asked(request: &PromoteRequest) -> String {
+    let point = request.restore_point.map(|point| format!("to {point}"));
+    let flags = [(request.dry_run, "dry run"), (request.force, "force"), (request.accept_partial, "accept partial")];
+    let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned());
+    point.into_iter().chain(flags).collect::<Vec<_>>().join(", ")
 }
 
 async fn promote_all(
@@ -292,7 +300,7 @@ async fn promote_all(
     Json(request): Json<PromoteRequest>,
 ) -> Answer<List<PromotionReport>> {
     let outcome = api.site.promote_all(request).await;
-    Ok(Json(api.audited(&actor, "promoteAll", None, format!("{request:?}"), outcome)?.into()))
+    Ok(Json(api.audited(&actor, "promoteAll", None, asked(&request), outcome)?.into()))
 }
 
 async fn verify(
@@ -311,7 +319,7 @@ async fn gc(
     Json(request): Json<GcRequest>,
 ) -> Answer<GcOutcome> {
     let outcome = api.site.collect(request.dry_run).await;
-    Ok(Json(api.audited(&actor, "gc", None, format!("{request:?}"), outcome)?))
+    Ok(Json(api.audited(&actor, "gc", None, if request.dry_run { "dry run".into() } else { String::new() }, outcome)?))
 }
 
 #[derive(Deserialize)]

@@ -57,7 +57,7 @@ impl Site {
         let _gate = runtime.cycle.lock().await;
         let record = self.plans.get(name)?;
         if let Some(stored) = record.promotion.clone() {
-            return self.carry_out(&runtime, stored).await;
+            return self.carry_out(&runtime, stored, false).await;
         }
         let (peer, points) = (self.peer_facts(&record).await, self.point_facts(name)?);
         let applied = self.plans.applied(name)?;
@@ -78,7 +78,7 @@ impl Site {
             Planned::Promote(plan) if request.dry_run => Ok(report(&plan, true)),
             Planned::Promote(plan) => {
                 tracing::info!("{plan}");
-                self.carry_out(&runtime, plan).await
+                self.carry_out(&runtime, plan, peer.reachable).await
             }
         }
     }
@@ -141,6 +141,7 @@ impl Site {
         self: &Arc<Self>,
         runtime: &PlanRuntime,
         mut plan: PromotionPlan,
+        peer_answers: bool,
     ) -> Result<PromotionReport, DaemonError> {
         let activity = Activity::begin(CyclePhase::Promote);
         let _shown = runtime.show(activity.clone());
@@ -148,7 +149,16 @@ impl Site {
         runtime.end_session();
         while let Some(step) = plan.next_step() {
             plan.start(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
-            self.carry_out_step(runtime, &mut plan, step, &activity).await.inspect_err(|error| {
+            let done = match step {
+                // A takeover waits for nobody who did not answer just now.
+                StepName::Fence if peer_answers => {
+                    self.fence_peer(&mut plan).await;
+                    Ok(())
+                }
+                StepName::Fence => Ok(()),
+                step => self.carry_out_step(runtime, &plan, step, &activity).await,
+            };
+            done.inspect_err(|error| {
                 tracing::error!(class = error.class().label(), %step, "promotion stopped: {error}");
             })?;
             plan.complete(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
@@ -171,16 +181,12 @@ impl Site {
     async fn carry_out_step(
         self: &Arc<Self>,
         runtime: &PlanRuntime,
-        plan: &mut PromotionPlan,
+        plan: &PromotionPlan,
         step: StepName,
         activity: &Arc<Activity>,
     ) -> Result<(), DaemonError> {
         match step {
             StepName::CheckRestorePoint => self.check_point(runtime, plan).await,
-            StepName::Fence => {
-                self.fence_peer(plan).await;
-                Ok(())
-            }
             StepName::Epoch => {
                 let _fence = runtime.fence.lock().await;
                 let stored = plan.clone();
@@ -198,8 +204,9 @@ impl Site {
             }
             StepName::Verify => self.check_replicas(plan),
             StepName::Release => self.release(plan).await,
-            // Manifest folders have nothing that could be waited for, and the report is the answer itself.
-            StepName::WaitReady | StepName::Report => Ok(()),
+            // The fence is the caller's; manifest folders have nothing that could be waited for; the report is the
+            // answer itself.
+            StepName::Fence | StepName::WaitReady | StepName::Report => Ok(()),
         }
     }
 
@@ -230,9 +237,6 @@ impl Site {
     /// Tells the peer, if it answers. One that does not hear it now hears it when it sends.
     async fn fence_peer(&self, plan: &mut PromotionPlan) {
         let Ok(record) = self.plans.get(&plan.plan) else { return };
-        if self.net.connection(record.pair).is_none() {
-            return;
-        }
         let frame = Promoted { plan: plan.plan.clone(), epoch: plan.epoch }.into();
         let told = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.ask(record.pair, frame)).await;
         match told {
