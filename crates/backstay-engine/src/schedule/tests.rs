@@ -93,6 +93,26 @@ fn windows_over_midnight_and_on_days() {
 }
 
 #[test]
+fn a_window_that_ends_in_a_repeated_hour_ends_in_both_passes() {
+    // Berlin, 2026-10-25: 02:00 to 03:00 passes from 00:00 UTC and again from 01:00 UTC.
+    let schedule = Schedule {
+        time_zone: Some("Europe/Berlin".into()),
+        blackout: vec![window("01:00", "02:30", &[])],
+        ..every("1h")
+    };
+    let table = table(&schedule);
+    for (asked, clear) in [
+        ("2026-10-25T00:10:00Z", "2026-10-25T00:30:00Z"),
+        ("2026-10-25T00:40:00Z", "2026-10-25T00:40:00Z"),
+        ("2026-10-25T01:10:00Z", "2026-10-25T01:30:00Z"),
+    ] {
+        assert_eq!(table.clear_of_blackout(at(asked)), Some(at(clear)), "{asked}");
+    }
+    // In spring the end is jumped over: the window ends with the jump.
+    assert_eq!(table.clear_of_blackout(at("2026-03-29T00:59:00Z")), Some(at("2026-03-29T01:00:00Z")));
+}
+
+#[test]
 fn jitter_is_bounded_steady_and_differs_between_plans() {
     let schedule = Schedule {
         cron: Some("0 * * * *".into()),

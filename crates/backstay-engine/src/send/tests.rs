@@ -1,10 +1,12 @@
 #![allow(clippy::indexing_slicing, reason = "a test may fail where it counts wrong")]
 
-use backstay_types::frame::{Begin, Commit, Committed, Missing, Ready, Refused, SiteRole, Stored};
+use backstay_types::frame::{Begin, Commit, Committed, Missing, Offer, Ready, Refused, SiteRole, Stored};
 use backstay_types::point::{Consistency, CycleStats};
 use backstay_types::{ChunkId, Class, Classify, Epoch, RestorePointId, SessionId, Time, limits};
 
-use super::{Misuse, OFFER_IDS_FLUSH, PATIENCE, SendAction, SendError, SendEvent, SendSession, Violation};
+use super::{
+    Misuse, OFFER_IDS_FLUSH, PATIENCE, SLOTS_MAX, SendAction, SendError, SendEvent, SendSession, Violation,
+};
 
 const NOW: Time = Time(1_800_000_000_000);
 const POINT: RestorePointId = RestorePointId { epoch: Epoch(2), number: 7 };
@@ -268,4 +270,51 @@ fn nothing_follows_a_failure() {
     let mut session = sent();
     play(&mut session, [SendEvent::ConnectionLost]);
     assert_eq!(play(&mut session, [stored(0, &[]), SendEvent::ConnectionLost, ready()]), []);
+}
+
+/// A session whose producer makes chunks of one byte for as long as it may; each offer goes to `answer`.
+fn fill(answer: impl Fn(&Offer) -> Option<SendEvent>) -> (SendSession, u64, usize) {
+    let mut session = opened();
+    play(&mut session, [ready()]);
+    let (mut made, mut offers) = (0_u64, 0);
+    while session.wants_more() {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&made.to_le_bytes());
+        let actions = play(&mut session, [SendEvent::Chunk { slot: made, id: ChunkId(id), len: 1 }]);
+        made += 1;
+        for action in actions {
+            let SendAction::SendOffer(offer) = action else { continue };
+            offers += 1;
+            let answers: Vec<SendEvent> = answer(&offer).into_iter().collect();
+            assert!(
+                !play(&mut session, answers).iter().any(|action| matches!(action, SendAction::Failed(_)))
+            );
+        }
+    }
+    (session, made, offers)
+}
+
+#[test]
+fn slots_are_bounded_where_nothing_is_stored() {
+    let all = |offer: &Offer| {
+        let mut bits = vec![0xff; offer.ids.len().div_ceil(8)];
+        if let Some(last) = bits.last_mut().filter(|_| !offer.ids.len().is_multiple_of(8)) {
+            *last = (1 << (offer.ids.len() % 8)) - 1;
+        }
+        Some(missing(offer.seq, &bits))
+    };
+    let (_, made, _) = fill(all);
+    assert_eq!(made, SLOTS_MAX as u64);
+}
+
+#[test]
+fn open_offers_are_bounded_where_nothing_is_answered() {
+    let (mut session, _, offers) = fill(|_| None);
+    assert_eq!(offers, limits::OFFERS_OPEN_MAX);
+    let bits = vec![0; OFFER_IDS_FLUSH / 8];
+    let actions = play(&mut session, [missing(0, &bits)]);
+    assert!(
+        matches!(actions.last(), Some(SendAction::SendOffer(offer)) if offer.seq == 64),
+        "room for the next"
+    );
 }
