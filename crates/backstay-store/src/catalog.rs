@@ -6,13 +6,16 @@
 //! 3. Every value begins with a format version.
 //! 4. A catalog that does not open, or holds what cannot be read, is moved aside, loudly.
 //!
+//! 5. A flush that fails for another reason than a full disk poisons the store like every failed sync.
+//!
 //! sled 0.34 reports some damage by panicking and stops for good at its first I/O error. Both stay in here: a
 //! panic becomes an error, and after an I/O error the database is opened anew at the next call.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use backstay_types::{ChunkId, PackId, PlanName, RestorePointId, Time};
 
@@ -23,6 +26,9 @@ use crate::disk::Disk;
 const VALUE_VERSION: u8 = 1;
 /// sled's page cache; the catalog is a few hundred KiB.
 const CACHE_BYTES: u64 = 4 << 20;
+/// How often and how long a handle being closed is waited for: 10 s.
+const LOCK_TRIES: u32 = 1000;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// One change of a transaction.
 #[derive(Debug, Clone)]
@@ -66,18 +72,19 @@ pub(crate) struct Contents {
 /// The database.
 pub(crate) struct Catalog {
     path: PathBuf,
+    disk: Arc<Disk>,
     /// `None` after an I/O error, until the next call opens it anew.
     db: Mutex<Option<sled::Db>>,
 }
 
 impl Catalog {
     /// Opens the database, or makes it.
-    pub(crate) fn open(path: &Path, disk: &Disk) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, disk: &Arc<Disk>) -> Result<Self, StoreError> {
         if let Some(parent) = path.parent() {
             disk.make_dir(parent)?;
         }
         let db = open_db(path)?;
-        Ok(Self { path: path.to_owned(), db: Mutex::new(Some(db)) })
+        Ok(Self { path: path.to_owned(), disk: Arc::clone(disk), db: Mutex::new(Some(db)) })
     }
 
     /// Reads everything, and so proves that everything can be read.
@@ -112,9 +119,14 @@ impl Catalog {
                 (key, None) => batch.remove(key.into_bytes()),
             }
         }
-        self.with(|db| {
-            db.apply_batch(batch.clone())?;
+        let written = self.with(|db| {
+            db.apply_batch(batch)?;
             db.flush().map(drop)
+        });
+        written.inspect_err(|error| {
+            if matches!(error, StoreError::Io { .. }) {
+                self.disk.poison(error);
+            }
         })
     }
 
@@ -163,13 +175,28 @@ fn open_db(path: &Path) -> Result<sled::Db, StoreError> {
         .cache_capacity(CACHE_BYTES)
         // Flushed at commit points, by ourselves.
         .flush_every_ms(None);
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+    let mut opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+    // The store's own lock is held, so a lock on the database is that of a handle being closed: its threads let
+    // go of it a little after the last handle is dropped.
+    for _ in 0..LOCK_TRIES {
+        if !matches!(&opened, Ok(Err(error)) if is_lock(error)) {
+            break;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+        opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+    }
+    match opened {
         Ok(Ok(db)) => Ok(db),
+        Ok(Err(error)) if is_lock(&error) => Err(StoreError::Locked { path: path.to_owned() }),
         Ok(Err(error)) => Err(catalog_error(path, error)),
         Err(_) => {
             Err(StoreError::Catalog { path: path.to_owned(), why: "the database gave up on it".to_owned() })
         }
     }
+}
+
+fn is_lock(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(source) if source.to_string().contains("could not acquire lock"))
 }
 
 fn catalog_error(path: &Path, error: sled::Error) -> StoreError {
@@ -240,4 +267,116 @@ fn point_key(name: &str) -> Option<(PlanName, RestorePointId)> {
 
 fn pack_key(name: &str) -> Option<PackId> {
     u32::from_str_radix(name, 16).ok().map(PackId)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::BTreeMap;
+
+    use backstay_types::Epoch;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Write(Vec<(u8, u8, Option<u8>)>),
+        Reopen,
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let change = (0..6_u8, 0..5_u8, prop::option::of(any::<u8>()));
+        let op = prop_oneof![
+            5 => prop::collection::vec(change, 1..8).prop_map(Op::Write),
+            1 => Just(Op::Reopen),
+        ];
+        prop::collection::vec(op, 1..20)
+    }
+
+    /// A change of one of six kinds, and how the map sees it.
+    fn change(kind: u8, n: u8, value: Option<u8>) -> Change {
+        let plan: PlanName = format!("plan{n}").parse().unwrap();
+        let point = RestorePointId { epoch: Epoch(1), number: u64::from(n) };
+        let pack = PackId(u32::from(n));
+        let chunk = ChunkId([n; 32]);
+        match (kind, value) {
+            (0, Some(value)) => Change::PutPoint(plan, point, vec![value; 300]),
+            (0, None) => Change::DropPoint(plan, point),
+            (1, Some(value)) => Change::Damaged(plan, point, format!("why {value}")),
+            (1, None) => Change::Undamaged(plan, point),
+            (2, Some(value)) => Change::Fresh(pack, Time(i64::from(value))),
+            (2, None) => Change::Unfresh(pack),
+            (3, Some(value)) => Change::Bad(chunk, PackId(u32::from(value))),
+            (3, None) => Change::Unbad(chunk),
+            (4, Some(_)) => Change::Dead(pack),
+            (4, None) => Change::Undead(pack),
+            (_, value) => Change::State(format!("key{n}"), vec![value.unwrap_or_default()]),
+        }
+    }
+
+    /// What the contents say, in the words of the map.
+    fn flat(contents: &Contents) -> BTreeMap<(u8, u8), Option<u8>> {
+        let number = |id: &RestorePointId| u8::try_from(id.number).unwrap();
+        let low = |pack: &PackId| u8::try_from(pack.0).unwrap();
+        let mut flat = BTreeMap::new();
+        flat.extend(contents.points.iter().map(|((_, id), bytes)| ((0, number(id)), bytes.first().copied())));
+        flat.extend(
+            contents.damage.iter().map(|((_, id), why)| {
+                ((1, number(id)), why.strip_prefix("why ").and_then(|n| n.parse().ok()))
+            }),
+        );
+        flat.extend(contents.fresh.iter().map(|(pack, at)| ((2, low(pack)), u8::try_from(at.0).ok())));
+        flat.extend(contents.bad.iter().map(|(id, pack)| ((3, *id.0.first().unwrap()), Some(low(pack)))));
+        flat.extend(contents.dead.iter().map(|pack| ((4, low(pack)), None)));
+        flat.extend(contents.state.iter().map(|(key, value)| {
+            ((5, key.strip_prefix("key").and_then(|n| n.parse().ok()).unwrap()), value.first().copied())
+        }));
+        flat
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_catalog_agrees_with_a_map(ops in ops()) {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = Arc::new(Disk::default());
+            let path = dir.path().join("catalog");
+            let mut catalog = Catalog::open(&path, &disk).unwrap();
+            let mut map: BTreeMap<(u8, u8), Option<u8>> = BTreeMap::new();
+            for op in ops {
+                match op {
+                    Op::Write(changes) => {
+                        let batch: Vec<Change> = changes.iter().map(|(k, n, v)| change(*k, *n, *v)).collect();
+                        catalog.write(&batch).unwrap();
+                        for (kind, n, value) in changes {
+                            match (kind, value) {
+                                (5, value) => drop(map.insert((5, n), Some(value.unwrap_or_default()))),
+                                (4, Some(_)) => drop(map.insert((4, n), None)),
+                                (_, Some(value)) => drop(map.insert((kind, n), Some(value))),
+                                (_, None) => drop(map.remove(&(kind, n))),
+                            }
+                        }
+                    }
+                    Op::Reopen => {
+                        drop(catalog);
+                        catalog = Catalog::open(&path, &disk).unwrap();
+                    }
+                }
+                prop_assert_eq!(flat(&catalog.load().unwrap()), map.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_version_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::default());
+        let catalog = Catalog::open(dir.path(), &disk).unwrap();
+        catalog.with(|db| db.insert("state/new", vec![VALUE_VERSION + 1, 5])).unwrap();
+        assert!(catalog.state("new").is_err());
+        assert!(matches!(catalog.load(), Err(StoreError::Catalog { .. })));
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! 1. A pack is deleted only when no chunk in it is reachable from a restore point or claimed by a session
 //!    (test `collection_never_frees_what_is_needed`).
-//! 2. Sessions cannot come to depend on a pack once it is marked for deletion: from then on its chunks count as
-//!    missing for them. Only then is reachability looked at again, so a plan may be old.
+//! 2. What is reachable is looked at anew when a plan is carried out, so a plan may be old. Then its packs are
+//!    doomed: from that moment a session comes to depend on a chunk in them only if the chunk is going to be saved;
+//!    the others count as missing for it. What sessions claimed up to that moment is added to what is saved.
 //! 3. Packs are deleted after the catalog durably says so; a crash in between leaves files that the next open
 //!    deletes. Chunks are durable in their new pack before their old one goes.
 //! 4. Packs of a session that broke off are kept for a day, so that the next cycle can resume.

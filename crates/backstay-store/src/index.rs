@@ -62,6 +62,14 @@ pub(crate) enum Place {
     Run(Arc<Run>, u64),
 }
 
+/// Packs a garbage collection is about to delete, and the chunks in them it is going to save. Sessions must not
+/// come to depend on the others.
+#[derive(Debug)]
+pub(crate) struct Doom {
+    pub(crate) packs: HashSet<PackId>,
+    pub(crate) saved: Arc<Marks>,
+}
+
 /// All that a lookup looks at.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -69,8 +77,7 @@ pub(crate) struct State {
     /// Oldest first.
     runs: Vec<Arc<Run>>,
     packs: BTreeMap<PackId, PackState>,
-    /// Packs a garbage collection is about to delete: sessions must not come to depend on them.
-    doomed: HashSet<PackId>,
+    doom: Option<Doom>,
     /// Chunks whose copy in that pack is damaged. Another copy is not.
     bad: HashMap<ChunkId, PackId>,
     /// Packs that runs name and whose file is missing.
@@ -131,11 +138,20 @@ impl State {
         }
     }
 
-    /// The copy a new restore point may stand on: not damaged, not about to be deleted.
-    pub(crate) fn find_sound(&self, id: &ChunkId) -> Result<Option<Hit>, StoreError> {
-        let hit = self.find(id)?;
-        let usable = |pack| !self.doomed.contains(&pack) && !self.lost.contains(&pack);
-        Ok(hit.filter(|hit| !self.is_bad(id, &hit.loc) && usable(hit.loc.pack)))
+    /// The copy a new restore point may stand on: not damaged, and either not about to be deleted or claimed
+    /// before by whoever asks, as `claimed` says.
+    pub(crate) fn find_sound(
+        &self,
+        id: &ChunkId,
+        claimed: impl FnOnce(&Hit) -> bool,
+    ) -> Result<Option<Hit>, StoreError> {
+        let Some(hit) = self.find(id)? else { return Ok(None) };
+        let damaged = self.is_bad(id, &hit.loc) || self.lost.contains(&hit.loc.pack);
+        let doomed = self
+            .doom
+            .as_ref()
+            .is_some_and(|doom| doom.packs.contains(&hit.loc.pack) && !doom.saved.contains(id, &hit));
+        Ok(if damaged || (doomed && !claimed(&hit)) { None } else { Some(hit) })
     }
 
     fn find_in_runs(&self, id: &ChunkId) -> Result<Option<Hit>, StoreError> {
@@ -162,8 +178,8 @@ impl State {
         &mut self.bad
     }
 
-    pub(crate) fn doomed_mut(&mut self) -> &mut HashSet<PackId> {
-        &mut self.doomed
+    pub(crate) fn set_doom(&mut self, doom: Option<Doom>) {
+        self.doom = doom;
     }
 
     /// Makes entries visible. Those that do not beat what is there are dropped.
@@ -240,7 +256,6 @@ impl State {
     /// A pack is gone, and with it every entry in it.
     pub(crate) fn drop_pack(&mut self, pack: PackId) {
         self.packs.remove(&pack);
-        self.doomed.remove(&pack);
         self.lost.remove(&pack);
         self.bad.retain(|_, bad| *bad != pack);
     }
@@ -279,3 +294,6 @@ impl State {
         self.map.len() as u64 + self.runs.iter().map(|run| run.count()).sum::<u64>()
     }
 }
+
+#[cfg(test)]
+mod tests;

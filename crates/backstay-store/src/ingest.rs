@@ -205,6 +205,11 @@ impl Ingest {
     /// Seals the pack being written, and notes that nothing committed stands on it yet.
     fn seal(&mut self) -> Result<(), StoreError> {
         let Some(writer) = &mut self.writer else { return Ok(()) };
+        if writer.is_empty() {
+            self.inner.discard(writer)?;
+            self.writer = None;
+            return Ok(());
+        }
         self.inner.seal(writer)?;
         let (pack, now) = (writer.pack(), self.inner.now());
         self.writer = None;
@@ -250,7 +255,7 @@ impl Drop for Ingest {
 /// The sound copy of a chunk, claimed for the session while the index is held.
 fn find_and_pin(inner: &Inner, session: &Session, id: &ChunkId) -> Result<Option<Hit>, StoreError> {
     let state = inner.index.read();
-    let hit = state.find_sound(id)?;
+    let hit = state.find_sound(id, |hit| session.has_pinned(id, hit))?;
     if let Some(hit) = &hit {
         session.pin(hit);
     }

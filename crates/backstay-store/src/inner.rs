@@ -22,7 +22,7 @@ use crate::{StoreConfig, StoreError};
 /// An open store.
 pub(crate) struct Inner {
     pub(crate) config: StoreConfig,
-    pub(crate) disk: Disk,
+    pub(crate) disk: Arc<Disk>,
     pub(crate) layout: Layout,
     pub(crate) catalog: Catalog,
     pub(crate) index: Index,
@@ -50,7 +50,7 @@ pub(crate) struct Inner {
 /// What opening a store found.
 pub(crate) struct Opened {
     pub(crate) config: StoreConfig,
-    pub(crate) disk: Disk,
+    pub(crate) disk: Arc<Disk>,
     pub(crate) layout: Layout,
     pub(crate) catalog: Catalog,
     pub(crate) index: Index,
@@ -164,6 +164,13 @@ impl Inner {
         self.name_sealed(writer)
     }
 
+    /// Removes a pack that holds nothing.
+    pub(crate) fn discard(&self, writer: &PackWriter) -> Result<(), StoreError> {
+        self.index.write().drop_pack(writer.pack());
+        self.packs.forget(writer.pack());
+        disk::remove_file(writer.path())
+    }
+
     /// Gives a closed pack its final name.
     pub(crate) fn name_sealed(&self, writer: &PackWriter) -> Result<(), StoreError> {
         let bytes = writer.publish(&self.disk)?;
@@ -176,7 +183,10 @@ impl Inner {
     pub(crate) fn seal_orphans(&self) -> Result<(), StoreError> {
         let mut orphans = lock(&self.orphans);
         while let Some(mut writer) = orphans.pop() {
-            if let Err(error) = self.seal(&mut writer) {
+            if writer.is_empty() {
+                // Its first write failed; there is nothing in it.
+                self.discard(&writer)?;
+            } else if let Err(error) = self.seal(&mut writer) {
                 orphans.push(writer);
                 return Err(error);
             }

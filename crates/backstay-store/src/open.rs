@@ -27,7 +27,7 @@ use crate::{StoreConfig, StoreError};
 
 /// Opens a store, or makes an empty one.
 pub(crate) fn open(config: StoreConfig) -> Result<Arc<Inner>, StoreError> {
-    let disk = Disk::default();
+    let disk = Arc::new(Disk::default());
     let layout = Layout::create(config.root(), &disk)?;
     let lock_file = disk::lock(layout.root())?;
     let (catalog, mut contents) = open_catalog(&config, &disk)?;
@@ -61,7 +61,7 @@ pub(crate) fn open(config: StoreConfig) -> Result<Arc<Inner>, StoreError> {
 }
 
 /// Opens the catalog; one that is damaged is moved aside.
-fn open_catalog(config: &StoreConfig, disk: &Disk) -> Result<(Catalog, Contents), StoreError> {
+fn open_catalog(config: &StoreConfig, disk: &Arc<Disk>) -> Result<(Catalog, Contents), StoreError> {
     let path = config.catalog();
     let open = || {
         let catalog = Catalog::open(&path, disk)?;
@@ -92,8 +92,9 @@ pub(crate) fn move_aside(path: &Path, what: &str, now: Time) -> Result<Option<Pa
 
 /// Packs that need attention.
 struct Known {
-    /// Sealed, in no run.
-    unindexed: Vec<PackId>,
+    /// Sealed, in no run; with the length of the file. Not in the table until they are read, because writing a
+    /// run takes every sealed pack of the table for one whose entries are in memory.
+    unindexed: Vec<(PackId, u64)>,
     /// Never sealed.
     open: Vec<PackId>,
 }
@@ -127,10 +128,10 @@ fn open_index(
     let mut packs = BTreeMap::new();
     let mut unindexed = Vec::new();
     for (pack, bytes) in found.sealed {
-        let stage = if covered.contains(&pack) { PackStage::InRun } else { PackStage::Sealed };
-        packs.insert(pack, PackState { stage, bytes });
-        if stage == PackStage::Sealed {
-            unindexed.push(pack);
+        if covered.contains(&pack) {
+            packs.insert(pack, PackState { stage: PackStage::InRun, bytes });
+        } else {
+            unindexed.push((pack, bytes));
         }
     }
     let dead: HashSet<PackId> = contents.dead.iter().copied().collect();
@@ -141,7 +142,14 @@ fn open_index(
         // It stays in the table, so that its chunks are known to be lost rather than unknown.
         packs.insert(*pack, PackState { stage: PackStage::InRun, bytes: 0 });
     }
-    let numbers = packs.keys().chain(&found.open).chain(&covered).chain(&contents.dead).map(|pack| pack.0);
+    let sealed = unindexed.iter().map(|(pack, _)| pack);
+    let numbers = packs
+        .keys()
+        .chain(sealed)
+        .chain(&found.open)
+        .chain(&covered)
+        .chain(&contents.dead)
+        .map(|pack| pack.0);
     let next_pack = numbers.max().map_or(1, |last| last.saturating_add(1)).max(contents.next_pack);
     let next_run = on_disk.iter().chain(&contents.runs).max().map_or(1, |last| last + 1);
     let state = State::new(runs, packs, lost, std::mem::take(&mut contents.bad), next_pack, next_run);
@@ -172,10 +180,14 @@ fn recover_open_packs(inner: &Inner, open: &[PackId], changes: &mut Vec<Change>)
 }
 
 /// Reads the entries of packs that no run covers into the index.
-fn read_trailers(inner: &Inner, packs: &[PackId]) -> Result<(), StoreError> {
-    for pack in packs {
+fn read_trailers(inner: &Inner, packs: &[(PackId, u64)]) -> Result<(), StoreError> {
+    for (pack, bytes) in packs {
         let (entries, damage) = list_pack(inner, *pack)?;
-        inner.index.write().publish_recovered(entries)?;
+        {
+            let mut state = inner.index.write();
+            state.set_pack(*pack, PackStage::Sealed, *bytes);
+            state.publish_recovered(entries)?;
+        }
         if let Some(error) = damage {
             tracing::error!(%pack, %error, "a pack is damaged; the chunks before the damage were taken up");
             lock(&inner.bad_packs).insert(*pack, error.to_string());
@@ -210,9 +222,9 @@ pub(crate) fn list_pack(inner: &Inner, pack: PackId) -> Result<(Vec<Entry>, Opti
 
 /// What only the catalog knew is decided anew, on the safe side: recent packs may belong to a broken session, and
 /// a patch may have outlived its base if a deletion was not finished.
-fn after_rebuild(inner: &Inner, packs: &[PackId]) -> Result<(), StoreError> {
+fn after_rebuild(inner: &Inner, packs: &[(PackId, u64)]) -> Result<(), StoreError> {
     let mut changes = Vec::new();
-    for pack in packs {
+    for (pack, _) in packs {
         let path = inner.layout.pack(*pack);
         let modified = path
             .metadata()

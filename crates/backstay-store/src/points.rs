@@ -107,6 +107,7 @@ impl Points {
 
     pub(crate) fn insert(&self, point: Arc<RestorePoint>, damage: Option<String>) {
         let (plan, id) = (point.plan.clone(), point.id);
+        self.unreadable_mut().remove(&(plan.clone(), id));
         self.write().entry(plan).or_default().insert(id, Held { point, damage });
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,7 @@ impl fmt::Display for RebuildReport {
 
 /// Rebuilds the catalog and the index of a store that nobody has open.
 pub(crate) fn rebuild(config: StoreConfig) -> Result<RebuildReport, StoreError> {
-    let disk = Disk::default();
+    let disk = Arc::new(Disk::default());
     let layout = Layout::create(config.root(), &disk)?;
     let old_catalog = {
         let _lock = disk::lock(layout.root())?;
@@ -85,7 +86,7 @@ pub(crate) fn rebuild(config: StoreConfig) -> Result<RebuildReport, StoreError> 
 }
 
 /// What is nowhere but in the catalog: the daemon's state, and which restore points are known to be damaged.
-fn keep_from_old(config: &StoreConfig, disk: &Disk) -> Result<Vec<Change>, StoreError> {
+fn keep_from_old(config: &StoreConfig, disk: &Arc<Disk>) -> Result<Vec<Change>, StoreError> {
     if !config.catalog().is_dir() {
         return Ok(Vec::new());
     }

@@ -38,6 +38,11 @@ impl Session {
         lock(&self.pins).insert_if_in_run(hit);
     }
 
+    /// Whether the session claimed that chunk before.
+    pub(crate) fn has_pinned(&self, id: &ChunkId, hit: &Hit) -> bool {
+        lock(&self.pins).contains(id, hit)
+    }
+
     /// Calls `each` with every claimed chunk.
     pub(crate) fn pinned<E: From<crate::StoreError>>(
         &self,

@@ -161,7 +161,7 @@ impl Store {
         }
         let known = {
             let state = inner.index.read();
-            if state.find_sound(&id)?.is_some() {
+            if state.find_sound(&id, |_| true)?.is_some() {
                 return Ok(true);
             }
             state.find(&id)?.map(|hit| hit.loc.pack)

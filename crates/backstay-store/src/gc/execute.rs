@@ -1,7 +1,8 @@
 //! Carrying a plan out: doom, mark again, delete what is dead, move what is needed, delete the rest.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use backstay_types::{PackId, PairId};
 
@@ -9,7 +10,7 @@ use super::{Claims, GcPlan, GcReport, mark_reachable, prepare, usage};
 use crate::StoreError;
 use crate::catalog::Change;
 use crate::disk::{self, Disk};
-use crate::index::{Marks, PackStage};
+use crate::index::{Doom, Marks, PackStage};
 use crate::inner::{Inner, lock};
 use crate::layout::Layout;
 use crate::pack::{
@@ -26,12 +27,14 @@ const STALE_FRACTION: u64 = 4;
 pub(crate) fn execute(inner: &Inner, plan: &GcPlan) -> Result<GcReport, StoreError> {
     let _exclusive = inner.maintain()?;
     prepare(inner)?;
-    // From here on no session comes to depend on these packs …
-    let doomed = Doomed::set(inner, plan);
-    // … so the claims taken now, and the restore points read after them, are all there is.
-    let claims = Claims::of(inner);
     let mut live = Marks::default();
+    mark_reachable(inner, &mut live, &Claims::of(inner))?;
+    // From here on no session comes to depend on a chunk of these packs that is not marked …
+    let doomed = Doomed::set(inner, plan, &live);
+    // … so what was claimed or committed while marking, which is little, is all that can be added.
+    let claims = Claims::of(inner);
     mark_reachable(inner, &mut live, &claims)?;
+    doomed.save(&live);
     let usage = usage(inner, &live)?;
     let mut report = GcReport::default();
     let mut dead = Vec::new();
@@ -39,7 +42,7 @@ pub(crate) fn execute(inner: &Inner, plan: &GcPlan) -> Result<GcReport, StoreErr
     for pack in &plan.packs {
         let live_bytes = usage.get(&pack.pack).map(|usage| usage.live_bytes);
         match live_bytes {
-            _ if claims.claim(pack.pack) => report.packs_kept += 1,
+            _ if claims.claim(pack.pack) || !doomed.packs.contains(&pack.pack) => report.packs_kept += 1,
             Some(0) => dead.push(pack.pack),
             Some(_) if pack.live_bytes > 0 => sparse.push(pack.pack),
             // The plan promised that nothing of it was needed, or it is gone already.
@@ -55,25 +58,31 @@ pub(crate) fn execute(inner: &Inner, plan: &GcPlan) -> Result<GcReport, StoreErr
 }
 
 /// Packs marked for deletion; unmarked when dropped.
-struct Doomed<'a>(&'a Inner);
+struct Doomed<'a> {
+    inner: &'a Inner,
+    packs: HashSet<PackId>,
+}
 
 impl<'a> Doomed<'a> {
-    fn set(inner: &'a Inner, plan: &GcPlan) -> Self {
+    fn set(inner: &'a Inner, plan: &GcPlan, live: &Marks) -> Self {
+        let saved = Arc::new(live.clone());
         let mut state = inner.index.write();
-        let settled: Vec<PackId> = plan
-            .packs
-            .iter()
-            .map(|pack| pack.pack)
-            .filter(|pack| state.stage(*pack) == Some(PackStage::InRun))
-            .collect();
-        state.doomed_mut().extend(settled);
-        Self(inner)
+        let planned = plan.packs.iter().map(|pack| pack.pack);
+        let packs: HashSet<PackId> =
+            planned.filter(|pack| state.stage(*pack) == Some(PackStage::InRun)).collect();
+        state.set_doom(Some(Doom { packs: packs.clone(), saved }));
+        Self { inner, packs }
+    }
+
+    fn save(&self, live: &Marks) {
+        let saved = Arc::new(live.clone());
+        self.inner.index.write().set_doom(Some(Doom { packs: self.packs.clone(), saved }));
     }
 }
 
 impl Drop for Doomed<'_> {
     fn drop(&mut self) {
-        self.0.index.write().doomed_mut().clear();
+        self.inner.index.write().set_doom(None);
     }
 }
 

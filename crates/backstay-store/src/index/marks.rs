@@ -9,7 +9,7 @@ use super::{Hit, Place, Run};
 
 /// Chunks that were seen, by where their entry is. A set keeps the runs it has bits over open, so a merge in the
 /// meantime changes nothing about what it says.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Marks {
     runs: HashMap<u64, (Arc<Run>, Vec<u64>)>,
     map: HashSet<ChunkId>,

@@ -120,11 +120,15 @@ impl Run {
         let parsed = (|| Some((fields.u64()?, fields.u32()? as usize, fields.u32()?, fields.u32()?)))();
         let (count, packs, fan_bits, crc) = parsed.ok_or(damaged("it is too short"))?;
         let bounded = fan_bits <= FAN_BITS_MAX && packs <= PACKS_MAX && count <= u64::from(u32::MAX);
+        // At most 4 Mi packs and 1 Mi fan-out values: 20 MiB.
         let tail = if bounded { packs * 4 + ((1_usize << fan_bits) + 1) * 4 } else { 0 };
-        let tail_at = PREFIX_BYTES + count.saturating_mul(ENTRY_BYTES as u64);
-        if !bounded || tail_at.checked_add(tail as u64) != Some(footer_at) {
+        let tail_at =
+            count.checked_mul(ENTRY_BYTES as u64).and_then(|entries| entries.checked_add(PREFIX_BYTES));
+        let fits = tail_at.and_then(|at| at.checked_add(tail as u64)) == Some(footer_at);
+        let tail_at = tail_at.filter(|_| bounded && fits);
+        let Some(tail_at) = tail_at else {
             return Err(damaged("its footer does not match its length"));
-        }
+        };
         let mut bytes = vec![0; tail];
         file.read_exact_at(&mut bytes, tail_at).map_err(failed)?;
         let covered = footer.get(..16).unwrap_or_default();
