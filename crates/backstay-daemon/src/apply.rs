@@ -91,7 +91,11 @@ impl Site {
                 continue;
             }
             let target = self.replica(plan, &volume.name);
-            backstay_volume::apply(&reader, from.as_ref(), &volume.root, volume.kind, &target, &activity.progress)?;
+            let report =
+                backstay_volume::apply(&reader, from.as_ref(), &volume.root, volume.kind, &target, &activity.progress)?;
+            if from.is_some() && report.compared_in_full {
+                tracing::warn!(volume = %volume.name, "the replica was not as it was left: compared and made whole");
+            }
             applied.volumes.insert(volume.name.clone(), volume.root);
             self.plans.set_applied(plan, applied)?;
         }

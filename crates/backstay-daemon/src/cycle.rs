@@ -118,6 +118,7 @@ impl Site {
         let parent = sent.iter().filter_map(SentState::parent_id).max();
         let begin = Begin { session: SessionId(rand::random()), plan: record.name.clone(), id, parent };
         let connection = self.net.wait_connection(record.pair, crate::ask::CONNECT_WITHIN).await?;
+        self.limit_bandwidth();
         let meter = Metered::begin(&self.meters, &connection, begin.session);
         let job = produce::Job { record: record.clone(), sent, parent: None, activity: activity.clone() };
         let (sent, done) = Transfer::run(self, connection, begin, job, &meter).await?;

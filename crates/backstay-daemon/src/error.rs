@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use backstay_types::frame::{FrameError, Refused, SiteRole};
+use backstay_volume::VolumeError;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 
 /// A failure of the daemon.
@@ -68,7 +69,7 @@ pub enum DaemonError {
     Batch(#[from] backstay_net::BatchSendError),
     /// Reading or writing volumes.
     #[error(transparent)]
-    Volume(#[from] backstay_volume::VolumeError),
+    Volume(#[from] VolumeError),
     /// Plans as YAML.
     #[error(transparent)]
     Document(#[from] backstay_kube::documents::DocumentError),
@@ -307,9 +308,9 @@ impl DaemonError {
         Self::PlanNotFound { plan: plan.to_string(), known: known.map(ToString::to_string).collect() }
     }
 
-    /// Whether a producer failed only because nobody took its chunks.
-    pub(crate) fn is_closed_sink(&self) -> bool {
-        matches!(self, Self::Volume(backstay_volume::VolumeError::SinkClosed))
+    /// Whether a producer failed only because nobody took its chunks or it was stopped.
+    pub(crate) fn is_consequence(&self) -> bool {
+        matches!(self, Self::Volume(VolumeError::SinkClosed | VolumeError::Cancelled))
     }
 
     pub(crate) fn refused(peer: &str, refused: Refused) -> Self {

@@ -224,3 +224,10 @@ fn a_folder_without_a_file_is_no_site() {
     assert_eq!(error.class(), Class::NotFound);
     assert!(error.hint().is_some_and(|hint| hint.contains("backstay init --site")));
 }
+
+#[test]
+fn the_sample_in_the_repository_is_what_init_writes() {
+    let sample = include_str!("../../../../config/site.toml");
+    let listen = DEFAULT_LISTEN.parse().expect("an address");
+    assert_eq!(SiteConfig::default_for("east", listen).to_toml(), sample);
+}

@@ -19,6 +19,7 @@ use super::encode::{self, Encoded, Work};
 use super::produce::{self, Chunk, Done, End, Job, Produced};
 use crate::api_types::CyclePhase;
 use crate::meter::Metered;
+use crate::runtime::Activity;
 use crate::site::Site;
 use crate::{DaemonError, clock};
 
@@ -62,6 +63,7 @@ pub(super) struct Transfer<'a> {
     next_batch: u32,
     sending: JoinSet<Result<(), BatchSendError>>,
     commit: Option<Commit>,
+    activity: Arc<Activity>,
 }
 
 /// The producer once it runs.
@@ -77,6 +79,7 @@ impl<'a> Transfer<'a> {
         meter: &'a Metered,
     ) -> Result<(Sent, Done), DaemonError> {
         let peer = site.peer(job.record.pair)?.name.clone();
+        let activity = job.activity.clone();
         let mut session = SendSession::new(begin.clone(), clock::now());
         let Some(SendAction::SendBegin(first)) = session.poll_action() else {
             return Err(DaemonError::Worker { what: "the session" });
@@ -115,6 +118,7 @@ impl<'a> Transfer<'a> {
             next_batch: 0,
             sending: JoinSet::new(),
             commit: None,
+            activity,
         };
         let mut producer = None;
         let outcome = transfer.drive(&mut frames, &mut producer).await;
@@ -122,12 +126,15 @@ impl<'a> Transfer<'a> {
         let Some((task, chunks)) = producer else {
             return Err(outcome.err().unwrap_or(DaemonError::Worker { what: "the session" }));
         };
-        // Nobody takes its chunks any more: it ends, and releases the snapshots.
+        // Nobody takes its chunks any more: it ends, also in the middle of a walk, and releases the snapshots.
+        if outcome.is_err() {
+            transfer.activity.progress.cancel();
+        }
         drop(chunks);
         let produced = task.await.map_err(|_| DaemonError::Worker { what: "reading the volumes" })?;
         match (produced, outcome) {
-            // A producer that failed by itself is the cause; one that found its sink closed is a consequence.
-            (Err(error), _) if !error.is_closed_sink() => Err(error),
+            // A producer that failed by itself is the cause; one that was stopped is a consequence.
+            (Err(error), _) if !error.is_consequence() => Err(error),
             (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
             (Ok(done), Ok(sent)) => Ok((sent, done)),
         }
