@@ -274,7 +274,9 @@ impl Window {
 
     /// Moves past known zeros. `false` if the run may go on past what is known.
     fn skip_zeros(&mut self) -> bool {
-        while let Some(sector) = self.sectors.get(self.start / SECTOR_BYTES) {
+        while self.start < self.filled
+            && let Some(sector) = self.sectors.get(self.start / SECTOR_BYTES)
+        {
             if *sector != 0 {
                 self.in_hole = false;
                 return true;
