@@ -19,8 +19,6 @@ use crate::state::{Parent, StatRecord};
 pub(crate) struct View {
     /// Not a snapshot: it may change while it is read.
     pub(crate) in_place: bool,
-    /// Seconds, from before the snapshot was taken.
-    pub(crate) scan_start: i64,
 }
 
 /// Times an image that changes while it is read is read again.
@@ -151,7 +149,7 @@ fn is_in_use(path: &Path) -> Result<bool, VolumeError> {
 fn is_unchanged(parent: Option<&Parent>, stat: &Stat, view: &View) -> Result<bool, VolumeError> {
     let Some(parent) = parent else { return Ok(false) };
     // A clone has an inode and times of its own; a device has none that tell.
-    if !view.in_place || !stat.is_file() || parent.head.scan_start > view.scan_start {
+    if !view.in_place || !stat.is_file() {
         return Ok(false);
     }
     let stream = parent.stream()?;

@@ -119,7 +119,7 @@ impl Scanned {
             }
             Target::Block => {
                 let mut reading = reading;
-                block::read(&mut reading, &source.path(), parent.as_ref(), &block_view(&source, scan_start))?;
+                block::read(&mut reading, &source.path(), parent.as_ref(), &block_view(&source))?;
                 reading
             }
         };
@@ -137,8 +137,8 @@ impl Scanned {
     }
 }
 
-fn block_view(source: &Source, scan_start: i64) -> block::View {
-    block::View { in_place: matches!(source, Source::InPlace(_)), scan_start }
+fn block_view(source: &Source) -> block::View {
+    block::View { in_place: matches!(source, Source::InPlace(_)) }
 }
 
 impl Job {
@@ -146,7 +146,7 @@ impl Job {
         let path = self.source.path();
         match Target::of_kind(&self.spec) {
             Target::Block => {
-                let view = block_view(&self.source, self.scan_start);
+                let view = block_view(&self.source);
                 let totals = block::scan(&path, self.parent.as_ref(), &view, self.ctx.allow_empty)?;
                 Ok(Outcome { totals, dev: 0 })
             }

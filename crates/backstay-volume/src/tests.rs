@@ -1,1 +1,16 @@
+//! Tests of the crate as a whole: real trees on the file system of the machine, a store in memory between.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
+
+mod apply;
+mod block;
+mod chunking;
+mod fidelity;
+mod hostile;
+mod incremental;
+mod live;
+mod memory;
+mod providers;
+mod restore;
+mod state;
+mod support;

@@ -69,9 +69,10 @@ fn listed(result: rustix::io::Result<usize>) -> rustix::io::Result<usize> {
 }
 
 /// `system.*` names are views that file systems make of their own data (NFS and CIFS ACLs); of them only POSIX
-/// ACLs can be set elsewhere.
+/// ACLs can be set elsewhere. `trusted.SGI_*` is how XFS shows the same ACLs a second time, as it stores them.
 fn is_replicated(name: &[u8]) -> bool {
-    !name.is_empty() && (!name.starts_with(b"system.") || name.starts_with(b"system.posix_acl_"))
+    let is_view = name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_");
+    !name.is_empty() && !is_view && !name.starts_with(b"trusted.SGI_")
 }
 
 /// Makes the attributes of something open equal to `wanted`, which is sorted by name.

@@ -46,7 +46,9 @@ impl Parent {
     fn check(state: &SentState, head: Head) -> io::Result<Option<Self>> {
         let folder = state.folder(head.folder);
         let Some(tree) = TreeFile::open(&folder.join("tree"), head.tree_bytes)? else { return Ok(None) };
-        if stats_crc(&folder.join("stats"), head.entries)? != Some(head.stats_crc) {
+        if !tree.contains(&head.root)
+            || stats_crc(&folder.join("stats"), head.entries)? != Some(head.stats_crc)
+        {
             return Ok(None);
         }
         let sectors = Arc::new(File::open(folder.join("sectors"))?);

@@ -71,8 +71,7 @@ impl SectorWriter {
 
     /// Writes fingerprints of the current file from sector `sector`. What is never written is 0.
     pub(crate) fn put(&mut self, sector: u64, fingerprints: &[u64]) -> io::Result<()> {
-        let mut at = self.end + sector;
-        for fingerprint in fingerprints {
+        for (at, fingerprint) in (self.end + sector..).zip(fingerprints) {
             if *fingerprint != 0 {
                 let next = self.at + (self.buffer.len() / 8) as u64;
                 if at != next || self.buffer.len() >= WRITE_BYTES {
@@ -81,7 +80,6 @@ impl SectorWriter {
                 }
                 self.buffer.extend_from_slice(&fingerprint.to_le_bytes());
             }
-            at += 1;
         }
         Ok(())
     }

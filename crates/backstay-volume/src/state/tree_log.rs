@@ -28,7 +28,7 @@ impl TreeWriter {
         let len = u32::try_from(chunk.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         self.file.write_all(&id.0)?;
         self.file.write_all(&len.to_le_bytes())?;
-        self.file.write_all(&crc32c::crc32c(chunk).to_le_bytes())?;
+        self.file.write_all(&crc(id, chunk).to_le_bytes())?;
         self.file.write_all(chunk)?;
         self.bytes += HEADER_BYTES as u64 + u64::from(len);
         Ok(())
@@ -68,12 +68,12 @@ impl TreeFile {
             if reader.read_exact(&mut header).is_err() {
                 return Ok(None);
             }
-            let Some((id, len, crc)) = split(&header) else { return Ok(None) };
+            let Some((id, len, expected)) = split(&header) else { return Ok(None) };
             if len as usize > limits::CHUNK_BYTES_MAX {
                 return Ok(None);
             }
             chunk.resize(len as usize, 0);
-            if reader.read_exact(&mut chunk).is_err() || crc32c::crc32c(&chunk) != crc {
+            if reader.read_exact(&mut chunk).is_err() || crc(&id, &chunk) != expected {
                 return Ok(None);
             }
             index.insert(id, (at + HEADER_BYTES as u64, len));
@@ -86,6 +86,11 @@ impl TreeFile {
     pub(crate) fn contains(&self, id: &ChunkId) -> bool {
         self.0.index.contains_key(id)
     }
+}
+
+/// Over the id as well: a chunk under a wrong id is as bad as none.
+fn crc(id: &ChunkId, chunk: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&id.0), chunk)
 }
 
 fn split(header: &[u8; HEADER_BYTES]) -> Option<(ChunkId, u32, u32)> {

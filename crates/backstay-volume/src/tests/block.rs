@@ -1,0 +1,105 @@
+//! Devices and images.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
+
+use backstay_types::manifest::VolumeKind;
+use backstay_types::{Class, Classify};
+use rand::RngExt;
+
+use super::support::*;
+use crate::{Progress, VolumeError, apply, verify_replica};
+
+fn image_site(bytes: u64) -> Site {
+    let mut site = Site::new();
+    let path = site.dir.path().join("disk.img");
+    fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+    site.spec.path = None;
+    site.spec.device = Some(path);
+    site
+}
+
+#[test]
+fn an_image_follows_its_source() {
+    let site = image_site(64 << 20);
+    let mut rng = seeded(1);
+    let file = fs::OpenOptions::new().write(true).open(site.source()).unwrap();
+    file.write_all_at(&random_bytes(&mut rng, 8 << 20), 20 << 20).unwrap();
+    let target = site.dir.path().join("replicas/disk.img");
+    let mut previous = None;
+    for round in 0..4 {
+        for _ in 0..20 {
+            let at = rng.random_range(16 << 20..32 << 20);
+            let bytes =
+                if rng.random_range(0..4) == 0 { vec![0; 9000] } else { random_bytes(&mut rng, 9000) };
+            file.write_all_at(&bytes, at).unwrap();
+        }
+        let (root, done) = site.cycle();
+        assert_eq!(done.stats.bytes_changed, 64 << 20);
+        assert!(round == 0 || done.patches > 0);
+        apply(&site.store, previous.as_ref(), &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
+        assert!(fs::read(&target).unwrap() == fs::read(site.source()).unwrap());
+        assert_eq!(verify_replica(&site.store, &root, VolumeKind::Block, &target, true).unwrap(), []);
+        previous = Some(root);
+    }
+    assert!(fs::metadata(&target).unwrap().blocks() * 512 < 32 << 20, "the replica is sparse");
+    site.age();
+    let (root, done) = site.cycle();
+    assert_eq!((Some(root), done.stats.bytes_changed), (previous, 0), "an unchanged image is not read");
+    // A replica of nothing known is compared and mended.
+    fs::OpenOptions::new().write(true).open(&target).unwrap().write_all_at(b"damage", 5_000_000).unwrap();
+    assert_eq!(verify_replica(&site.store, &root, VolumeKind::Block, &target, true).unwrap().len(), 1);
+    let report = apply(&site.store, None, &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
+    assert!(report.bytes_written <= 64 << 10, "{report:?}");
+    assert!(fs::read(&target).unwrap() == fs::read(site.source()).unwrap());
+}
+
+#[test]
+fn an_image_that_became_empty_is_refused() {
+    let site = image_site(1 << 20);
+    write(&site.source(), random_bytes(&mut seeded(2), 1 << 20));
+    let (_, _) = site.cycle();
+    write(&site.source(), "");
+    let error = site.try_read().map(|_| ()).unwrap_err();
+    assert!(matches!(error, VolumeError::EmptySource { .. }), "{error}");
+}
+
+#[test]
+fn block_devices_are_read_and_written() {
+    let losetup = |args: &[&str]| Command::new("losetup").args(args).output();
+    if !is_root() || !losetup(&["--version"]).is_ok_and(|o| o.status.success()) {
+        eprintln!("skipped: loop devices need root and losetup");
+        return;
+    }
+    let mut site = image_site(8 << 20);
+    let image = site.source();
+    write(&image, random_bytes(&mut seeded(3), 8 << 20));
+    let small = site.dir.path().join("small.img");
+    fs::File::create(&small).unwrap().set_len(4 << 20).unwrap();
+    let copy = site.dir.path().join("copy.img");
+    fs::File::create(&copy).unwrap().set_len(8 << 20).unwrap();
+    let attach = |path: &std::path::Path| {
+        let output = losetup(&["--find", "--show", path.to_str().unwrap()]).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        std::path::PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    };
+    let devices = [attach(&image), attach(&small), attach(&copy)];
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        site.spec.device = Some(devices[0].clone());
+        let (root, _) = site.cycle();
+        let to = |target| apply(&site.store, None, &root, VolumeKind::Block, target, &Progress::new());
+        let error = to(&devices[1]).unwrap_err();
+        assert!(
+            matches!(error, VolumeError::DeviceSize { expected: 8_388_608, found: 4_194_304, .. }),
+            "{error}"
+        );
+        assert_eq!(error.class(), Class::Invalid);
+        to(&devices[2]).unwrap();
+        assert!(fs::read(&devices[2]).unwrap() == fs::read(&image).unwrap());
+    }));
+    for device in &devices {
+        assert!(losetup(&["-d", device.to_str().unwrap()]).unwrap().status.success());
+    }
+    result.unwrap();
+}
