@@ -183,7 +183,7 @@ pub(crate) enum PairCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PlanCommand {
-    /// Create or change plans (and SchedulePolicies, Rules) from YAML
+    /// Create or change plans and SchedulePolicies from YAML
     ///
     /// Run it on the active site; the peer learns of it by itself. Applying the same file again changes nothing.
     Apply {

@@ -58,12 +58,14 @@ fn play(dir: &Path) -> Result<(), Failure> {
     let second: RestorePointInfo = east.ask(&["sync", "shop"])?;
     east.run(&["status", "shop"]).map(|text| tell(&text))?;
 
+    let held = compare::replicas(&west.dir().join("manifests/shop"))?;
     say("7. Disaster: the active site is killed (SIGKILL). The standby takes over");
     east.kill()?;
     let report: PromotionReport = west.ask(&["promote", "shop"])?;
 
     say("8. Every byte is compared");
     let compared = compare::trees(&source, &west.dir().join("replicas/shop/data"))?;
+    let released = compare::replicas(&west.dir().join("manifests/shop"))?;
     west.kill()?;
 
     let cycle = |name: &str, point: &RestorePointInfo| {
@@ -80,7 +82,7 @@ fn play(dir: &Path) -> Result<(), Failure> {
     let table = output::table(["cycle", "files", "scanned", "changed", "wire", "time"], rows);
     output::print(&format!(
         "\n{table}\n\n{} were written between the syncs. RPO {}, RTO {}: {} entries ({}) on the promoted site equal the \
-         source.\nThe whole story took {}.",
+         source.\nThe Deployment stood held at {held} replicas and was released to {released}. The whole story took {}.",
         bytes(written),
         seconds(report.rpo_seconds),
         output::or_dash(report.rto_seconds, seconds),

@@ -54,6 +54,11 @@ fn a_torn_tail_is_cut_and_recorded() {
         assert_eq!((last.action.as_str(), last.actor.as_str()), ("auditRepair", "daemon"));
         assert!(last.detail.contains(&format!("cut {} bytes", len - third)), "{}", last.detail);
     }
+    // A torn record longer than the one that tells of it.
+    let long = format!("{}{{\"seq\":3,{}", String::from_utf8_lossy(&whole[..third]), "x".repeat(4000));
+    fs::write(&path, long).expect("writes");
+    assert_eq!(AuditLog::open(&path, Time(9)).expect("opens").verify().expect("whole"), 3);
+    assert!(!fs::read_to_string(&path).expect("reads").contains("xxx"));
     // A record whose first sector never reached the disk.
     let mut zeroed = whole.clone();
     zeroed[third..third + 40].fill(0);
@@ -129,6 +134,19 @@ fn verify_names_the_first_broken_record() {
     // A record with a right hash of its own in the wrong chain.
     let (_, forged) = entry(7).seal(2, GENESIS);
     assert_eq!(broken(&owned(&[lines[0], forged.trim_end(), lines[2], lines[3]])), 2);
+}
+
+/// The format: others may check the chain with nothing but this.
+#[test]
+fn the_hash_covers_the_previous_hash_and_the_line_before_its_own() {
+    let (_folder, path) = log_with(3);
+    let mut previous = GENESIS.to_owned();
+    for line in fs::read_to_string(&path).expect("reads").lines() {
+        let (body, hash) = line.rsplit_once(",\"hash\":\"").expect("a hash");
+        let expected = blake3::hash(format!("{previous}{body}").as_bytes()).to_hex().to_string();
+        assert_eq!(hash, format!("{expected}\"}}"));
+        previous = expected;
+    }
 }
 
 #[test]

@@ -47,6 +47,24 @@ pub(super) fn trees(a: &Path, b: &Path) -> Result<Compared, Failure> {
     Ok(compared)
 }
 
+/// The replicas of the sample's one Deployment, wherever below `folder` its file is.
+pub(super) fn replicas(folder: &Path) -> Result<String, Failure> {
+    let mut left = vec![folder.to_owned()];
+    while let Some(path) = left.pop() {
+        if metadata(&path)?.is_dir() {
+            left.extend(names(&path)?.into_iter().map(|name| path.join(name)));
+            continue;
+        }
+        let text = fs::read_to_string(&path).map_err(fail(&path))?;
+        let is_it = text.lines().any(|line| line.trim() == "kind: Deployment");
+        let found = text.lines().find_map(|line| line.trim().strip_prefix("replicas:"));
+        if let (true, Some(found)) = (is_it, found) {
+            return Ok(found.trim().to_owned());
+        }
+    }
+    Err(Failure::new(Class::Incomplete, format!("no Deployment is below {}", folder.display())))
+}
+
 fn fail(path: &Path) -> impl FnOnce(std::io::Error) -> Failure + '_ {
     move |error| Failure::io(Class::Incomplete, "compare", path, &error)
 }
