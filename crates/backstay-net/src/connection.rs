@@ -186,7 +186,10 @@ impl Connection {
     }
 
     pub(crate) fn close(&self, code: VarInt, why: &str) {
-        self.0.quinn.close(code, why.as_bytes());
+        // Closed by the peer already, it keeps the peer's reason.
+        if self.is_live() {
+            self.0.quinn.close(code, why.as_bytes());
+        }
         self.0.inbox.close();
     }
 

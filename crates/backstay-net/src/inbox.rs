@@ -131,6 +131,11 @@ impl Inbox {
         self.refused.load(Ordering::Relaxed)
     }
 
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        BYTES_MAX - self.room.available_permits()
+    }
+
     /// Ends every session's batches, after those that are there.
     pub(crate) fn close(&self) {
         let mut sessions = lock(&self.sessions);

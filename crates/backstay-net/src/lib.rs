@@ -35,6 +35,8 @@ mod outbox;
 mod pair;
 mod rotate;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use book::{BookError, PeerBook, PeerRecord};

@@ -208,6 +208,11 @@ impl Net {
         self.0.core.local
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
     /// The requests of all peers. There is one receiver: `None` from the second call on.
     pub fn incoming(&self) -> Option<mpsc::Receiver<Incoming>> {
         self.0.incoming.lock().unwrap_or_else(PoisonError::into_inner).take()

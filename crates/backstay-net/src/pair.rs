@@ -7,13 +7,15 @@
 //!    crash between leaves a record on one side at most, which trusts and sends nothing by itself and which a fresh
 //!    key replaces.
 //!
-//! Guarded by `tests/net/pairing.rs`.
+//! Guarded by `tests/pairing.rs`.
 
 mod issue;
 mod join;
 mod key;
 mod message;
 mod proof;
+#[cfg(test)]
+pub(crate) mod testing;
 mod window;
 
 use std::fmt;
@@ -27,6 +29,8 @@ use crate::identity::{Fingerprint, IdentityError};
 pub(crate) use issue::{issue, serve};
 pub(crate) use join::join;
 use message::{MessageError, Refusal};
+#[cfg(test)]
+pub(crate) use window::BAD_ATTEMPTS_MAX;
 pub(crate) use window::Window;
 
 const FRESH_KEY: &str = "make a fresh key on the other site: backstay pair key";

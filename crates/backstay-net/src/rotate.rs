@@ -13,7 +13,7 @@
 //!    completes it. Both sides may rotate at once.
 //! 3. Connections made before go on until they are idle; new requests use the new one.
 //!
-//! Guarded by `tests/net/rotation.rs`.
+//! Guarded by `tests/rotation.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,10 @@
-#![expect(clippy::indexing_slicing, reason = "tests index what they made")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::os::unix::fs::PermissionsExt;
 
 use backstay_types::{ChunkParams, HashKey, SiteId, Time};
 
+use super::record::PEER_CAS_MAX;
 use super::*;
 use crate::identity::Authority;
 
