@@ -18,9 +18,10 @@ use backstay_types::{PlanName, RestorePointId, Span, Time};
 use serde::Deserialize;
 
 use crate::api_types::{
-    Applied, ApplyRequest, Changed, DiffList, ErrorBody, ErrorInfo, GcOutcome, GcRequest, JoinRequest, List, Pair,
-    PairKey, PairKeyRequest, PlanDetail, PlanStatus, PlanSummary, PromoteRequest, PromotionReport, RestoreOutcome,
-    RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome, SyncRequest, VerifyOutcome, VerifyRequest,
+    Applied, ApplyRequest, Changed, DiffList, ErrorBody, ErrorInfo, GcOutcome, GcRequest, JoinRequest, List,
+    Pair, PairKey, PairKeyRequest, PlanDetail, PlanStatus, PlanSummary, PromoteRequest, PromotionReport,
+    RestoreOutcome, RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome, SyncRequest, VerifyOutcome,
+    VerifyRequest,
 };
 use crate::audit::{Actor, AuditPage};
 use crate::site::Site;
@@ -289,7 +290,8 @@ async fn promote(
 /// What a promotion was asked with, for the audit log.
 fn asked(request: &PromoteRequest) -> String {
     let point = request.restore_point.map(|point| format!("to {point}"));
-    let flags = [(request.dry_run, "dry run"), (request.force, "force"), (request.accept_partial, "accept partial")];
+    let flags =
+        [(request.dry_run, "dry run"), (request.force, "force"), (request.accept_partial, "accept partial")];
     let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned());
     point.into_iter().chain(flags).collect::<Vec<_>>().join(", ")
 }
@@ -319,7 +321,13 @@ async fn gc(
     Json(request): Json<GcRequest>,
 ) -> Answer<GcOutcome> {
     let outcome = api.site.collect(request.dry_run).await;
-    Ok(Json(api.audited(&actor, "gc", None, if request.dry_run { "dry run".into() } else { String::new() }, outcome)?))
+    Ok(Json(api.audited(
+        &actor,
+        "gc",
+        None,
+        if request.dry_run { "dry run".into() } else { String::new() },
+        outcome,
+    )?))
 }
 
 #[derive(Deserialize)]
@@ -334,7 +342,8 @@ async fn audit(State(api): State<Api>, Query(query): Query<AuditQuery>) -> Answe
 
 async fn metrics(State(api): State<Api>) -> Result<Response, Failed> {
     let text = api.site.metrics_text()?;
-    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+        .into_response())
 }
 
 /// Ready: the store answers and the endpoint listens. A peer that is away does not make a site unready.

@@ -14,8 +14,8 @@ use backstay_types::frame::SiteRole;
 use backstay_types::point::RestorePoint;
 use backstay_types::{Classify, PlanName, RestorePointId};
 
-use crate::plans::Applied;
 use crate::api_types::{CyclePhase, ErrorInfo};
+use crate::plans::Applied;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::{DaemonError, clock};
@@ -39,7 +39,11 @@ impl Site {
         runtime.set_apply_error(result.as_ref().err().map(|error| ErrorInfo::new(error)));
     }
 
-    async fn try_apply_newest(self: &Arc<Self>, plan: &PlanName, runtime: &PlanRuntime) -> Result<(), DaemonError> {
+    async fn try_apply_newest(
+        self: &Arc<Self>,
+        plan: &PlanName,
+        runtime: &PlanRuntime,
+    ) -> Result<(), DaemonError> {
         let _gate = runtime.apply.lock().await;
         if self.plans.get(plan)?.role != SiteRole::Standby {
             return Ok(());
@@ -61,7 +65,12 @@ impl Site {
         self.blocking("apply", move || site.bring_to_blocking(&plan, &point, &activity)).await
     }
 
-    fn bring_to_blocking(&self, plan: &PlanName, point: &RestorePoint, activity: &Activity) -> Result<(), DaemonError> {
+    fn bring_to_blocking(
+        &self,
+        plan: &PlanName,
+        point: &RestorePoint,
+        activity: &Activity,
+    ) -> Result<(), DaemonError> {
         let mut applied = self.plans.applied(plan)?;
         if let Some(unfinished) = applied.target.filter(|target| *target != point.id) {
             // Only the difference between two whole points can be applied: finish the one that was begun.
@@ -91,8 +100,14 @@ impl Site {
                 continue;
             }
             let target = self.replica(plan, &volume.name);
-            let report =
-                backstay_volume::apply(&reader, from.as_ref(), &volume.root, volume.kind, &target, &activity.progress)?;
+            let report = backstay_volume::apply(
+                &reader,
+                from.as_ref(),
+                &volume.root,
+                volume.kind,
+                &target,
+                &activity.progress,
+            )?;
             if from.is_some() && report.compared_in_full {
                 tracing::warn!(volume = %volume.name, "the replica was not as it was left: compared and made whole");
             }
@@ -107,7 +122,12 @@ impl Site {
         self.plans.set_applied(plan, applied)
     }
 
-    fn apply_objects(&self, plan: &PlanName, applied: &mut Applied, point: &RestorePoint) -> Result<(), DaemonError> {
+    fn apply_objects(
+        &self,
+        plan: &PlanName,
+        applied: &mut Applied,
+        point: &RestorePoint,
+    ) -> Result<(), DaemonError> {
         let Some(bundle) = &point.bundle else { return Ok(()) };
         if applied.bundle == Some(bundle.root) {
             return Ok(());
@@ -135,7 +155,6 @@ impl Site {
         let applied = self.plans.applied(plan)?;
         Ok(applied.point.into_iter().chain(applied.target).collect())
     }
-
 }
 
 /// Failures of single objects as one error.

@@ -42,7 +42,11 @@ impl Site {
     }
 
     /// The restore points the peer holds of a plan.
-    pub(crate) async fn ask_points(&self, pair: PairId, plan: &PlanName) -> Result<Vec<RestorePoint>, DaemonError> {
+    pub(crate) async fn ask_points(
+        &self,
+        pair: PairId,
+        plan: &PlanName,
+    ) -> Result<Vec<RestorePoint>, DaemonError> {
         match self.ask(pair, ListPoints { plan: plan.clone() }.into()).await? {
             Frame::Points(points) => Ok(points.points),
             other => Err(self.unexpected(pair, &other)),
@@ -52,7 +56,11 @@ impl Site {
     /// An answer that is none to the question.
     pub(crate) fn unexpected(&self, pair: PairId, frame: &Frame) -> DaemonError {
         let peer = self.peer(pair).map_or_else(|_| pair.to_string(), |peer| peer.name.clone());
-        DaemonError::Peer { peer, class: Class::Incompatible, why: format!("frame {} is out of place", frame.name()) }
+        DaemonError::Peer {
+            peer,
+            class: Class::Incompatible,
+            why: format!("frame {} is out of place", frame.name()),
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use backstay_volume::SentState;
 use tracing::Instrument;
 use transfer::Transfer;
 
-use crate::audit::Actor;
 use crate::api_types::{CycleOutcome, CyclePhase, ErrorInfo, LastCycle};
+use crate::audit::Actor;
 use crate::meter::Metered;
 use crate::plan_ops::wrong_role;
 use crate::plans::{LastSuccess, PlanRecord};
@@ -91,7 +91,11 @@ impl Site {
         }
     }
 
-    async fn cycle(self: &Arc<Self>, name: &PlanName, activity: &Arc<Activity>) -> Result<RestorePoint, DaemonError> {
+    async fn cycle(
+        self: &Arc<Self>,
+        name: &PlanName,
+        activity: &Arc<Activity>,
+    ) -> Result<RestorePoint, DaemonError> {
         let record = self.may_sync(name)?;
         let work = self.fenced_cycle(&record, activity);
         let outcome = tokio::select! {
@@ -144,7 +148,8 @@ impl Site {
         point: &RestorePoint,
         done: produce::Done,
     ) -> Result<(), DaemonError> {
-        let (site, name, id, snapshot_time) = (self.clone(), record.name.clone(), point.id, point.snapshot_time);
+        let (site, name, id, snapshot_time) =
+            (self.clone(), record.name.clone(), point.id, point.snapshot_time);
         self.blocking("adopting the restore point", move || {
             for pending in done.pending {
                 pending.adopt(id)?;

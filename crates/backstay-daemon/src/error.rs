@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use backstay_types::frame::{FrameError, Refused, SiteRole};
-use backstay_volume::VolumeError;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
+use backstay_volume::VolumeError;
 
 /// A failure of the daemon.
 #[derive(Debug, thiserror::Error)]
@@ -339,7 +339,11 @@ pub(crate) const fn role_name(role: SiteRole) -> &'static str {
 }
 
 fn known(kind: &str, names: &[String]) -> Option<String> {
-    Some(if names.is_empty() { format!("there are no {kind}s yet") } else { format!("known {kind}s: {}", names.join(", ")) })
+    Some(if names.is_empty() {
+        format!("there are no {kind}s yet")
+    } else {
+        format!("known {kind}s: {}", names.join(", "))
+    })
 }
 
 impl Classify for DaemonError {

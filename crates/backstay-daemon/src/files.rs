@@ -14,14 +14,19 @@ use crate::DaemonError;
 
 /// Makes a folder only its owner can enter, and its parents.
 pub(crate) fn make_folder(path: &Path) -> Result<(), DaemonError> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| DaemonError::io("make folder", path, source))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| DaemonError::io("make folder", path, source))
 }
 
 /// Replaces a file durably.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
     let temporary = path.with_added_extension("tmp");
     let replace = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -46,7 +51,8 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 
 /// Replaces a JSON file durably.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), DaemonError> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|source| DaemonError::State { path: path.to_owned(), source })?;
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|source| DaemonError::State { path: path.to_owned(), source })?;
     bytes.push(b'\n');
     write(path, &bytes)
 }
@@ -54,7 +60,9 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dae
 /// Reads a JSON file; `None` if it is not there.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, DaemonError> {
     match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| DaemonError::State { path: path.to_owned(), source }),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| DaemonError::State { path: path.to_owned(), source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(DaemonError::io("read", path, source)),
     }

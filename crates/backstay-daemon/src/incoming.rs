@@ -8,10 +8,10 @@ use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, 
 use backstay_types::plan::PlanSpec;
 use backstay_types::{Classify, PairId, PlanName, limits};
 
+use crate::DaemonError;
 use crate::plans::PlanRecord;
 use crate::receive::refuse;
 use crate::site::Site;
-use crate::DaemonError;
 
 impl Site {
     /// Runs until the daemon stops.
@@ -30,7 +30,12 @@ impl Site {
                 if let Err(error) = outcome {
                     let class = error.class();
                     site.metrics.count_error(class);
-                    tracing::warn!(peer, request = kind, class = class.label(), "request of the peer failed: {error}");
+                    tracing::warn!(
+                        peer,
+                        request = kind,
+                        class = class.label(),
+                        "request of the peer failed: {error}"
+                    );
                 }
             });
         }
@@ -68,8 +73,9 @@ impl Site {
     }
 
     fn take_share(&self, pair: PairId, share: &SharePlan) -> Result<(), DaemonError> {
-        let spec: PlanSpec = serde_json::from_str(&share.spec)
-            .map_err(|error| DaemonError::Request { message: format!("shared plan does not decode: {error}") })?;
+        let spec: PlanSpec = serde_json::from_str(&share.spec).map_err(|error| DaemonError::Request {
+            message: format!("shared plan does not decode: {error}"),
+        })?;
         spec.validate().map_err(|source| DaemonError::Plan { plan: share.plan.clone(), source })?;
         let old = self.plans.find(&share.plan);
         if old.as_ref().is_some_and(|old| old.pair != pair) {

@@ -42,7 +42,8 @@ impl Wire {
     }
 
     fn since(self, earlier: Self) -> Self {
-        let (sent, received) = (self.sent.saturating_sub(earlier.sent), self.received.saturating_sub(earlier.received));
+        let (sent, received) =
+            (self.sent.saturating_sub(earlier.sent), self.received.saturating_sub(earlier.received));
         Self { sent, received }
     }
 

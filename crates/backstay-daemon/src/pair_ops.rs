@@ -17,7 +17,10 @@ impl Site {
         self.load_keys();
         self.limit_bandwidth();
         let pairs = self.pairs();
-        pairs.into_iter().find(|pair| pair.pair_id == peer.pair).ok_or(DaemonError::Worker { what: "pairing" })
+        pairs
+            .into_iter()
+            .find(|pair| pair.pair_id == peer.pair)
+            .ok_or(DaemonError::Worker { what: "pairing" })
     }
 
     /// Replaces the certificate authorities of a pair on both sides.

@@ -67,10 +67,14 @@ impl Site {
             return Err(DaemonError::PolicyNotFound { plan: name.clone(), policy: policy.clone() });
         }
         if let Some(schedule) = &spec.schedule {
-            Timetable::parse(schedule).map_err(|source| DaemonError::Schedule { plan: name.clone(), source })?;
+            Timetable::parse(schedule)
+                .map_err(|source| DaemonError::Schedule { plan: name.clone(), source })?;
         }
-        let sources = spec.volumes.iter().filter_map(|volume| volume.path.as_deref().or(volume.device.as_deref()));
-        sources.chain(spec.manifests.iter().map(|folder| folder.path.as_path())).try_for_each(|path| exists(name, path))
+        let sources =
+            spec.volumes.iter().filter_map(|volume| volume.path.as_deref().or(volume.device.as_deref()));
+        sources
+            .chain(spec.manifests.iter().map(|folder| folder.path.as_path()))
+            .try_for_each(|path| exists(name, path))
     }
 
     async fn apply_plan(self: &Arc<Self>, name: PlanName, spec: PlanSpec) -> Result<Applied, DaemonError> {
@@ -98,7 +102,11 @@ impl Site {
             self.plans.put(record)?;
         }
         let existed = old.is_some();
-        Ok(Applied { kind: "ReplicationPlan".into(), name: name.to_string(), result: result(existed, changed) })
+        Ok(Applied {
+            kind: "ReplicationPlan".into(),
+            name: name.to_string(),
+            result: result(existed, changed),
+        })
     }
 
     /// Tells the peer about a plan this site is active for.
@@ -112,7 +120,8 @@ impl Site {
         {
             spec.retention = retain;
         }
-        let spec = serde_json::to_string(&spec).map_err(|error| DaemonError::Request { message: error.to_string() })?;
+        let spec = serde_json::to_string(&spec)
+            .map_err(|error| DaemonError::Request { message: error.to_string() })?;
         let frame = SharePlan { plan: record.name.clone(), epoch: record.epoch, spec };
         match self.ask(record.pair, frame.into()).await? {
             Frame::Done(_) => Ok(()),
@@ -132,7 +141,8 @@ impl Site {
         let _apply = runtime.apply.lock().await;
         let _fence = runtime.fence.lock().await;
         if record.role == SiteRole::Active {
-            let told = self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.epoch }.into()).await;
+            let told =
+                self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.epoch }.into()).await;
             if let Err(error) = told {
                 tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
             }

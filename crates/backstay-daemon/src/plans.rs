@@ -131,7 +131,11 @@ impl PlanBook {
         if let Some(old) = plans.get(&record.name)
             && old.epoch > record.epoch
         {
-            return Err(DaemonError::EpochShrinks { plan: record.name.clone(), known: old.epoch, asked: record.epoch });
+            return Err(DaemonError::EpochShrinks {
+                plan: record.name.clone(),
+                known: old.epoch,
+                asked: record.epoch,
+            });
         }
         let folder = self.plan_folder(&record.name);
         files::make_folder(&folder)?;
@@ -179,7 +183,11 @@ impl PlanBook {
     }
 
     /// Adds or replaces a schedule policy durably; tells whether anything changed, and whether it was there.
-    pub(crate) fn put_policy(&self, name: &str, spec: SchedulePolicySpec) -> Result<(bool, bool), DaemonError> {
+    pub(crate) fn put_policy(
+        &self,
+        name: &str,
+        spec: SchedulePolicySpec,
+    ) -> Result<(bool, bool), DaemonError> {
         let mut policies = self.policies.write().expect(POISONED);
         let old = policies.insert(name.to_owned(), spec.clone());
         let changed = old.as_ref() != Some(&spec);

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_engine::promotion::{
-    self, PeerFacts, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
+    self, PeerFacts, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName,
+    StepState as EngineState,
 };
 use backstay_kube::folder;
 use backstay_types::frame::{Frame, Promoted, SiteRole};
@@ -20,9 +21,9 @@ use backstay_types::point::{Consistency, RestorePoint};
 use backstay_types::{Classify, PlanName, Span};
 use tracing::Instrument;
 
-use crate::audit::Actor;
 use crate::api_types::{CyclePhase, PromoteRequest, PromotionReport, PromotionStep, StepState};
 use crate::apply::CheckFailures;
+use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
@@ -211,7 +212,11 @@ impl Site {
     }
 
     /// Nothing is promoted that cannot be applied: what the replicas lack must be readable before the epoch rises.
-    async fn check_point(self: &Arc<Self>, runtime: &PlanRuntime, plan: &PromotionPlan) -> Result<(), DaemonError> {
+    async fn check_point(
+        self: &Arc<Self>,
+        runtime: &PlanRuntime,
+        plan: &PromotionPlan,
+    ) -> Result<(), DaemonError> {
         if plan.partial {
             return Ok(());
         }
@@ -268,7 +273,8 @@ impl Site {
             return Ok(());
         }
         let name = plan.plan.clone();
-        self.blocking("releasing the objects", move || folder::release(&folder, &name)?.failures.check(&name)).await
+        self.blocking("releasing the objects", move || folder::release(&folder, &name)?.failures.check(&name))
+            .await
     }
 
     /// Goes on with a promotion that a stop or a crash cut off.
@@ -291,7 +297,8 @@ impl Site {
         }
         let room = Arc::new(tokio::sync::Semaphore::new(PROMOTIONS_MAX));
         let mut tasks = tokio::task::JoinSet::new();
-        let is_standby = |record: &Arc<PlanRecord>| matches!(record.role, SiteRole::Standby | SiteRole::Promoting);
+        let is_standby =
+            |record: &Arc<PlanRecord>| matches!(record.role, SiteRole::Standby | SiteRole::Promoting);
         for record in self.plans.list().into_iter().filter(is_standby) {
             let (site, room) = (self.clone(), room.clone());
             tasks.spawn(async move {

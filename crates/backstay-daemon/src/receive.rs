@@ -15,7 +15,7 @@ use backstay_net::{Batch, Connection, Control, ControlSend, SessionBatches};
 use backstay_store::Ingest;
 use backstay_types::frame::{Begin, Commit, Committed, Frame, Offer, Refused, SiteRole};
 use backstay_types::point::RestorePoint;
-use backstay_types::{Class, Classify, PlanName, RestorePointId};
+use backstay_types::{Class, Classify, PlanName, RestorePointId, limits};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +26,8 @@ use crate::runtime::PlanRuntime;
 use crate::site::Site;
 use crate::{DaemonError, clock};
 
-/// Orders and answers between session and store thread: 64 open offers and every batch the connection's byte
-/// budget lets in stay far below it.
-const QUEUE: usize = 256;
+/// Orders and answers between session and store thread: 64 open offers, 256 open batches and the commit.
+const QUEUE: usize = limits::OFFERS_OPEN_MAX + limits::BATCHES_OPEN_MAX + 1;
 
 /// What the store thread is told to do.
 enum Order {
@@ -108,8 +107,18 @@ impl Site {
         });
         let (orders, answers) = start_store_thread(self, ingest);
         let (site, origin, runtime) = (self.clone(), connection.peer().site, runtime.clone());
-        let mut receive =
-            Receive { site, record, runtime, begin, origin, session, control, arrived: HashMap::new(), orders, answers };
+        let mut receive = Receive {
+            site,
+            record,
+            runtime,
+            begin,
+            origin,
+            session,
+            control,
+            arrived: HashMap::new(),
+            orders,
+            answers,
+        };
         match receive.run(&mut frames, &mut batches).await {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -299,7 +308,11 @@ impl Receive {
             let number = point.id.number;
             self.site.plans.update(&self.record.name, |record| record.number = record.number.max(number))?;
             let stats = &point.stats;
-            tracing::info!(files = stats.files_scanned, wire_bytes = stats.wire_bytes, "restore point committed");
+            tracing::info!(
+                files = stats.files_scanned,
+                wire_bytes = stats.wire_bytes,
+                "restore point committed"
+            );
         }
         let event = self.event_of_answer(answer)?;
         self.session.handle(event, clock::now());
@@ -353,7 +366,10 @@ fn carry_out(ingest: &mut Option<Ingest>, order: Order) -> Result<Answer, Daemon
         Order::Missing(offer) => {
             let bits = ingest.as_mut().ok_or(OVER)?.missing(&offer.ids)?;
             let missing = backstay_types::frame::Missing { seq: offer.seq, bits };
-            Ok(Answer::Missing { seq: offer.seq, missing: (0..offer.ids.len()).map(|i| missing.contains(i)).collect() })
+            Ok(Answer::Missing {
+                seq: offer.seq,
+                missing: (0..offer.ids.len()).map(|i| missing.contains(i)).collect(),
+            })
         }
         Order::Store(batch) => {
             let rejected = ingest.as_mut().ok_or(OVER)?.put_batch(&batch.header, &batch.records)?;

@@ -191,7 +191,12 @@ impl Runtimes {
         if let Some(runtime) = self.0.read().expect(POISONED).get(plan) {
             return runtime.clone();
         }
-        self.0.write().expect(POISONED).entry(plan.clone()).or_insert_with(|| Arc::new(PlanRuntime::new())).clone()
+        self.0
+            .write()
+            .expect(POISONED)
+            .entry(plan.clone())
+            .or_insert_with(|| Arc::new(PlanRuntime::new()))
+            .clone()
     }
 
     /// Stops whatever is under way, everywhere: all of it resumes later.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backstay_engine::cycle::{self, Due, PlanFacts, Waits};
 use backstay_engine::schedule::Timetable;
-use backstay_types::plan::{PlanSpec, Schedule};
 #[cfg(doc)]
 use backstay_types::limits;
+use backstay_types::plan::{PlanSpec, Schedule};
 use backstay_types::{PlanName, Span, Time};
 
 use crate::plans::PlanRecord;
@@ -40,8 +40,11 @@ impl Site {
     fn look(self: &Arc<Self>, now: Time) -> Span {
         let plans = self.plans.list();
         let timetables: Vec<_> = plans.iter().map(|plan| self.timetable(plan)).collect();
-        let facts: Vec<_> =
-            plans.iter().zip(&timetables).map(|(plan, timetable)| self.facts(plan, timetable.as_ref())).collect();
+        let facts: Vec<_> = plans
+            .iter()
+            .zip(&timetables)
+            .map(|(plan, timetable)| self.facts(plan, timetable.as_ref()))
+            .collect();
         let running = facts.iter().filter(|facts| facts.running).count();
         let decision = cycle::decide(facts.iter().copied(), now, CYCLES_MAX.saturating_sub(running));
         for facts in &facts {
@@ -79,7 +82,10 @@ impl Site {
     fn timetable(&self, plan: &PlanRecord) -> Option<Timetable> {
         let parsed = self.schedule_of(&plan.name, &plan.spec).and_then(|schedule| {
             let parse = |schedule: Schedule| Timetable::parse(&schedule);
-            schedule.map(parse).transpose().map_err(|source| DaemonError::Schedule { plan: plan.name.clone(), source })
+            schedule
+                .map(parse)
+                .transpose()
+                .map_err(|source| DaemonError::Schedule { plan: plan.name.clone(), source })
         });
         parsed.unwrap_or_else(|error| {
             // Checked when the plan was applied; only a policy that went missing since gets here.
@@ -89,7 +95,11 @@ impl Site {
     }
 
     /// The schedule of a plan: its own or that of its policy.
-    pub(crate) fn schedule_of(&self, plan: &PlanName, spec: &PlanSpec) -> Result<Option<Schedule>, DaemonError> {
+    pub(crate) fn schedule_of(
+        &self,
+        plan: &PlanName,
+        spec: &PlanSpec,
+    ) -> Result<Option<Schedule>, DaemonError> {
         match (&spec.schedule, &spec.schedule_policy) {
             (Some(schedule), _) => Ok(Some(schedule.clone())),
             (None, Some(policy)) => match self.plans.policy(policy) {
@@ -109,7 +119,8 @@ impl Site {
             tracing::warn!(%plan, "start of the last cycle not read: {error}");
             None
         });
-        let time = kept.and_then(|bytes| bytes.first_chunk::<8>().map(|bytes| Time(i64::from_le_bytes(*bytes))));
+        let time =
+            kept.and_then(|bytes| bytes.first_chunk::<8>().map(|bytes| Time(i64::from_le_bytes(*bytes))));
         runtime.set_last_start(time);
         time
     }

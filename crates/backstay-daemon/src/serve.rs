@@ -113,7 +113,9 @@ fn net_config(config: &SiteConfig) -> NetConfig {
 
 /// Waits for the order to stop; re-reads the configuration on SIGHUP.
 async fn wait_for_stop(site: &Arc<Site>, options: &ServeOptions) -> Result<(), DaemonError> {
-    let on = |kind| signal(kind).map_err(|source: io::Error| DaemonError::io("watch signals of", &site.dir, source));
+    let on = |kind| {
+        signal(kind).map_err(|source: io::Error| DaemonError::io("watch signals of", &site.dir, source))
+    };
     let (mut term, mut int, mut hup) =
         (on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::hangup())?);
     loop {

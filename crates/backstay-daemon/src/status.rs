@@ -6,9 +6,7 @@ use backstay_types::plan::Schedule;
 use backstay_types::point::RestorePoint;
 use backstay_types::{PlanName, Time};
 
-use crate::api_types::{
-    Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo,
-};
+use crate::api_types::{Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo};
 use crate::plans::PlanRecord;
 use crate::site::Site;
 use crate::{DaemonError, clock};
@@ -48,7 +46,11 @@ impl Site {
             peer: self.peer_label(record),
             role: record.role,
             epoch: record.epoch,
-            schedule: self.schedule_of(&record.name, &record.spec).ok().flatten().map(|schedule| words(&schedule)),
+            schedule: self
+                .schedule_of(&record.name, &record.spec)
+                .ok()
+                .flatten()
+                .map(|schedule| words(&schedule)),
             suspended: record.spec.suspend,
         };
         self.plans.list().iter().map(|record| summary(record)).collect()
@@ -111,7 +113,11 @@ impl Site {
         self.describe(&record, &points)
     }
 
-    fn describe(&self, record: &PlanRecord, points: &[RestorePoint]) -> Result<Vec<RestorePointInfo>, DaemonError> {
+    fn describe(
+        &self,
+        record: &PlanRecord,
+        points: &[RestorePoint],
+    ) -> Result<Vec<RestorePointInfo>, DaemonError> {
         let in_use = self.points_in_use(&record.name)?;
         let times: Vec<_> = points.iter().map(|point| (point.id, point.snapshot_time)).collect();
         let verdicts = retention::verdicts(&times, &record.spec.retention, &in_use);
@@ -133,7 +139,10 @@ fn words(schedule: &Schedule) -> String {
         schedule.cron.as_ref().map(|cron| format!("cron {cron} {zone}")),
         schedule.daily.as_ref().map(|daily| format!("daily {} {zone}", daily.time)),
         schedule.weekly.as_ref().map(|weekly| format!("{} {} {zone}", weekly.day, weekly.time)),
-        schedule.monthly.as_ref().map(|monthly| format!("monthly on {} {} {zone}", monthly.date, monthly.time)),
+        schedule
+            .monthly
+            .as_ref()
+            .map(|monthly| format!("monthly on {} {} {zone}", monthly.date, monthly.time)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -17,10 +17,16 @@ use crate::{DaemonError, clock};
 const DIFF_ITEMS_MAX: usize = 20_000;
 
 impl Site {
-    fn point_or_newest(&self, plan: &PlanName, id: Option<RestorePointId>) -> Result<RestorePoint, DaemonError> {
+    fn point_or_newest(
+        &self,
+        plan: &PlanName,
+        id: Option<RestorePointId>,
+    ) -> Result<RestorePoint, DaemonError> {
         match id {
             Some(id) => Ok(self.store.point(plan, id)?),
-            None => self.store.newest(plan)?.ok_or_else(|| DaemonError::NoRestorePoint { plan: plan.clone() }),
+            None => {
+                self.store.newest(plan)?.ok_or_else(|| DaemonError::NoRestorePoint { plan: plan.clone() })
+            }
         }
     }
 
@@ -34,10 +40,16 @@ impl Site {
         self.blocking("restore", move || site.restore_blocking(&plan, request)).await
     }
 
-    fn restore_blocking(&self, plan: &PlanName, request: RestoreRequest) -> Result<RestoreOutcome, DaemonError> {
+    fn restore_blocking(
+        &self,
+        plan: &PlanName,
+        request: RestoreRequest,
+    ) -> Result<RestoreOutcome, DaemonError> {
         let started = clock::now();
         if !request.to.is_absolute() {
-            return Err(DaemonError::Request { message: format!("`to` is not an absolute path: {:?}", request.to) });
+            return Err(DaemonError::Request {
+                message: format!("`to` is not an absolute path: {:?}", request.to),
+            });
         }
         let point = self.point_or_newest(plan, request.restore_point)?;
         let volumes = chosen_volumes(plan, &point, &request)?;
@@ -50,8 +62,14 @@ impl Site {
         let reader = self.store.reader(point.pair);
         let (mut entries, mut bytes) = (0, 0);
         for (volume, to) in &volumes {
-            let report =
-                backstay_volume::restore(&reader, &volume.root, volume.kind, path.as_ref(), to, &activity.progress)?;
+            let report = backstay_volume::restore(
+                &reader,
+                &volume.root,
+                volume.kind,
+                path.as_ref(),
+                to,
+                &activity.progress,
+            )?;
             entries += report.entries;
             bytes += report.bytes;
         }
@@ -91,7 +109,8 @@ impl Site {
             let before = old.as_ref().and_then(|old| old.volume(&volume.name)).map(|volume| volume.root);
             self.diff_manifest(volume.name.as_str(), (&old, before), (&new, Some(volume.root)), &mut list)?;
         }
-        let gone = old.iter().flat_map(|old| &old.volumes).filter(|volume| new.volume(&volume.name).is_none());
+        let gone =
+            old.iter().flat_map(|old| &old.volumes).filter(|volume| new.volume(&volume.name).is_none());
         for volume in gone {
             self.diff_manifest(volume.name.as_str(), (&old, Some(volume.root)), (&new, None), &mut list)?;
         }

@@ -11,11 +11,12 @@ use backstay_net::PeerBook;
 use backstay_store::{Store, VerifyReport};
 use backstay_types::frame::SiteRole;
 use backstay_types::{Classify, HashKey, PairId, PlanName, RestorePointId};
+use backstay_volume::Progress;
 
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
 use crate::config::{Overrides, SiteConfig};
 use crate::plans::PlanBook;
-use crate::runtime::Activity;
+use crate::runtime::{Activity, Runtimes};
 use crate::serve::store_config;
 use crate::site::{Site, layout};
 use crate::{DaemonError, clock};
@@ -139,8 +140,15 @@ impl Site {
         activity.enter(CyclePhase::Verify, self.store.usage().bytes);
         let _shown = shown.as_ref().map(|(runtime, _)| runtime.show(activity.clone()));
         let replica = |plan: &PlanName, volume: &_| self.replica(plan, volume);
-        let keys = self.net.peers().iter().map(|peer| (peer.record.pair, peer.record.hash_key.clone())).collect();
-        let site = Verifier { store: &self.store, plans: &self.plans, keys, replica: &replica };
+        let keys =
+            self.net.peers().iter().map(|peer| (peer.record.pair, peer.record.hash_key.clone())).collect();
+        let site = Verifier {
+            store: &self.store,
+            plans: &self.plans,
+            keys,
+            runtimes: Some(&self.runtimes),
+            replica: &replica,
+        };
         site.verify(plan, repair)
     }
 }
@@ -150,6 +158,8 @@ struct Verifier<'a> {
     store: &'a Store,
     plans: &'a PlanBook,
     keys: Vec<(PairId, HashKey)>,
+    /// Gates of a running daemon; `None` without one.
+    runtimes: Option<&'a Runtimes>,
     replica: &'a dyn Fn(&PlanName, &backstay_types::VolumeName) -> std::path::PathBuf,
 }
 
@@ -158,8 +168,10 @@ impl Verifier<'_> {
         let started = clock::now();
         let mut report = self.store.verify(plan, &mut |_| {})?;
         let found = damage_of(&report);
-        if repair && !report.is_clean() {
+        if repair && !found.is_empty() {
             repair::from_replicas(self, &report)?;
+            // A damaged pack is rewritten without what is broken in it.
+            self.store.gc(self.store.gc_plan()?)?;
             report = self.store.verify(plan, &mut |_| {})?;
         }
         let left = damage_of(&report);
@@ -176,15 +188,22 @@ impl Verifier<'_> {
         };
         for record in self.plans.list() {
             if plan.is_none_or(|plan| *plan == record.name) && record.role == SiteRole::Standby {
-                self.verify_replicas(&record.name, &mut outcome)?;
+                self.verify_replicas(&record.name, repair, &mut outcome)?;
             }
         }
         outcome.duration_seconds = clock::now().since(started).as_secs_f64();
         Ok(outcome)
     }
 
-    /// Compares the replicas of a standby plan with the point they show.
-    fn verify_replicas(&self, plan: &PlanName, outcome: &mut VerifyOutcome) -> Result<(), DaemonError> {
+    /// Compares the replicas of a standby plan with the point they show; with `repair`, makes them that point again.
+    fn verify_replicas(
+        &self,
+        plan: &PlanName,
+        repair: bool,
+        outcome: &mut VerifyOutcome,
+    ) -> Result<(), DaemonError> {
+        let runtime = self.runtimes.map(|runtimes| runtimes.of(plan));
+        let _gate = runtime.as_ref().map(|runtime| runtime.apply.blocking_lock());
         let applied = self.plans.applied(plan)?;
         // While an apply is unfinished a replica shows no point; the apply itself mends it.
         let (Some(id), None) = (applied.point, applied.target) else { return Ok(()) };
@@ -192,15 +211,27 @@ impl Verifier<'_> {
         let reader = self.store.reader(point.pair);
         for volume in &point.volumes {
             let target = (self.replica)(plan, &volume.name);
-            let mismatches = backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true)?;
+            let mismatches =
+                backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true)?;
             outcome.replicas += 1;
             if let Some(first) = mismatches.first() {
+                let repaired = repair && {
+                    let progress = Progress::new();
+                    backstay_volume::apply(&reader, None, &volume.root, volume.kind, &target, &progress)?;
+                    backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true)?
+                        .is_empty()
+                };
                 outcome.damaged.push(Damage {
                     kind: "replica".into(),
                     name: format!("{plan}/{}", volume.name),
-                    detail: format!("{} entries differ from {id}; first: {}: {}", mismatches.len(), first.path, first.why),
+                    detail: format!(
+                        "{} entries differ from {id}; first: {}: {}",
+                        mismatches.len(),
+                        first.path,
+                        first.why
+                    ),
                     restore_points: Vec::new(),
-                    repaired: false,
+                    repaired,
                 });
             }
         }
@@ -217,8 +248,10 @@ fn damage_of(report: &VerifyReport) -> Vec<Damage> {
         repaired: false,
     };
     // One pack is seldom damaged beside another; the points a pack takes down are those found damaged with it.
-    let points = || report.damaged_points.iter().map(|point| format!("{}/{}", point.plan, point.id)).collect();
-    let packs = report.damaged_packs.iter().map(|pack| damage("pack", pack.file.clone(), pack.why.clone(), points()));
+    let points =
+        || report.damaged_points.iter().map(|point| format!("{}/{}", point.plan, point.id)).collect();
+    let packs =
+        report.damaged_packs.iter().map(|pack| damage("pack", pack.file.clone(), pack.why.clone(), points()));
     let unmended = report.damaged_files.iter().filter(|file| !file.mended);
     let files = unmended.map(|file| damage("file", file.file.clone(), file.why.clone(), Vec::new()));
     let lost = report.damaged_points.iter().map(|point| {
@@ -228,7 +261,11 @@ fn damage_of(report: &VerifyReport) -> Vec<Damage> {
 }
 
 /// `backstay verify --offline`: the same, without a daemon.
-pub fn verify_offline(dir: &Path, plan: Option<&PlanName>, repair: bool) -> Result<VerifyOutcome, DaemonError> {
+pub fn verify_offline(
+    dir: &Path,
+    plan: Option<&PlanName>,
+    repair: bool,
+) -> Result<VerifyOutcome, DaemonError> {
     let config = SiteConfig::load(dir, &Overrides::default())?;
     let store = Store::open(store_config(dir, &config))?;
     let peers = PeerBook::open(&dir.join(layout::PAIRS))?.list();
@@ -241,7 +278,7 @@ pub fn verify_offline(dir: &Path, plan: Option<&PlanName>, repair: bool) -> Resu
         let mapped = config.replica(plan, volume).map(Path::to_owned);
         mapped.unwrap_or_else(|| dir.join(layout::REPLICAS).join(plan.as_str()).join(volume.as_str()))
     };
-    Verifier { store: &store, plans: &plans, keys, replica: &replica }.verify(plan, repair)
+    Verifier { store: &store, plans: &plans, keys, runtimes: None, replica: &replica }.verify(plan, repair)
 }
 
 /// `backstay catalog rebuild`: makes the catalog anew from packs and restore-point files, without a daemon.

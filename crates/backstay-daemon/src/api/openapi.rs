@@ -38,14 +38,16 @@ pub(super) const ROUTES: [Route; 24] = [
 
 fn operation((_, path, summary, body): &Route) -> Value {
     let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-    let in_path = |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
+    let in_path =
+        |name: &str| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
     let in_query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
     let queries: &[&str] = match *path {
         "/plans/{name}/diff" => &["a", "b"],
         "/audit" => &["since"],
         _ => &[],
     };
-    let parameters: Vec<Value> = names.map(in_path).chain(queries.iter().map(|name| in_query(name))).collect();
+    let parameters: Vec<Value> =
+        names.map(in_path).chain(queries.iter().map(|name| in_query(name))).collect();
     let mut operation = json!({
         "summary": summary,
         "parameters": parameters,
@@ -55,7 +57,8 @@ fn operation((_, path, summary, body): &Route) -> Value {
         },
     });
     if *body && let Some(object) = operation.as_object_mut() {
-        let content = json!({"required": true, "content": {"application/json": {"schema": {"type": "object"}}}});
+        let content =
+            json!({"required": true, "content": {"application/json": {"schema": {"type": "object"}}}});
         object.insert("requestBody".to_owned(), content);
     }
     operation

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, ConnectInfo, connect_info::Connected};
+use axum::extract::{ConnectInfo, Request, connect_info::Connected};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -47,13 +47,17 @@ pub(crate) async fn bind(dir: &Path, config: &SiteConfig) -> Result<Listeners, D
         .map_err(|source| DaemonError::io("restrict", &path, source))?;
     let tcp = match (&config.admin_listen, &config.admin_token_file) {
         (Some(address), Some(file)) => {
-            let token = std::fs::read_to_string(file).map_err(|source| DaemonError::io("read", file, source))?;
+            let token =
+                std::fs::read_to_string(file).map_err(|source| DaemonError::io("read", file, source))?;
             let token: Arc<str> = token.trim().into();
             if token.len() < 16 {
-                return Err(DaemonError::Request { message: format!("{file:?}: expected a token of 16 characters or more") });
+                return Err(DaemonError::Request {
+                    message: format!("{file:?}: expected a token of 16 characters or more"),
+                });
             }
             let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(|source| DaemonError::Listen { address: address.to_string(), source })?;
+            let listener =
+                listener.map_err(|source| DaemonError::Listen { address: address.to_string(), source })?;
             Some((listener, token))
         }
         _ => None,
@@ -72,7 +76,9 @@ impl Listeners {
         let tcp = async {
             match self.tcp {
                 Some((listener, token)) => {
-                    let routes: Router = routes.layer(middleware::from_fn(move |request, next| check_token(token.clone(), request, next)));
+                    let routes: Router = routes.layer(middleware::from_fn(move |request, next| {
+                        check_token(token.clone(), request, next)
+                    }));
                     axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
                 }
                 None => Ok(()),
@@ -96,7 +102,10 @@ async fn name_local_actor(mut request: Request, next: Next) -> Response {
 
 async fn check_token(token: Arc<str>, mut request: Request, next: Next) -> Response {
     let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     // Digests of equal length compare without telling how much of the token was right.
     let right = given.is_some_and(|given| blake3::hash(given) == blake3::hash(token.as_bytes()));
     if !open && !right {

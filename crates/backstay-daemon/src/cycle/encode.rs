@@ -125,7 +125,8 @@ mod tests {
         let noise: Vec<u8> = {
             let mut state = 1_u64;
             let step = |state: &mut u64| {
-                *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *state =
+                    state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (*state >> 56) as u8
             };
             (0..65_536).map(|_| step(&mut state)).collect()

@@ -98,13 +98,15 @@ impl Job {
             let use_parent = self.parent.is_some() && sent.parent_id() == self.parent;
             snapshots.push(backstay_volume::snapshot(volume, &context, sent, use_parent)?);
         }
-        let objects = spec.manifests.as_ref().map(|manifests| folder::capture(&manifests.path)).transpose()?;
+        let objects =
+            spec.manifests.as_ref().map(|manifests| folder::capture(&manifests.path)).transpose()?;
 
         let mut scanned = Vec::with_capacity(snapshots.len());
         for snapshot in snapshots {
             scanned.push(snapshot.scan(progress)?);
         }
-        self.activity.enter(CyclePhase::Transfer, scanned.iter().map(|volume| volume.totals().read_bytes).sum());
+        self.activity
+            .enter(CyclePhase::Transfer, scanned.iter().map(|volume| volume.totals().read_bytes).sum());
         let mut sink = Sink(sender);
         let mut done = Done { pending: Vec::new() };
         let mut end = End {

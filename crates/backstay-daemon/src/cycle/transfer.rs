@@ -163,7 +163,10 @@ impl<'a> Transfer<'a> {
                 }
                 continue;
             }
-            let pause = self.session.wake().map_or(limits_of_patience(), |wake| wake.since(clock::now()).to_duration());
+            let pause = self
+                .session
+                .wake()
+                .map_or(limits_of_patience(), |wake| wake.since(clock::now()).to_duration());
             let takes = !ended && self.session.wants_more();
             let event = tokio::select! {
                 biased;
@@ -252,7 +255,9 @@ impl<'a> Transfer<'a> {
                 self.control.send(&(*commit).into()).await?;
             }
             SendAction::Finished(committed) => return Ok(Some(committed)),
-            SendAction::Failed(SendError::Refused(refused)) => return Err(DaemonError::refused(&self.peer, refused)),
+            SendAction::Failed(SendError::Refused(refused)) => {
+                return Err(DaemonError::refused(&self.peer, refused));
+            }
             SendAction::Failed(error) => return Err(DaemonError::decision(&error)),
         }
         Ok(None)
@@ -278,7 +283,8 @@ impl<'a> Transfer<'a> {
         let room = |this: &Self| {
             this.encoding.len() + this.encoded.len() < ENCODING_MAX && this.sending.len() < SENDING_MAX
         };
-        while room(self) && (self.waiting_bytes >= limits::BATCH_BYTES_TARGET || (self.seal && !self.waiting.is_empty()))
+        while room(self)
+            && (self.waiting_bytes >= limits::BATCH_BYTES_TARGET || (self.seal && !self.waiting.is_empty()))
         {
             self.start_encoding();
         }

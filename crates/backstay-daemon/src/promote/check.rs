@@ -86,10 +86,12 @@ where
                         break;
                     }
                 }
-                Item::Extents(extents) if inside => chunks.extend(extents.iter().filter_map(|extent| match extent {
-                    Extent::Data { id, .. } => Some(*id),
-                    Extent::Hole { .. } => None,
-                })),
+                Item::Extents(extents) if inside => {
+                    chunks.extend(extents.iter().filter_map(|extent| match extent {
+                        Extent::Data { id, .. } => Some(*id),
+                        Extent::Hole { .. } => None,
+                    }))
+                }
                 Item::Extents(_) => {}
             }
         }

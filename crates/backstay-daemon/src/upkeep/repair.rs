@@ -32,10 +32,16 @@ pub(super) fn from_replicas(site: &Verifier<'_>, report: &VerifyReport) -> Resul
             });
             match (found, refused) {
                 (_, Some(error)) => return Err(error.into()),
-                (Ok(found), None) => tracing::info!(plan = %record.name, volume = %volume.name, found, "chunks put back"),
+                (Ok(found), None) => {
+                    tracing::info!(plan = %record.name, volume = %volume.name, found, "chunks put back")
+                }
                 // A manifest that is itself damaged cannot lead to its files; other volumes still can.
-                (Err(error @ (VolumeError::Cancelled | VolumeError::SinkClosed)), None) => return Err(error.into()),
-                (Err(error), None) => tracing::warn!(plan = %record.name, volume = %volume.name, "nothing put back: {error}"),
+                (Err(error @ (VolumeError::Cancelled | VolumeError::SinkClosed)), None) => {
+                    return Err(error.into());
+                }
+                (Err(error), None) => {
+                    tracing::warn!(plan = %record.name, volume = %volume.name, "nothing put back: {error}")
+                }
             }
         }
     }
