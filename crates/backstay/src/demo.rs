@@ -58,6 +58,7 @@ fn play(dir: &Path) -> Result<(), Failure> {
     let second: RestorePointInfo = east.ask(&["sync", "shop"])?;
     east.run(&["status", "shop"]).map(|text| tell(&text))?;
 
+    west.wait_until_applied(second.id)?;
     let held = compare::replicas(&west.dir().join("manifests/shop"))?;
     say("7. Disaster: the active site is killed (SIGKILL). The standby takes over");
     east.kill()?;

@@ -9,14 +9,17 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backstay_daemon::api_types::SOCKET_NAME;
-use backstay_types::Class;
+use backstay_daemon::api_types::{PlanStatus, SOCKET_NAME};
+use backstay_types::{Class, RestorePointId};
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 
 /// A daemon of an empty site answers in a fraction of a second, on a busy machine in a few.
 const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// 72 MiB are written in a second; on a busy disk in a few.
+const APPLY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A site whose daemon ends with this value.
 pub(super) struct DemoSite {
@@ -94,9 +97,34 @@ impl DemoSite {
             .map_err(|error| Failure::new(Class::Bug, format!("read the answer to {arguments:?}: {error}")))
     }
 
+    /// Waits until this standby's replicas show the restore point.
+    pub(super) fn wait_until_applied(&self, id: RestorePointId) -> Result<(), Failure> {
+        eprintln!("   (the standby brings its replica up to {id})");
+        let start = Instant::now();
+        loop {
+            let text = self.quietly(&["status", "shop", "-o", "json"], None)?;
+            let status: PlanStatus = serde_json::from_str(&text)
+                .map_err(|error| Failure::new(Class::Bug, format!("read the status: {error}")))?;
+            if status.applied_restore_point == Some(id) {
+                return Ok(());
+            }
+            if start.elapsed() > APPLY_WITHIN {
+                let told =
+                    status.apply_error.map_or_else(|| "it takes too long".to_owned(), |error| error.message);
+                return Err(Failure::new(Class::Incomplete, format!("bring the replica up to {id}: {told}"))
+                    .hint("run the demo with --keep and look at the daemon's log"));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn execute(&self, arguments: &[&str], input: Option<&str>) -> Result<String, Failure> {
+        eprintln!("   $ backstay {} --site {}", arguments.join(" "), self.dir.display());
+        self.quietly(arguments, input)
+    }
+
+    fn quietly(&self, arguments: &[&str], input: Option<&str>) -> Result<String, Failure> {
         let line = arguments.join(" ");
-        eprintln!("   $ backstay {line} --site {}", self.dir.display());
         let fail =
             |error: std::io::Error| Failure::new(Class::Transient, format!("run `backstay {line}`: {error}"));
         let mut child = program()?
