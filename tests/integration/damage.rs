@@ -129,17 +129,37 @@ fn unnoticed_damage_is_never_served() {
     }
 }
 
-/// A damaged restore-point file is found and named; the others stay.
+/// A damaged restore-point file is named in the log and mended from the catalog's copy.
 #[test]
-fn a_damaged_restore_point_file_is_named() {
+fn a_damaged_restore_point_file_is_mended() {
+    let mut two = two();
+    two.pair.west.terminate();
+    let first = two.first["id"].as_str().unwrap().to_owned();
+    flip(&two.pair.west.dir().join(format!("store/points/shop/{first}.rp")));
+    two.pair.west.allow_errors(&format!("{first}.rp"));
+    two.pair.west.serve();
+    assert!(two.pair.west.log().contains(&format!("{first}.rp")), "{}", two.pair.west.log());
+    two.pair.west.cli(["verify"]).ok();
+    let to = two.pair.work("restored");
+    let args =
+        ["restore", "shop", "--restore-point", &first, "--volume", "data", "--to", to.to_str().unwrap()];
+    two.pair.west.cli(args).ok();
+    assert_same(&two.copy, &to);
+}
+
+/// With the catalog gone too, nothing can mend it: the rebuild names it, and the others stay.
+#[test]
+fn a_restore_point_file_that_nothing_can_mend_is_named() {
     let mut two = two();
     two.pair.west.allow_errors("");
     two.pair.west.terminate();
     let first = two.first["id"].as_str().unwrap().to_owned();
     flip(&two.pair.west.dir().join(format!("store/points/shop/{first}.rp")));
-    two.pair.west.serve();
-    let output = two.pair.west.cli(["verify"]).exits(&[6]);
+    fs::remove_dir_all(two.pair.west.dir().join("catalog")).unwrap();
+    let output = two.pair.west.cli(["catalog", "rebuild"]).exits(&[0, 6]);
     assert!(format!("{}{}", output.stdout, output.stderr).contains(&first), "{output}");
+    two.pair.west.serve();
+    assert!(!two.pair.west.restore_point_ids("shop").contains(&first));
     two.pair.take_over("shop");
     assert_same(&two.source, &two.pair.west.replica("shop", "data"));
 }

@@ -142,7 +142,10 @@ fn a_missed_run_is_made_up_for_once() {
     tree::small_files(&source, 60, &mut seed("missed"));
     pair.east.apply(&Plan::new("shop").volume("data", &source).interval("12s").yaml()).ok();
     let count = |pair: &Pair| pair.west.restore_points("shop").len();
-    eventually("the first cycle", Duration::from_secs(30), || count(&pair) == 1);
+    eventually("the first cycle, known to both sides", Duration::from_secs(30), || {
+        let status = pair.east.status("shop");
+        count(&pair) == 1 && status["cycle"].is_null() && status["lastRestorePoint"].is_string()
+    });
 
     let next_run = text(&pair.east.status("shop")["nextRun"]).to_owned();
     pair.east.restart();

@@ -39,7 +39,7 @@ pub struct ServeOptions {
 /// Runs the daemon until SIGTERM or SIGINT, or until an essential part of it fails.
 pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
     let config = SiteConfig::load(&options.dir, &options.overrides)?;
-    let site = open(&options, config).await?;
+    let site = open(&options, config)?;
     let listeners = api::bind(&site.dir, &site.config.load()).await?;
     let api = Api { site: site.clone(), started: clock::now() };
     site.resume()?;
@@ -66,7 +66,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
     outcome
 }
 
-async fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonError> {
+fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonError> {
     let dir = options.dir.clone();
     let store = Store::open(store_config(&dir, &config))?;
     let site_file = files::read_json::<SiteFile>(&dir.join(layout::SITE))?;
@@ -107,7 +107,7 @@ pub(crate) fn store_config(dir: &std::path::Path, config: &SiteConfig) -> StoreC
 fn net_config(config: &SiteConfig) -> NetConfig {
     let mut net = NetConfig::new(config.listen);
     net.advertise.clone_from(&config.advertise);
-    net.congestion = config.congestion.into();
+    net.congestion = config.congestion;
     net
 }
 

@@ -141,8 +141,6 @@ fn period(rule: Rule, time: Time) -> (i16, i16) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::indexing_slicing, reason = "a test may fail where it counts wrong")]
-
     use backstay_types::Epoch;
     use proptest::prelude::*;
 

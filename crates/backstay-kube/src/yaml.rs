@@ -79,8 +79,6 @@ pub(crate) fn emit_any<T: Serialize>(value: &T) -> Result<String, YamlError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
     use proptest::prelude::*;
     use serde_json::json;
 

@@ -212,8 +212,6 @@ fn take_frame(buffer: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
     use super::*;
     use backstay_types::frame::Done;
     use backstay_types::limits;

@@ -325,8 +325,6 @@ fn read_authorities(dir: &Path) -> Result<BTreeMap<Fingerprint, Arc<Authority>>,
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 

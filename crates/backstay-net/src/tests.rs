@@ -1,7 +1,5 @@
 //! Sites on loopback, over real sockets.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
 mod hostile;
 mod links;
 mod pairing;

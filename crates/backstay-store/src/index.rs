@@ -14,11 +14,13 @@
 //! 6.5 MB for 10 TiB. A garbage collection holds merging back, not writing, so the bound stays.
 
 mod marks;
+mod merge;
 mod run;
 mod upkeep;
 
 pub(crate) use marks::{Marks, positions};
-pub(crate) use run::{Merge, Run};
+pub(crate) use merge::Merge;
+pub(crate) use run::Run;
 pub(crate) use upkeep::Upkeep;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

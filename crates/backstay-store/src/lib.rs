@@ -37,6 +37,7 @@ mod pack;
 mod points;
 mod reader;
 mod rebuild;
+mod repair;
 mod session;
 mod store;
 mod verify;

@@ -47,7 +47,7 @@ pub(crate) fn open(config: StoreConfig) -> Result<Arc<Inner>, StoreError> {
     }));
     recover_open_packs(&inner, &known.open, &mut changes)?;
     changes.push(Change::NextPack(inner.index.read().next_pack()));
-    inner.catalog.write(&changes)?;
+    if_there_is_room(inner.catalog.write(&changes))?;
     read_trailers(&inner, &known.unindexed)?;
     if rebuilt {
         tracing::warn!(
@@ -191,10 +191,10 @@ fn read_trailers(inner: &Inner, packs: &[(PackId, u64)]) -> Result<(), StoreErro
         if let Some(error) = damage {
             tracing::error!(%pack, %error, "a pack is damaged; the chunks before the damage were taken up");
             lock(&inner.bad_packs).insert(*pack, error.to_string());
-            inner.catalog.write(&[Change::BadPack(*pack, error.to_string())])?;
+            if_there_is_room(inner.catalog.write(&[Change::BadPack(*pack, error.to_string())]))?;
         }
         if inner.index.read().in_memory() >= inner.config.run_entries {
-            inner.tidy_index(inner.config.run_entries)?;
+            if_there_is_room(inner.tidy_index(inner.config.run_entries))?;
         }
     }
     Ok(())
@@ -244,7 +244,19 @@ fn after_rebuild(inner: &Inner, packs: &[(PackId, u64)]) -> Result<(), StoreErro
     }
     changes.extend(dangling.iter().map(|(id, pack)| Change::Bad(*id, *pack)));
     inner.index.write().bad_mut().extend(dangling);
-    inner.catalog.write(&changes)
+    if_there_is_room(inner.catalog.write(&changes))
+}
+
+/// A store on a full disk must open, or nobody could make room in it. What is noted here is found out again at
+/// the next start.
+fn if_there_is_room(outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Err(error @ StoreError::NoSpace { .. }) => {
+            tracing::warn!(%error, "the store opens all the same; what it noted is noted again at the next start");
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 fn dangling_patches(inner: &Inner) -> Result<HashMap<ChunkId, PackId>, StoreError> {

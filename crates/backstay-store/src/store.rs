@@ -4,24 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backstay_types::frame::batch::Codec;
 use backstay_types::point::RestorePoint;
-use backstay_types::{ChunkId, HashKey, PairId, PlanName, RestorePointId, limits};
+use backstay_types::{ChunkId, HashKey, PairId, PlanName, RestorePointId};
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::Change;
 use crate::gc::{self, GcPlan, GcReport};
-use crate::index::PackStage;
 use crate::ingest::Ingest;
-use crate::inner::{Inner, lock};
-use crate::pack::{Entry, PackWriter, Pending, RecordHeader};
+use crate::inner::Inner;
 use crate::reader::ChunkReader;
 use crate::rebuild::{self, RebuildReport};
 use crate::verify::{self, VerifyProgress, VerifyReport};
-use crate::{StoreConfig, StoreError, open};
-
-/// Level for repaired chunks.
-const ZSTD_LEVEL: i32 = 1;
+use crate::{StoreConfig, StoreError, open, repair};
 
 /// An open store; clones share it. It is closed when the last clone, reader and session is gone.
 #[derive(Clone)]
@@ -153,51 +147,7 @@ impl Store {
     /// Puts a good copy in the place of a damaged chunk, durably. Returns whether the chunk is sound now: `false`
     /// means that these bytes are not its bytes.
     pub fn repair_chunk(&self, pair: PairId, id: ChunkId, bytes: &[u8]) -> Result<bool, StoreError> {
-        let inner = &self.inner;
-        inner.disk.check()?;
-        let key = inner.key(pair)?;
-        if bytes.len() > limits::CHUNK_BYTES_MAX || key.chunk_id(bytes) != id {
-            return Ok(false);
-        }
-        let known = {
-            let state = inner.index.read();
-            if state.find_sound(&id, |_| true)?.is_some() {
-                return Ok(true);
-            }
-            state.find(&id)?.map(|hit| hit.loc.pack)
-        };
-        let packed = zstd::bulk::compress(bytes, ZSTD_LEVEL).unwrap_or_default();
-        let smaller = !packed.is_empty() && packed.len() < bytes.len();
-        let (codec, stored) = if smaller { (Codec::Zstd, packed.as_slice()) } else { (Codec::Raw, bytes) };
-        let too_long =
-            |_| StoreError::Limit { what: "stored chunk", max: limits::CHUNK_STORED_BYTES_MAX as u64 };
-        let stored_len = u32::try_from(stored.len()).map_err(too_long)?;
-        let raw_len = u32::try_from(bytes.len()).map_err(too_long)?;
-        let mut pending = Pending::default();
-        pending.push(RecordHeader { id, stored_len, raw_len, codec, depth: 0 }, stored)?;
-        inner.check_room(pending.bytes())?;
-        // The pack stays open for the next repair, and for the next session of the pair.
-        let fits = |writer: &PackWriter| {
-            writer.pair() == pair
-                && writer.has_room(&pending, inner.config.pack_bytes)
-                && known.is_none_or(|known| writer.pack() > known)
-        };
-        let mut orphans = lock(&inner.orphans);
-        let at = match orphans.iter().position(fits) {
-            Some(at) => at,
-            None => {
-                orphans.push(inner.new_pack(pair)?);
-                orphans.len() - 1
-            }
-        };
-        let writer =
-            orphans.get_mut(at).ok_or(StoreError::Broken { what: "a pack being written is gone" })?;
-        let entries: Vec<Entry> = writer.append(&inner.disk, &pending)?;
-        writer.sync(&inner.disk)?;
-        let mut state = inner.index.write();
-        state.set_pack(writer.pack(), PackStage::Open, writer.len());
-        state.publish(entries)?;
-        Ok(true)
+        repair::repair(&self.inner, pair, id, bytes)
     }
 
     /// How large the store is.

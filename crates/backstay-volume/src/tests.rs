@@ -1,6 +1,6 @@
 //! Tests of the crate as a whole: real trees on the file system of the machine, a store in memory between.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "tests")]
+#![allow(clippy::cast_possible_truncation, reason = "the sizes of a test are small")]
 
 mod apply;
 mod block;

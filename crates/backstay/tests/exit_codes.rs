@@ -1,7 +1,5 @@
 //! The program against a daemon that says what a test wants: requests, output, exit codes, `error:` and `hint:`.
 
-#![expect(clippy::indexing_slicing, reason = "a test may fail by panicking")]
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,3 @@
-#![expect(clippy::indexing_slicing, reason = "a test may fail by panicking")]
-
 use backstay_types::frame::SiteRole;
 use backstay_types::point::Consistency;
 use backstay_types::{Epoch, RestorePointId, Time};

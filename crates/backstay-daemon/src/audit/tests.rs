@@ -1,5 +1,3 @@
-#![expect(clippy::indexing_slicing, reason = "a test may fail by panicking")]
-
 use std::fs;
 
 use backstay_types::limits::MESSAGE_BYTES_MAX;

@@ -1,5 +1,3 @@
-#![allow(clippy::indexing_slicing, reason = "a test may fail where it counts wrong")]
-
 use backstay_types::frame::{PlanState, SiteRole};
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, Span, Time};
 use proptest::prelude::*;

@@ -1,5 +1,3 @@
-#![allow(clippy::indexing_slicing, reason = "a test may fail where it counts wrong")]
-
 use backstay_types::frame::{Begin, Commit, Committed, Offer, Ready, Refused, SiteRole};
 use backstay_types::point::{Consistency, CycleStats};
 use backstay_types::{ChunkId, Class, Classify, Epoch, RestorePointId, SessionId, Time, limits};

@@ -1,5 +1,3 @@
-#![allow(clippy::indexing_slicing, reason = "a test may fail where it counts wrong")]
-
 use backstay_types::plan::{Blackout, Daily, Monthly, Schedule, Weekly};
 use backstay_types::{Class, Classify, Span, Time};
 use jiff::civil::DateTime;

@@ -146,8 +146,6 @@ fn since_epoch(now: Time) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
     use super::*;
     use backstay_types::Span;
 

@@ -140,5 +140,18 @@ fn a_disk_filled_by_others_at_any_moment_loses_nothing() {
     assert!(failures > 5, "the disk was full {failures} times");
     assert_clean(store.as_ref().unwrap());
     drop(store);
+    // To the last byte: a clear error, and nothing else.
+    disk.fill(0);
+    if let Err(error) = site.try_open() {
+        assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+    }
+    disk.free();
+    // With a little left, far less than the reserve, the store opens, so that room can be made in it.
+    disk.fill(2 << 20);
+    let store = site.open();
+    assert_eq!(read(&store, number).unwrap(), newest.files);
+    disk.free();
+    commit(&store, number + 1, Some(number), &volume(&some_files(900, 15)));
+    drop(store);
     assert_clean(&site.open());
 }

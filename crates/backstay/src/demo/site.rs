@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backstay_daemon::api_types::{PlanStatus, SOCKET_NAME};
 use backstay_types::{Class, RestorePointId};
@@ -53,7 +53,7 @@ impl DemoSite {
     }
 
     fn wait_until_it_answers(&self, log: &Path) -> Result<(), Failure> {
-        let start = Instant::now();
+        let start = super::now();
         while UnixStream::connect(self.dir.join(SOCKET_NAME)).is_err() {
             let ended = self.lock().as_mut().and_then(|child| child.try_wait().ok().flatten());
             if ended.is_some() || start.elapsed() > START_WITHIN {
@@ -100,7 +100,7 @@ impl DemoSite {
     /// Waits until this standby's replicas show the restore point.
     pub(super) fn wait_until_applied(&self, id: RestorePointId) -> Result<(), Failure> {
         eprintln!("   (the standby brings its replica up to {id})");
-        let start = Instant::now();
+        let start = super::now();
         loop {
             let text = self.quietly(&["status", "shop", "-o", "json"], None)?;
             let status: PlanStatus = serde_json::from_str(&text)

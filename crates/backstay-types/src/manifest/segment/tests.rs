@@ -1,5 +1,3 @@
-#![allow(clippy::indexing_slicing, reason = "a test may fail where it counts wrong")]
-
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
