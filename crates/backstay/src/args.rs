@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Run the site's daemon in the foreground
     ///
     /// SIGTERM and SIGINT drain and stop it, SIGHUP re-reads site.toml. A daemon that was killed resumes what it was
-    /// doing at its next start. Settings: site.toml, then BACKSTAY_<TABLE>_<KEY> in the environment, then flags.
+    /// doing at its next start. Settings: site.toml, then BACKSTAY_TABLE_KEY in the environment, then flags.
     Serve(ServeArgs),
     /// Make, list, rotate and remove pairs of sites
     #[command(subcommand)]
