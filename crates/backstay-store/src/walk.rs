@@ -84,8 +84,18 @@ enum Structure {
     Begin,
     /// It was not looked at.
     Unseen,
-    /// The last entry; for a file, its size and how much its extents have covered.
-    Seen { path: RelPath, file: Option<(u64, u64)> },
+    /// The last entry.
+    Seen { path: RelPath, content: Content },
+}
+
+/// What extents may follow an entry.
+enum Content {
+    /// None: it is no file.
+    None,
+    /// A file's, of which so much has been covered.
+    File { size: u64, covered: u64 },
+    /// A file's that began in a segment not looked into.
+    Unseen,
 }
 
 fn walk_segment(
@@ -97,8 +107,8 @@ fn walk_segment(
     while let Some(item) = reader.next_item().map_err(|e| SegmentFault::Damaged(e.to_string()))? {
         match item {
             SegmentItem::Entry(entry) => structure = structure.entry(entry).map_err(SegmentFault::Damaged)?,
-            SegmentItem::Continued { offset, entry } => {
-                structure = structure.continued(offset, entry).map_err(SegmentFault::Damaged)?;
+            SegmentItem::Continued { path } => {
+                structure = structure.continued(path).map_err(SegmentFault::Damaged)?;
             }
             SegmentItem::Extents(extents) => {
                 structure = structure.extents(&extents).map_err(SegmentFault::Damaged)?;
@@ -114,13 +124,6 @@ fn walk_segment(
     Ok(structure)
 }
 
-fn size_of(entry: &Entry) -> Option<u64> {
-    match entry.kind {
-        NodeKind::File { size, .. } => Some(size),
-        _ => None,
-    }
-}
-
 impl Structure {
     fn entry(self, entry: Entry) -> Result<Self, String> {
         if let Self::Seen { path, .. } = &self
@@ -129,39 +132,44 @@ impl Structure {
             return Err(format!("entry {} is out of order", entry.path));
         }
         self.end()?;
-        let file = size_of(&entry).map(|size| (size, 0));
-        Ok(Self::Seen { path: entry.path, file })
+        let content = match entry.kind {
+            NodeKind::File { size, .. } => Content::File { size, covered: 0 },
+            _ => Content::None,
+        };
+        Ok(Self::Seen { path: entry.path, content })
     }
 
-    fn continued(self, offset: u64, entry: Entry) -> Result<Self, String> {
-        let size = size_of(&entry).filter(|size| offset <= *size);
-        let size = size.ok_or_else(|| format!("entry {} goes on past its end", entry.path))?;
-        let joins = match &self {
-            Self::Begin => false,
-            Self::Unseen => true,
-            Self::Seen { path, file } => *path == entry.path && *file == Some((size, offset)),
-        };
-        if !joins {
-            return Err(format!("entry {} does not continue the segment before", entry.path));
+    fn continued(self, path: RelPath) -> Result<Self, String> {
+        match self {
+            Self::Unseen => Ok(Self::Seen { path, content: Content::Unseen }),
+            Self::Seen { path: open, content: content @ (Content::File { .. } | Content::Unseen) }
+                if open == path =>
+            {
+                Ok(Self::Seen { path, content })
+            }
+            _ => Err(format!("entry {path} does not continue the segment before")),
         }
-        Ok(Self::Seen { path: entry.path, file: Some((size, offset)) })
     }
 
     fn extents(self, extents: &[Extent]) -> Result<Self, String> {
-        let Self::Seen { path, file } = self else { return Err("extents without an entry".to_owned()) };
+        let Self::Seen { path, content } = self else { return Err("extents without an entry".to_owned()) };
         let len = extents.iter().try_fold(0_u64, |sum, extent| sum.checked_add(extent.len()));
-        let covered = file.zip(len).and_then(|((size, covered), len)| {
-            covered.checked_add(len).filter(|covered| *covered <= size).map(|covered| (size, covered))
-        });
-        match covered {
-            Some(file) => Ok(Self::Seen { path, file: Some(file) }),
-            None => Err(format!("entry {path} has extents past its end")),
-        }
+        let past = || format!("entry {path} has extents past its end");
+        let len = len.ok_or_else(past)?;
+        let content = match content {
+            Content::None => return Err(past()),
+            Content::File { size, covered } => {
+                let covered = covered.checked_add(len).filter(|covered| *covered <= size);
+                Content::File { size, covered: covered.ok_or_else(past)? }
+            }
+            Content::Unseen => Content::Unseen,
+        };
+        Ok(Self::Seen { path, content })
     }
 
     fn end(&self) -> Result<(), String> {
         match self {
-            Self::Seen { path, file: Some((size, covered)) } if covered != size => {
+            Self::Seen { path, content: Content::File { size, covered } } if covered != size => {
                 Err(format!("entry {path} has extents for {covered} of {size} bytes"))
             }
             _ => Ok(()),

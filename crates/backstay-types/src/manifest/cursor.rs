@@ -110,10 +110,8 @@ impl<F: FetchChunk> Cursor<F> {
                     }
                     return Ok(Some(Item::Entry(entry)));
                 }
-                SegmentItem::Continued { offset, entry } => {
-                    let joins = self.path.as_ref() == Some(&entry.path)
-                        && self.open.is_some_and(|(_, covered)| covered == offset);
-                    if !joins {
+                SegmentItem::Continued { path } => {
+                    if self.open.is_none() || self.path.as_ref() != Some(&path) {
                         return Err(self.content("a segment does not continue the one before"));
                     }
                 }

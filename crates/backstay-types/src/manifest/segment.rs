@@ -15,11 +15,9 @@ const ANCHOR_MASK: u64 = 0xff;
 #[derive(Serialize, Deserialize)]
 enum Record {
     Entry(EntryRecord),
-    /// The file began in an earlier segment; its extents go on from `offset`.
-    Continued {
-        offset: u64,
-        entry: EntryRecord,
-    },
+    /// The file at this path began in an earlier segment; its extents go on. Neither its size nor where it goes on
+    /// is said, so that a file that grows, or into which something is inserted, keeps its later segments.
+    Continued(Vec<u8>),
     Extents(Vec<Extent>),
 }
 
@@ -81,8 +79,6 @@ pub struct SegmentWriter {
     bytes: Vec<u8>,
     /// The entry being written, to be repeated if a segment ends inside it.
     current: Option<Entry>,
-    /// Extents of `current` written so far, in bytes of the file.
-    offset: u64,
     /// Extents of the record being gathered. Where it ends depends on the extents alone, never on how many a caller
     /// pushes at once.
     part: Vec<Extent>,
@@ -114,7 +110,6 @@ impl SegmentWriter {
         self.put(&record, anchor_of_path(&entry.path));
         self.previous = entry.path.clone();
         self.current = Some(entry);
-        self.offset = 0;
         Ok(done)
     }
 
@@ -140,9 +135,8 @@ impl SegmentWriter {
         if self.bytes.is_empty() {
             self.reopen();
         }
-        let (anchor, len) = (anchor_of_extent(last), part.iter().map(Extent::len).sum::<u64>());
+        let anchor = anchor_of_extent(last);
         self.put(&Record::Extents(part), anchor);
-        self.offset += len;
     }
 
     /// The last segment, if there is anything in it.
@@ -163,21 +157,12 @@ impl SegmentWriter {
         (!bytes.is_empty()).then_some(bytes)
     }
 
-    /// Opens a new segment inside a file: repeats its path and size.
+    /// Opens a new segment inside a file: repeats its path.
     fn reopen(&mut self) {
-        let Some(Entry { path, kind: NodeKind::File { size, .. }, .. }) = &self.current else { return };
-        let bare = Entry {
-            path: path.clone(),
-            kind: NodeKind::File { size: *size, links: None },
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: Mtime { secs: 0, nanos: 0 },
-            xattrs: Vec::new(),
-        };
-        let record = Record::Continued { offset: self.offset, entry: self.record(&bare) };
-        self.put(&record, 1);
-        self.previous = bare.path;
+        let Some(Entry { path, .. }) = &self.current else { return };
+        let path = path.clone();
+        self.put(&Record::Continued(path.as_bytes().to_vec()), 1);
+        self.previous = path;
     }
 
     fn record(&self, entry: &Entry) -> EntryRecord {
@@ -229,12 +214,10 @@ fn first_eight(bytes: &[u8; 32]) -> u64 {
 pub enum SegmentItem {
     /// An entry begins.
     Entry(Entry),
-    /// The entry of the segment before goes on, from this offset of its content.
+    /// The file of the segment before goes on.
     Continued {
-        /// Bytes of the file covered by earlier segments.
-        offset: u64,
-        /// Its path and size again; the attributes stand in the segment it began in and are zero here.
-        entry: Entry,
+        /// Its path again; everything else stands in the segment it began in.
+        path: RelPath,
     },
     /// Extents of the entry before, in order.
     Extents(Vec<Extent>),
@@ -273,10 +256,11 @@ impl<'a> SegmentReader<'a> {
         let first = std::mem::replace(&mut self.first, false);
         let item = match record {
             Record::Entry(record) => SegmentItem::Entry(self.rebuild(record, first, at)?),
-            Record::Continued { offset, entry } if first && matches!(entry.kind, NodeKind::File { .. }) => {
-                SegmentItem::Continued { offset, entry: self.rebuild(entry, true, at)? }
+            Record::Continued(path) if first => {
+                self.previous = RelPath::parse(&path)?;
+                SegmentItem::Continued { path: self.previous.clone() }
             }
-            Record::Continued { .. } => return Err(damaged("a continued entry is not a file at the start")),
+            Record::Continued(_) => return Err(damaged("a continued entry is not at the start")),
             Record::Extents(_) if first => return Err(damaged("extents without an entry")),
             Record::Extents(extents) => {
                 let bad = |e: &Extent| match e {
