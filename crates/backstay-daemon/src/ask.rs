@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use backstay_net::StreamError;
 use backstay_types::frame::{Frame, ListPoints, PlanState, QueryPlan};
 use backstay_types::point::RestorePoint;
-use backstay_types::{Class, PairId, PlanName};
+use backstay_types::{Class, Classify, PairId, PlanName};
 
 use crate::DaemonError;
 use crate::site::Site;
@@ -17,7 +18,20 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 impl Site {
     /// Sends one frame and returns the answer; a refusal becomes an error.
+    ///
+    /// A peer that restarted is found out by the first question on the dead connection: it is asked again, once, on
+    /// a new one. Every question may come twice.
     pub(crate) async fn ask(&self, pair: PairId, question: Frame) -> Result<Frame, DaemonError> {
+        match self.ask_once(pair, question.clone()).await {
+            Err(DaemonError::Stream(StreamError::Lost { reason })) if reason.class().retries() => {
+                tracing::debug!(%reason, question = question.name(), "asking again");
+                self.ask_once(pair, question).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn ask_once(&self, pair: PairId, question: Frame) -> Result<Frame, DaemonError> {
         let name = self.peer(pair)?.name.clone();
         let connection = self.net.wait_connection(pair, CONNECT_WITHIN).await?;
         let exchange = async {

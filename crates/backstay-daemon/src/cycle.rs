@@ -46,9 +46,8 @@ impl Site {
     /// Runs one cycle now; waits for the one that runs, if one does.
     pub(crate) async fn sync(self: &Arc<Self>, name: &PlanName) -> Result<RestorePoint, DaemonError> {
         let runtime = self.runtimes.of(name);
-        let gate = async { Ok::<_, DaemonError>(runtime.cycle.lock().await) };
         let _gate = tokio::select! {
-            gate = gate => gate?,
+            gate = runtime.cycle_gate(&self.wake) => gate,
             () = self.stop.cancelled() => return Err(DaemonError::Stopping { what: "the cycle" }),
         };
         let activity = Activity::begin(CyclePhase::Waiting);
@@ -66,7 +65,6 @@ impl Site {
         let config = self.config.load();
         let policy = BackoffPolicy { first: config.retry_first, cap: config.retry_max };
         runtime.ended(ended, policy, seed_of(name));
-        self.wake.notify_one();
         outcome
     }
 

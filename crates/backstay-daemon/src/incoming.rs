@@ -141,11 +141,16 @@ impl Site {
                 Ok(())
             }
             News::StepDown { epoch } => self.learn_epoch(&promoted.plan, epoch),
-            News::Conflict { epoch } => Err(DaemonError::EpochShrinks {
-                plan: promoted.plan.clone(),
-                known: record.epoch,
-                asked: epoch,
-            }),
+            News::Conflict { epoch } => {
+                tracing::error!(
+                    plan = %promoted.plan, %epoch,
+                    "both sites are active at one epoch: this one runs no more cycles; compare both sites' data, and \
+                     delete the plan on the site that is to give way"
+                );
+                self.plans.update(&promoted.plan, |record| record.promoted = true)?;
+                let (plan, known) = (promoted.plan.clone(), record.epoch);
+                Err(DaemonError::EpochShrinks { plan, known, asked: epoch })
+            }
         }
     }
 

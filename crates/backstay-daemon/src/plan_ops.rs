@@ -137,7 +137,7 @@ impl Site {
         if let Some(activity) = runtime.activity() {
             activity.progress.cancel();
         }
-        let _cycle = runtime.cycle.lock().await;
+        let _cycle = runtime.cycle_gate(&self.wake).await;
         let _apply = runtime.apply.lock().await;
         let _fence = runtime.fence.lock().await;
         if record.role == SiteRole::Active {
@@ -153,7 +153,6 @@ impl Site {
         self.plans.remove(name)?;
         files::remove_folder(&self.plans.plan_folder(name))?;
         files::remove_folder(&self.dir.join(crate::site::layout::SENT).join(name.as_str()))?;
-        self.wake.notify_one();
         Ok(true)
     }
 

@@ -55,7 +55,7 @@ impl Site {
         request: PromoteRequest,
     ) -> Result<PromotionReport, DaemonError> {
         let runtime = self.runtimes.of(name);
-        let _gate = runtime.cycle.lock().await;
+        let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
         if let Some(stored) = record.promotion.clone() {
             return self.carry_out(&runtime, stored, false).await;
@@ -174,7 +174,6 @@ impl Site {
             record.promoted = true;
             record.promotion = None;
         })?;
-        self.wake.notify_one();
         tracing::info!(epoch = %plan.epoch, restore_point = %plan.restore_point, "promoted");
         Ok(report(&plan, false))
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
 use backstay_types::{PlanName, Time};
 use backstay_volume::Progress;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_types::{CycleOutcome, CyclePhase, CycleStatus, ErrorInfo, LastCycle};
@@ -17,8 +18,7 @@ const POISONED: &str = "no holder of this lock panics";
 
 /// The runtime of one plan.
 pub(crate) struct PlanRuntime {
-    /// Held for the length of a cycle: cycles of one plan never overlap.
-    pub(crate) cycle: tokio::sync::Mutex<()>,
+    cycle: tokio::sync::Mutex<()>,
     /// Held while a session receives.
     pub(crate) receive: tokio::sync::Mutex<()>,
     /// Held while replicas are written.
@@ -40,6 +40,33 @@ struct State {
     apply_error: Option<ErrorInfo>,
     /// Ends the session that is receiving.
     session: Option<CancellationToken>,
+}
+
+/// A shut cycle gate. When it opens the clock looks again: it takes a plan whose gate is shut for one that runs.
+pub(crate) struct CycleGate<'a> {
+    _shut: tokio::sync::MutexGuard<'a, ()>,
+    // Dropped after the guard.
+    _wake: WakeOnDrop<'a>,
+}
+
+struct WakeOnDrop<'a>(&'a Notify);
+
+impl Drop for WakeOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl PlanRuntime {
+    /// Held for the length of a cycle: cycles of one plan never overlap. `wake` wakes the schedule clock.
+    pub(crate) async fn cycle_gate<'a>(&'a self, wake: &'a Notify) -> CycleGate<'a> {
+        CycleGate { _shut: self.cycle.lock().await, _wake: WakeOnDrop(wake) }
+    }
+
+    /// Whether somebody holds the cycle gate.
+    pub(crate) fn is_cycle_running(&self) -> bool {
+        self.cycle.try_lock().is_err()
+    }
 }
 
 /// Work under way, for progress.

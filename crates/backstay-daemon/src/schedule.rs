@@ -70,7 +70,7 @@ impl Site {
             role: plan.role,
             // A promoted plan has no standby until its peer returns as one.
             suspended: plan.spec.suspend || plan.promoted,
-            running: runtime.cycle.try_lock().is_err(),
+            running: runtime.is_cycle_running(),
             connected: self.net.connection(plan.pair).is_some(),
             timetable,
             last_start: self.last_start(&plan.name),
