@@ -1,6 +1,8 @@
 //! From stored bytes to the bytes of a chunk. Nothing here trusts a length: every output is bounded by the raw
 //! length, which was held against its limit when the record or entry was read.
 
+use std::cell::RefCell;
+use std::io;
 use std::sync::Arc;
 
 use backstay_types::ChunkId;
@@ -39,10 +41,24 @@ pub(crate) fn whole(codec: Codec, stored: &[u8], raw_len: u32) -> Result<Vec<u8>
     let raw_len = raw_len as usize;
     let bytes = match codec {
         Codec::Raw => stored.to_vec(),
-        Codec::Zstd => zstd::bulk::decompress(stored, raw_len).map_err(|_| "it does not decompress")?,
+        Codec::Zstd => inflate(stored, raw_len).map_err(|_| "it does not decompress")?,
         Codec::Patch => return Err("a patch stands where a whole chunk must"),
     };
     if bytes.len() == raw_len { Ok(bytes) } else { Err("it has another length") }
+}
+
+thread_local! {
+    /// Making a context costs more than inflating a small chunk with it. About 160 KiB for each thread that reads or
+    /// takes in chunks.
+    static CONTEXT: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// Inflates to at most `most` bytes.
+fn inflate(packed: &[u8], most: usize) -> io::Result<Vec<u8>> {
+    CONTEXT.with_borrow_mut(|context| match context {
+        Some(context) => context.decompress(packed, most),
+        None => context.insert(zstd::bulk::Decompressor::new()?).decompress(packed, most),
+    })
 }
 
 /// Bytes of a chunk stored as a patch.
@@ -57,7 +73,7 @@ pub(crate) fn patched(stored: &[u8], raw_len: u32, bases: &mut dyn Bases) -> Res
         // The first changed sector may be a short one, so this is at most one sector too much.
         let changed: u32 = patch.bitmap.iter().map(|byte| byte.count_ones()).sum();
         let most = (changed as usize * SECTOR_BYTES).min(raw_len);
-        inflated = zstd::bulk::decompress(patch.sectors, most)
+        inflated = inflate(patch.sectors, most)
             .map_err(|_| Undecodable::Damaged("the sectors of the patch do not decompress"))?;
         inflated.as_slice()
     } else {
