@@ -42,6 +42,7 @@ fn entry(path: &[u8], kind: NodeKind) -> Entry {
     Entry {
         path: RelPath::parse(path).unwrap(),
         kind,
+        links: None,
         mode: 0o644,
         uid: 0,
         gid: 0,
@@ -63,7 +64,7 @@ fn write() -> (Chunks, ChunkId) {
     }
     for number in 0..FILES {
         let path = format!("folder{:03}-file{number:07}.txt", number / 250);
-        let file = entry(path.as_bytes(), NodeKind::File { size: 4000, links: None });
+        let file = entry(path.as_bytes(), NodeKind::File { size: 4000 });
         if let Some(segment) = writer.entry(file).unwrap() {
             put(&mut chunks, segment);
         }

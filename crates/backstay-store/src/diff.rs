@@ -41,7 +41,7 @@ pub struct Change {
 /// Streams what differs from manifest `root_a` to `root_b`; `None` stands for an empty one.
 ///
 /// Numbers of hard-link groups are not compared: they may change though nothing did. A hard link that names
-/// another file since is therefore not seen; the file's own change is.
+/// another entry since is therefore not seen; that entry's own change is.
 pub fn diff<F: FetchChunk<Error = StoreError>>(
     reader_a: F,
     root_a: Option<&ChunkId>,
@@ -82,7 +82,7 @@ fn both<F: FetchChunk<Error = StoreError>>(
         || old.mtime != new.mtime
         || old.xattrs != new.xattrs;
     let (content, bytes) = match (&old.kind, &new.kind) {
-        (NodeKind::File { size: before, .. }, NodeKind::File { size: after, .. }) => {
+        (NodeKind::File { size: before }, NodeKind::File { size: after }) => {
             let bytes = moved_bytes(a, b)?;
             (bytes > 0 || before != after, bytes)
         }
@@ -119,7 +119,7 @@ fn moved_bytes<F: FetchChunk<Error = StoreError>>(
 
 fn size(entry: &Entry) -> u64 {
     match entry.kind {
-        NodeKind::File { size, .. } => size,
+        NodeKind::File { size } => size,
         _ => 0,
     }
 }

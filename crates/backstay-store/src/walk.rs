@@ -133,7 +133,7 @@ impl Structure {
         }
         self.end()?;
         let content = match entry.kind {
-            NodeKind::File { size, .. } => Content::File { size, covered: 0 },
+            NodeKind::File { size } => Content::File { size, covered: 0 },
             _ => Content::None,
         };
         Ok(Self::Seen { path: entry.path, content })

@@ -83,7 +83,7 @@ pub(crate) fn read(
             reading.state.sectors.end_file(len);
         }
         let record = StatRecord { settled: settled && !is_device, sectors, ..StatRecord::new(&source_stat) };
-        let entry = source_stat.entry(RelPath::root(), NodeKind::File { size: len, links: None }, Vec::new());
+        let entry = source_stat.entry(RelPath::root(), NodeKind::File { size: len }, None, Vec::new());
         return reading.emit_file(entry, &record);
     }
 }
@@ -105,7 +105,7 @@ fn read_once(
     let old = stream.as_ref().and_then(|s| s.current().map(|(entry, record)| (entry.clone(), *record)));
     let mut base = match (&mut stream, old) {
         (Some(stream), Some((entry, record))) => match entry.kind {
-            NodeKind::File { size, .. } => Some(BaseFile::new(stream, size, record.sectors)),
+            NodeKind::File { size } => Some(BaseFile::new(stream, size, record.sectors)),
             _ => None,
         },
         _ => None,
@@ -154,7 +154,7 @@ fn is_unchanged(parent: Option<&Parent>, stat: &Stat, view: &View) -> Result<boo
     }
     let stream = parent.stream()?;
     Ok(stream.current().is_some_and(|(entry, record)| {
-        matches!(entry.kind, NodeKind::File { size, .. } if size == stat.size)
+        matches!(entry.kind, NodeKind::File { size } if size == stat.size)
             && record.settled
             && record.ctime.secs < parent.head.scan_start - RACY_SECS
             && record.ino == stat.ino

@@ -38,7 +38,8 @@ pub fn write_bundle(
         }
         let entry = Entry {
             path,
-            kind: NodeKind::File { size: bytes.len() as u64, links: None },
+            kind: NodeKind::File { size: bytes.len() as u64 },
+            links: None,
             mode: 0o600,
             uid: 0,
             gid: 0,
@@ -81,7 +82,7 @@ where
     fn object(&mut self) -> Result<Option<(RelPath, Vec<u8>)>, VolumeError> {
         let Some(entry) = self.stream.current().cloned() else { return Ok(None) };
         let refused = |why| VolumeError::Refused { path: entry.path.to_string(), why };
-        let NodeKind::File { size, .. } = entry.kind else {
+        let NodeKind::File { size } = entry.kind else {
             return Err(refused("a bundle holds files only"));
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);

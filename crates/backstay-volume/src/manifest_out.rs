@@ -38,7 +38,7 @@ impl ManifestOut {
     /// Adds an entry; the extents of a file follow.
     pub(crate) fn entry(&mut self, entry: Entry, out: &mut TreeOut<'_>) -> Result<(), VolumeError> {
         self.entries += 1;
-        if let NodeKind::File { size, .. } = entry.kind {
+        if let NodeKind::File { size } = entry.kind {
             self.bytes += size;
         }
         match self.segments.entry(entry)? {

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io;
 
 use backstay_types::manifest::{Entry, NodeKind, RelPath};
+use rustix::fs::FileType;
 
 pub(crate) use volume::{Finish, finish_volume};
 pub use volume::{VolumeRead, VolumeStats};
@@ -92,7 +93,7 @@ impl<'a> Reading<'a> {
             });
         };
         let mut record = record;
-        if let (NodeKind::File { size, .. }, Some(first)) = (&entry.kind, record.sectors) {
+        if let (NodeKind::File { size }, Some(first)) = (&entry.kind, record.sectors) {
             record.sectors = Some(self.state.keep_sectors(parent.parent(), first, *size)?);
         }
         self.emit(entry, &record)?;
@@ -139,7 +140,7 @@ pub(crate) struct TreeReading<'a> {
     parent: Option<ParentStream>,
     clones: Option<&'a Clones>,
     xattrs: XattrReader,
-    /// Groups of hard links whose first name vanished.
+    /// Groups of hard-linked files whose first name vanished.
     orphaned: HashSet<u64>,
     no_atime: bool,
 }
@@ -188,17 +189,20 @@ impl<'a> TreeReading<'a> {
     fn keep(&mut self) -> Result<(), VolumeError> {
         let Some(parent) = &mut self.parent else { return Ok(()) };
         let orphan = match parent.current() {
-            Some((entry, _)) => match entry.kind {
-                NodeKind::HardLink { group } if self.orphaned.contains(&group) => Some(entry.clone()),
+            Some((entry, record)) => match entry.kind {
+                NodeKind::HardLink { group } if self.orphaned.contains(&group) => {
+                    Some((entry.clone(), record.ino))
+                }
                 _ => None,
             },
             None => None,
         };
         match orphan {
             None => self.reading.keep(parent)?,
-            Some(entry) => {
-                let stat = self.stat(&entry.path)?;
-                if let Some(stat) = stat {
+            Some((entry, ino)) => {
+                if let Some(now) = self.stat(&entry.path)? {
+                    // As the scan saw it: only files are orphaned.
+                    let stat = Stat { ino, file_type: FileType::RegularFile, ..now };
                     self.fresh(Fresh { entry, stat, replaces: false, clone: None, settled: true })?;
                 }
             }
@@ -208,14 +212,15 @@ impl<'a> TreeReading<'a> {
 
     fn fresh(&mut self, fresh: Fresh) -> Result<(), VolumeError> {
         match fresh.entry.kind {
-            NodeKind::File { links, .. } => self.file(&fresh, links),
+            NodeKind::File { .. } => self.file(&fresh, fresh.entry.links),
             NodeKind::HardLink { group } => self.further_link(fresh, group),
             _ => self.reading.emit(fresh.entry, &StatRecord::new(&fresh.stat)),
         }
     }
 
     fn further_link(&mut self, fresh: Fresh, group: u64) -> Result<(), VolumeError> {
-        if self.clones.is_some() {
+        // Content of files alone is read now; of anything else, and of clones, the scan's view stands.
+        if self.clones.is_some() || !fresh.stat.is_file() {
             return self.reading.emit(fresh.entry, &StatRecord::new(&fresh.stat));
         }
         match self.stat(&fresh.entry.path)? {

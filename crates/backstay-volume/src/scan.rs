@@ -19,7 +19,7 @@ use backstay_types::manifest::{Entry, NodeKind, RelPath};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-pub(crate) use links::Links;
+use links::{Links, Place};
 pub(crate) use spool::{Fresh, Op, SpoolReader, SpoolWriter};
 
 use crate::error::shown;
@@ -132,15 +132,17 @@ impl Scan<'_> {
     /// Compares one entry with the parent. A folder is entered already.
     fn entry(&mut self, walker: &Walker, found: &Found) -> Result<(), VolumeError> {
         self.skip_parent_before(&found.path)?;
-        let kind = self.kind(walker, found)?;
+        let (kind, links) = self.kind(walker, found)?;
         let old =
             self.parent.as_ref().and_then(ParentStream::current).filter(|(old, _)| old.path == found.path);
         let replaces = old.is_some();
-        let keep = old.is_some_and(|(entry, record)| self.is_unchanged(entry, record, &found.stat, &kind));
+        let keep = old.is_some_and(|(entry, record)| {
+            entry.links == links && self.is_unchanged(entry, record, &found.stat, &kind)
+        });
         if keep {
             self.spool.keep()?;
         } else {
-            let fresh = self.fresh(walker, found, kind.clone(), replaces)?;
+            let fresh = self.fresh(walker, found, kind.clone(), links, replaces)?;
             self.totals.read_entries += 1;
             self.totals.read_bytes += content_bytes(&fresh.entry.kind);
             self.spool.fresh(&fresh)?;
@@ -171,12 +173,13 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// The kind of an entry as the manifest will have it. The target of a link is left empty until it is needed.
-    fn kind(&mut self, walker: &Walker, found: &Found) -> Result<NodeKind, VolumeError> {
+    /// The kind and the group of an entry as the manifest will have them. The target of a link is left empty until
+    /// it is needed.
+    fn kind(&mut self, walker: &Walker, found: &Found) -> Result<(NodeKind, Option<u64>), VolumeError> {
         let stat = &found.stat;
-        Ok(match stat.file_type {
-            FileType::Directory => NodeKind::Directory,
-            FileType::RegularFile => self.links.kind(stat, &found.path),
+        let kind = match stat.file_type {
+            FileType::Directory => return Ok((NodeKind::Directory, None)),
+            FileType::RegularFile => NodeKind::File { size: stat.size },
             FileType::Symlink => NodeKind::Symlink { target: Vec::new() },
             FileType::Fifo => NodeKind::Fifo,
             FileType::Socket => NodeKind::Socket,
@@ -189,6 +192,11 @@ impl Scan<'_> {
                     expected: "a kind of file that can be replicated",
                 });
             }
+        };
+        Ok(match self.links.place(stat, &found.path) {
+            Place::Alone => (kind, None),
+            Place::First { group } => (kind, Some(group)),
+            Place::Further { group } => (NodeKind::HardLink { group }, None),
         })
     }
 
@@ -213,6 +221,7 @@ impl Scan<'_> {
         walker: &Walker,
         found: &Found,
         kind: NodeKind,
+        links: Option<u64>,
         replaces: bool,
     ) -> Result<Fresh, VolumeError> {
         let Found { path, stat } = found;
@@ -227,7 +236,7 @@ impl Scan<'_> {
             }
             // Attributes of files are read with their content; those of further links are those of the first.
             NodeKind::File { .. } => match &mut self.cloner {
-                Some(cloner) => return cloner.capture(walker, found, &mut self.xattrs, kind, replaces),
+                Some(cloner) => return cloner.capture(walker, found, &mut self.xattrs, links, replaces),
                 None => (kind, Vec::new()),
             },
             NodeKind::HardLink { .. } => (kind, Vec::new()),
@@ -239,7 +248,7 @@ impl Scan<'_> {
             other => (other, self.xattrs.of_name(folder, name).map_err(fail("read attributes of"))?),
         };
         Ok(Fresh {
-            entry: stat.entry(path.clone(), kind, xattrs),
+            entry: stat.entry(path.clone(), kind, links, xattrs),
             stat: *stat,
             replaces,
             clone: None,
@@ -254,7 +263,7 @@ const EMPTY_SUBVOLUME_INO: u64 = 2;
 /// Bytes of content an entry stands for.
 pub(crate) fn content_bytes(kind: &NodeKind) -> u64 {
     match kind {
-        NodeKind::File { size, .. } => *size,
+        NodeKind::File { size } => *size,
         _ => 0,
     }
 }

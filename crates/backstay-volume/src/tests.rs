@@ -8,6 +8,7 @@ mod chunking;
 mod fidelity;
 mod hostile;
 mod incremental;
+mod links;
 mod live;
 mod memory;
 mod providers;

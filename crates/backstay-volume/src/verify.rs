@@ -119,7 +119,9 @@ where
         let fail = |action| move |e: rustix::io::Errno| VolumeError::at(action, stack.shown_root(), path, e);
         let same_type = match &entry.kind {
             NodeKind::Directory => stat.is_folder(),
-            NodeKind::File { .. } | NodeKind::HardLink { .. } => stat.is_file(),
+            NodeKind::File { .. } => stat.is_file(),
+            // What it is was seen at the first, whose inode it must have.
+            NodeKind::HardLink { .. } => !stat.is_folder(),
             NodeKind::Symlink { .. } => stat.file_type == FileType::Symlink,
             NodeKind::Fifo => stat.file_type == FileType::Fifo,
             NodeKind::Socket => stat.file_type == FileType::Socket,
@@ -134,9 +136,14 @@ where
         }
         if let NodeKind::HardLink { group } = entry.kind {
             if self.inodes.get(&group) != Some(&stat.ino) {
-                self.note(path, "it is not a hard link to the file it should be");
+                self.note(path, "it is not a hard link to what it should be");
             }
             return Ok(());
+        }
+        if let Some(group) = entry.links {
+            self.inodes.insert(group, stat.ino);
+        } else if stat.nlink > 1 && !stat.is_folder() {
+            self.note(path, "it has further names");
         }
         let is_link = matches!(entry.kind, NodeKind::Symlink { .. });
         if stat.mode != entry.mode && !is_link {
@@ -162,12 +169,7 @@ where
                     self.note(path, "it points elsewhere");
                 }
             }
-            NodeKind::File { size, links } => {
-                if let Some(group) = links {
-                    self.inodes.insert(*group, stat.ino);
-                } else if stat.nlink > 1 {
-                    self.note(path, "it has further names");
-                }
+            NodeKind::File { size } => {
                 if stat.size != *size {
                     self.note(path, "its size differs");
                 } else if self.deep {

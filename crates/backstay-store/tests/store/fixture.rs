@@ -133,7 +133,8 @@ pub(crate) fn volume(files: &Files) -> Volume {
 fn entry(path: RelPath, size: u64) -> Entry {
     Entry {
         path,
-        kind: NodeKind::File { size, links: None },
+        kind: NodeKind::File { size },
+        links: None,
         mode: 0o644,
         uid: 0,
         gid: 0,

@@ -45,7 +45,8 @@ fn one_chunk(bytes: &[u8]) -> Volume {
     let path = backstay_types::manifest::RelPath::parse(b"db").unwrap();
     let entry = backstay_types::manifest::Entry {
         path,
-        kind: backstay_types::manifest::NodeKind::File { size: bytes.len() as u64, links: None },
+        kind: backstay_types::manifest::NodeKind::File { size: bytes.len() as u64 },
+        links: None,
         mode: 0o600,
         uid: 0,
         gid: 0,

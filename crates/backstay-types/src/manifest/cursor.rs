@@ -105,7 +105,7 @@ impl<F: FetchChunk> Cursor<F> {
                         return Err(SegmentError::OutOfOrder { path: entry.path.to_string() }.into());
                     }
                     self.path = Some(entry.path.clone());
-                    if let NodeKind::File { size, .. } = entry.kind {
+                    if let NodeKind::File { size } = entry.kind {
                         self.open = Some((size, 0));
                     }
                     return Ok(Some(Item::Entry(entry)));

@@ -41,10 +41,8 @@ pub enum NodeKind {
     File {
         /// Length in bytes.
         size: u64,
-        /// Set on the first of several hard links: a number unique in the manifest, which the others name.
-        links: Option<u64>,
     },
-    /// A further hard link to the file whose `links` is `group`; attributes are those of the first.
+    /// A further hard link to the entry whose `links` is `group`; what it is and its attributes are those of the first.
     HardLink {
         /// The group.
         group: u64,
@@ -71,6 +69,9 @@ pub struct Entry {
     pub path: RelPath,
     /// What.
     pub kind: NodeKind,
+    /// Set on the first of several hard links: a number unique in the manifest, which the others name. Never on a
+    /// folder, nor on a further link.
+    pub links: Option<u64>,
     /// Permission bits with setuid, setgid and sticky (`0o7777`).
     pub mode: u16,
     /// Owner.

@@ -27,6 +27,7 @@ struct EntryRecord {
     shared: u32,
     suffix: Vec<u8>,
     kind: NodeKind,
+    links: Option<u64>,
     mode: u16,
     uid: u32,
     gid: u32,
@@ -172,6 +173,7 @@ impl SegmentWriter {
             shared: u32::try_from(shared).unwrap_or(u32::MAX),
             suffix: new.get(shared..).unwrap_or_default().to_vec(),
             kind: entry.kind.clone(),
+            links: entry.links,
             mode: entry.mode,
             uid: entry.uid,
             gid: entry.gid,
@@ -291,6 +293,10 @@ impl<'a> SegmentReader<'a> {
         if record.mode > 0o7777 || record.mtime.nanos >= 1_000_000_000 {
             return Err(damaged("a mode or a time is out of range"));
         }
+        let is_alone = matches!(record.kind, NodeKind::Directory | NodeKind::HardLink { .. });
+        if is_alone && record.links.is_some() {
+            return Err(damaged("a folder or a further link is the first of several hard links"));
+        }
         let attributes = record.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
         if attributes > limits::XATTRS_BYTES_MAX {
             return Err(SegmentError::Oversized { path: path.to_string(), bytes: attributes });
@@ -299,6 +305,7 @@ impl<'a> SegmentReader<'a> {
         Ok(Entry {
             path,
             kind: record.kind,
+            links: record.links,
             mode: record.mode,
             uid: record.uid,
             gid: record.gid,

@@ -176,27 +176,28 @@ pub(crate) struct Tree {
     pub(crate) root: Vec<u8>,
 }
 
-fn kinds() -> Vec<(&'static [u8], NodeKind)> {
+fn kinds() -> Vec<(&'static [u8], NodeKind, Option<u64>)> {
     let device = Device { major: 8, minor: 300 };
     vec![
-        (b"", NodeKind::Directory),
-        (b"etc/block", NodeKind::BlockDevice(device)),
-        (b"etc/char", NodeKind::CharDevice(device)),
-        (b"etc/fifo", NodeKind::Fifo),
-        (b"etc/hard", NodeKind::HardLink { group: 77 }),
-        (b"etc/link", NodeKind::Symlink { target: b"../nowhere\xff".to_vec() }),
-        (b"etc/socket\xfe", NodeKind::Socket),
-        (b"zz", NodeKind::File { size: 700 * 65_536 + 4096, links: Some(77) }),
+        (b"", NodeKind::Directory, None),
+        (b"etc/block", NodeKind::BlockDevice(device), None),
+        (b"etc/char", NodeKind::CharDevice(device), None),
+        (b"etc/fifo", NodeKind::Fifo, Some(76)),
+        (b"etc/hard", NodeKind::HardLink { group: 76 }, None),
+        (b"etc/link", NodeKind::Symlink { target: b"../nowhere\xff".to_vec() }, None),
+        (b"etc/socket\xfe", NodeKind::Socket, None),
+        (b"zz", NodeKind::File { size: 700 * 65_536 + 4096 }, Some(77)),
     ]
 }
 
 pub(crate) fn tree() -> Tree {
     let mut writer = SegmentWriter::new();
     let mut segments = Vec::new();
-    for (path, kind) in kinds() {
+    for (path, kind, links) in kinds() {
         let entry = Entry {
             path: RelPath::parse(path).expect("a path"),
             kind,
+            links,
             mode: 0o4755,
             uid: 1000,
             gid: 70_000,

@@ -101,7 +101,7 @@ pub(crate) fn single_size<F: FetchChunk>(stream: &ManifestStream<F>) -> Result<u
         return Err(refused("it is not the manifest of a device"));
     }
     match stream.current() {
-        Some(Entry { path, kind: NodeKind::File { size, .. }, .. }) if path.is_root() => Ok(*size),
+        Some(Entry { path, kind: NodeKind::File { size }, .. }) if path.is_root() => Ok(*size),
         _ => Err(refused("a device is one file at the root")),
     }
 }

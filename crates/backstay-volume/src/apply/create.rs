@@ -81,11 +81,11 @@ where
 
     /// Changes what differs of a file that is there.
     pub(super) fn update_file(&mut self, entry: &Entry, there: &There) -> Result<(), VolumeError> {
-        let NodeKind::File { size, .. } = entry.kind else { return Ok(()) };
+        let NodeKind::File { size } = entry.kind else { return Ok(()) };
         let mut file = None;
         let written = match there {
             There::Known(old) => {
-                let before = if let NodeKind::File { size, .. } = old.kind { size } else { 0 };
+                let before = if let NodeKind::File { size } = old.kind { size } else { 0 };
                 self.update_known(entry, size, before, &mut file)?
             }
             There::Seen(stat) => self.update_seen(entry, size, stat.size, &mut file)?,
@@ -212,14 +212,13 @@ where
             Err(error) => return Err(self.fail("open", path, error)),
         };
         let stat = Stat::of_fd(&fd).map_err(|e| self.fail("stat", path, e))?;
-        let is_linked = matches!(entry.kind, NodeKind::File { links: Some(_), .. });
-        if !stat.is_file() || (stat.nlink > 1 && !is_linked) {
+        if !stat.is_file() || (stat.nlink > 1 && entry.links.is_none()) {
             return Err(self.drifted(path, "it shares its content with another name"));
         }
         Ok(File::from(fd))
     }
 
-    /// Makes a further name of a file that is there.
+    /// Makes a further name of what is there; a symbolic link is linked itself and not followed.
     pub(super) fn make_link(&mut self, entry: &Entry, group: u64) -> Result<(), VolumeError> {
         let path = &entry.path;
         let Some(first) = self.firsts.get(&group).cloned() else {

@@ -36,15 +36,19 @@ impl There {
     /// Whether it is of the type that `entry` needs, so that it need not be made anew.
     pub(super) fn fits(&self, entry: &Entry) -> bool {
         match self {
-            There::Known(old) => match (&old.kind, &entry.kind) {
-                (NodeKind::File { links: a, .. }, NodeKind::File { links: b, .. }) => a == b,
-                (a, b) => a == b,
-            },
+            There::Known(old) => {
+                let same_kind = match (&old.kind, &entry.kind) {
+                    (NodeKind::File { .. }, NodeKind::File { .. }) => true,
+                    (a, b) => a == b,
+                };
+                same_kind && old.links == entry.links
+            }
             There::Seen(stat) => match &entry.kind {
                 NodeKind::Directory => stat.is_folder(),
-                // A file with further names is made anew: who shares it is not known.
-                NodeKind::File { .. } => stat.is_file() && stat.nlink == 1,
-                NodeKind::HardLink { .. } => stat.is_file(),
+                NodeKind::HardLink { .. } => !stat.is_folder(),
+                // What has further names is made anew: who shares it is not known.
+                _ if stat.nlink > 1 => false,
+                NodeKind::File { .. } => stat.is_file(),
                 // The target of a link is not compared here.
                 NodeKind::Symlink { .. } => stat.file_type == FileType::Symlink,
                 NodeKind::Fifo => stat.file_type == FileType::Fifo,

@@ -18,7 +18,7 @@ pub(crate) struct Right<'f, F> {
     current: Option<Entry>,
     /// Groups of hard links whose first name came by; kept only where a scope may leave one out.
     met: HashSet<u64>,
-    /// Content of a file whose first name is outside the scope.
+    /// Content of what has its first name outside the scope.
     detour: Option<ManifestStream<&'f F>>,
     /// The scope is one file, which comes after a root folder made up for it.
     single: bool,
@@ -88,16 +88,13 @@ where
         if self.scope.is_root() {
             return Ok(Some(entry));
         }
-        match entry.kind {
-            NodeKind::File { links: Some(group), .. } => {
-                self.met.insert(group);
-            }
-            NodeKind::HardLink { group } if self.met.insert(group) => {
-                let path = entry.path;
-                entry = self.first_of(group)?;
-                entry.path = path;
-            }
-            _ => {}
+        self.met.extend(entry.links);
+        if let NodeKind::HardLink { group } = entry.kind
+            && self.met.insert(group)
+        {
+            let path = entry.path;
+            entry = self.first_of(group)?;
+            entry.path = path;
         }
         // A file alone keeps its name; a folder becomes the target.
         let above = match self.scope.split() {
@@ -114,7 +111,7 @@ where
     fn first_of(&mut self, group: u64) -> Result<Entry, VolumeError> {
         let mut stream = ManifestStream::open(self.fetch, &self.root).map_err(VolumeError::manifest)?;
         while let Some(entry) = stream.current() {
-            if matches!(entry.kind, NodeKind::File { links: Some(other), .. } if other == group) {
+            if entry.links == Some(group) {
                 let entry = entry.clone();
                 self.detour = Some(stream);
                 return Ok(entry);
@@ -133,6 +130,7 @@ fn made_up_root(mtime: Mtime) -> Entry {
     Entry {
         path: RelPath::root(),
         kind: NodeKind::Directory,
+        links: None,
         mode: 0o755,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),

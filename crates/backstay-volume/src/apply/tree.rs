@@ -31,7 +31,7 @@ pub(crate) struct TreeApply<'a, 'f, F> {
     folders: Vec<OpenFolder>,
     /// First name of each group of hard links so far.
     pub(super) firsts: HashMap<u64, RelPath>,
-    /// Groups whose file was made anew: their other names must be linked again.
+    /// Groups whose first was made anew: their other names must be linked again.
     pub(super) replaced: HashSet<u64>,
     pub(super) xattrs: XattrReader,
     pub(super) progress: &'a Progress,
@@ -171,18 +171,13 @@ where
     fn make(&mut self, entry: &Entry, there: Option<&There>) -> Result<(), VolumeError> {
         self.report.changed += 1;
         self.touch_folder();
+        self.replaced.extend(entry.links);
         match entry.kind {
             NodeKind::Directory => {
                 self.make_folder(&entry.path)?;
                 self.open_folder(entry, there, Pending::Set)
             }
-            NodeKind::File { links, .. } => {
-                if let Some(group) = links {
-                    self.firsts.insert(group, entry.path.clone());
-                    self.replaced.insert(group);
-                }
-                self.make_file(entry)
-            }
+            NodeKind::File { .. } => self.make_file(entry),
             NodeKind::HardLink { group } => self.make_link(entry, group),
             _ => self.make_special(entry),
         }
@@ -196,13 +191,12 @@ where
                 self.enter_folder(entry, there, pending)
             }
             (NodeKind::Directory, There::Seen(_)) => self.enter_folder(entry, there, Pending::Check),
-            (NodeKind::File { links, .. }, _) => {
-                if let Some(group) = links {
-                    self.firsts.insert(*group, entry.path.clone());
-                }
-                self.update_file(entry, there)
+            (NodeKind::File { .. }, _) => self.update_file(entry, there),
+            (NodeKind::HardLink { group }, There::Known(_))
+                if self.firsts.contains_key(group) && !self.replaced.contains(group) =>
+            {
+                Ok(())
             }
-            (NodeKind::HardLink { group }, There::Known(_)) if !self.replaced.contains(group) => Ok(()),
             (NodeKind::HardLink { group }, _) => {
                 self.touch_folder();
                 self.make_link(entry, *group)
@@ -279,7 +273,7 @@ where
         }
     }
 
-    /// Checks what no honest manifest has, and goes to the folder of an entry.
+    /// Checks what no honest manifest has, notes the first of a group, and goes to the folder of an entry.
     fn enter_parent(&mut self, entry: &Entry) -> Result<(), VolumeError> {
         let refused = |why| Err(VolumeError::Refused { path: entry.path.to_string(), why });
         self.close_folders_before(&entry.path)?;
@@ -290,11 +284,16 @@ where
         if entry.uid == u32::MAX || entry.gid == u32::MAX {
             return refused("its owner is not a user");
         }
+        if let Some(group) = entry.links
+            && self.firsts.insert(group, entry.path.clone()).is_some()
+        {
+            return refused("its group of hard links has a first already");
+        }
         match &entry.kind {
             NodeKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
                 refused("its target is not a path")
             }
-            NodeKind::File { size, .. } if i64::try_from(*size).is_err() => refused("its size is not a size"),
+            NodeKind::File { size } if i64::try_from(*size).is_err() => refused("its size is not a size"),
             _ => Ok(()),
         }
     }

@@ -50,9 +50,16 @@ impl Stat {
             && self.ctime == before.ctime
     }
 
-    /// The manifest entry of this inode.
-    pub(crate) fn entry(&self, path: RelPath, kind: NodeKind, xattrs: Vec<Xattr>) -> Entry {
-        Entry { path, kind, mode: self.mode, uid: self.uid, gid: self.gid, mtime: self.mtime, xattrs }
+    /// The manifest entry of this inode; with `links`, it is the first of several.
+    pub(crate) fn entry(
+        &self,
+        path: RelPath,
+        kind: NodeKind,
+        links: Option<u64>,
+        xattrs: Vec<Xattr>,
+    ) -> Entry {
+        let Self { mode, uid, gid, mtime, .. } = *self;
+        Entry { path, kind, links, mode, uid, gid, mtime, xattrs }
     }
 }
 

@@ -46,14 +46,14 @@ impl TreeReading<'_> {
 
     fn cloned_file(&mut self, fresh: &Fresh, source: &File, links: Option<u64>) -> Result<(), VolumeError> {
         let mut stat = fresh.stat;
-        if let NodeKind::File { size, .. } = fresh.entry.kind {
+        if let NodeKind::File { size } = fresh.entry.kind {
             stat.size = size;
         }
         let clone = Stat::of_fd(source).map_err(|e| self.fail("stat clone of", &fresh.entry.path, e))?;
         stat.allocated = clone.allocated;
         let (len, sectors) = self.content(fresh, source, &stat, true)?;
         let mut entry = fresh.entry.clone();
-        entry.kind = NodeKind::File { size: len, links };
+        (entry.kind, entry.links) = (NodeKind::File { size: len }, links);
         let record = StatRecord { settled: fresh.settled, sectors, ..StatRecord::new(&fresh.stat) };
         self.finish_file(entry, &record, len)
     }
@@ -93,7 +93,7 @@ impl TreeReading<'_> {
             self.orphaned.extend(links);
             None
         };
-        let entry = before.entry(path.clone(), NodeKind::File { size: len, links }, xattrs);
+        let entry = before.entry(path.clone(), NodeKind::File { size: len }, links, xattrs);
         let record = StatRecord { settled, sectors, ..StatRecord::new(&before) };
         self.finish_file(entry, &record, len)?;
         Ok(true)
@@ -111,7 +111,7 @@ impl TreeReading<'_> {
             Some(parent) if with_base && fresh.replaces => {
                 match parent.current().map(|(entry, record)| (entry.clone(), *record)) {
                     Some((entry, record)) if entry.path == *path => match entry.kind {
-                        NodeKind::File { size, .. } => Some(BaseFile::new(parent, size, record.sectors)),
+                        NodeKind::File { size } => Some(BaseFile::new(parent, size, record.sectors)),
                         _ => None,
                     },
                     _ => None,

@@ -42,6 +42,7 @@ pub(crate) struct Fresh {
 struct Record {
     path: Vec<u8>,
     kind: NodeKind,
+    links: Option<u64>,
     mode: u16,
     uid: u32,
     gid: u32,
@@ -84,6 +85,7 @@ impl SpoolWriter {
         let record = Record {
             path: entry.path.as_bytes().to_vec(),
             kind: entry.kind.clone(),
+            links: entry.links,
             mode: entry.mode,
             uid: entry.uid,
             gid: entry.gid,
@@ -181,6 +183,7 @@ impl Record {
         let entry = Entry {
             path,
             kind: self.kind,
+            links: self.links,
             mode: self.mode,
             uid: self.uid,
             gid: self.gid,

@@ -100,13 +100,13 @@ pub(super) fn clones_work(source: &Path, name: &str, is_image: bool) -> bool {
 }
 
 impl Cloner {
-    /// Clones a file that the walk found and reads its attributes.
+    /// Clones a file that the walk found, the first of several hard links or not, and reads its attributes.
     pub(crate) fn capture(
         &mut self,
         walker: &Walker,
         found: &Found,
         xattrs: &mut XattrReader,
-        kind: NodeKind,
+        links: Option<u64>,
         replaces: bool,
     ) -> Result<Fresh, VolumeError> {
         let root = walker.stack().shown_root();
@@ -126,12 +126,8 @@ impl Cloner {
         let attributes = xattrs.of_fd(&file).map_err(|e| fail("read attributes of")(e.into()))?;
         let after = Stat::of_fd(&file).map_err(|e| fail("stat")(e.into()))?;
         let size = clone.metadata().map_err(fail("stat clone of"))?.len();
-        let kind = match kind {
-            NodeKind::File { links, .. } => NodeKind::File { size, links },
-            other => other,
-        };
         let settled = after.unchanged_since(&before) && size == before.size;
-        let entry = before.entry(found.path.clone(), kind, attributes);
+        let entry = before.entry(found.path.clone(), NodeKind::File { size }, links, attributes);
         Ok(Fresh { entry, stat: before, replaces, clone: Some(number), settled })
     }
 }

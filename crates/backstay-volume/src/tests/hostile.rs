@@ -19,6 +19,7 @@ fn entry(path: &str, kind: NodeKind) -> Entry {
     Entry {
         path: RelPath::parse(path.as_bytes()).unwrap(),
         kind,
+        links: None,
         mode: 0o755,
         uid,
         gid,
@@ -36,7 +37,7 @@ fn link(path: &str, target: &str) -> Entry {
 }
 
 fn file(path: &str, size: u64) -> Entry {
-    entry(path, NodeKind::File { size, links: None })
+    entry(path, NodeKind::File { size })
 }
 
 /// Stores a manifest as it is given.
@@ -115,6 +116,8 @@ fn a_folder_that_became_a_link_is_not_followed() {
 fn structures_that_cannot_be_are_refused() {
     let hole = |len| vec![Extent::Hole { len }];
     let root = || (folder(""), vec![]);
+    let first = |path| Entry { links: Some(9), ..entry(path, NodeKind::Fifo) };
+    let again = |path| (entry(path, NodeKind::HardLink { group: 9 }), vec![]);
     let cases: Vec<(&str, Entries)> = vec![
         ("no root", vec![(folder("d"), vec![])]),
         ("nothing", vec![]),
@@ -122,6 +125,31 @@ fn structures_that_cannot_be_are_refused() {
         ("parent missing", vec![root(), (file("a/b", 4), hole(4))]),
         ("parent is a file", vec![root(), (file("a", 4), hole(4)), (file("a/b", 4), hole(4))]),
         ("link without first", vec![root(), (entry("a", NodeKind::HardLink { group: 9 }), vec![])]),
+        (
+            "link before its first",
+            vec![root(), (entry("a", NodeKind::HardLink { group: 9 }), vec![]), (first("b"), vec![])],
+        ),
+        ("link to a folder", vec![root(), (Entry { links: Some(9), ..folder("a") }, vec![]), again("b")]),
+        ("link to the root", vec![(Entry { links: Some(9), ..folder("") }, vec![]), again("b")]),
+        (
+            "link to a link",
+            vec![
+                root(),
+                (first("a"), vec![]),
+                (Entry { links: Some(8), ..again("b").0 }, vec![]),
+                (entry("c", NodeKind::HardLink { group: 8 }), vec![]),
+            ],
+        ),
+        (
+            "two kinds in one group",
+            vec![
+                root(),
+                (first("a"), vec![]),
+                (Entry { links: Some(9), ..file("b", 4) }, hole(4)),
+                again("c"),
+            ],
+        ),
+        ("content of a further link", vec![root(), (first("a"), vec![]), (again("b").0, hole(4))]),
         ("empty link", vec![root(), (link("a", ""), vec![])]),
         ("NUL in link", vec![root(), (link("a", "x\0y"), vec![])]),
         ("owner -1", vec![root(), (Entry { uid: u32::MAX, ..file("a", 4) }, hole(4))]),
@@ -136,6 +164,19 @@ fn structures_that_cannot_be_are_refused() {
         let class = error.class();
         assert!(matches!(class, Class::Corrupt), "{what}: {class:?} {error}");
     }
+}
+
+#[test]
+fn a_link_whose_first_is_gone_is_refused() {
+    // The replica has both, so that nothing would have to be done for the second.
+    let site = Site::new();
+    let first = Entry { links: Some(9), ..entry("a", NodeKind::Fifo) };
+    let again = || (entry("b", NodeKind::HardLink { group: 9 }), vec![]);
+    let a = manifest(&site.store, vec![(folder(""), vec![]), (first, vec![]), again()]);
+    let b = manifest(&site.store, vec![(folder(""), vec![]), again()]);
+    site.apply(None, &a);
+    let error = site.try_apply(Some(&a), &b, &Progress::new()).unwrap_err();
+    assert!(matches!(error, VolumeError::Refused { .. }), "{error}");
 }
 
 #[test]

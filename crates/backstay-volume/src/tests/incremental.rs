@@ -134,6 +134,27 @@ fn growing_and_shrinking_files() {
 }
 
 #[test]
+fn zeros_that_end_inside_a_sector() {
+    let site = Site::new();
+    let path = site.source().join("f");
+    let mut previous = None;
+    // Written zeros, not holes; 16 KiB of them begin a hole.
+    for size in [300_000, 1, 4097, (16 << 10) - 1, (16 << 10) + 1, (1 << 20) + 4095, 300_000] {
+        write(&path, vec![0; size]);
+        let (root, _) = site.cycle();
+        site.apply(previous.as_ref(), &root);
+        site.assert_replica(&root);
+        previous = Some(root);
+        // Behind data as well.
+        write(&path, [vec![7; 100_001], vec![0; size]].concat());
+        let (root, _) = site.cycle();
+        site.apply(previous.as_ref(), &root);
+        site.assert_replica(&root);
+        previous = Some(root);
+    }
+}
+
+#[test]
 fn hard_link_groups_come_apart_and_together() {
     let site = Site::new();
     let source = site.source();

@@ -32,12 +32,15 @@ fn restores_of_all_and_of_parts() {
     run(Some("plain"), "file").unwrap();
     assert_eq!(fs::read(to("file").join("plain")).unwrap(), b"some text\n");
     assert_eq!(fs::read_dir(to("file")).unwrap().count(), 1);
-    // The first name of these links, by path, is outside of the folder.
+    // The first names of a file and of a pipe here, by path, are outside of the folder.
     let report = run(Some("links"), "links").unwrap();
-    assert_eq!(report.entries, 7);
+    assert_eq!(report.entries, 10);
     assert_rsync_equal(&site.source().join("links"), &to("links"));
     run(Some("links/second"), "one link").unwrap();
     assert_eq!(fs::read(to("one link").join("second")).unwrap(), b"one inode, three names");
+    run(Some("links/pipe again"), "one pipe").unwrap();
+    let pipe = fs::symlink_metadata(to("one pipe").join("pipe again")).unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&pipe.file_type()));
 
     let error = run(Some("no such"), "none").unwrap_err();
     assert_eq!(error.class(), Class::NotFound, "{error}");

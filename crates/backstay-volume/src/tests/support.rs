@@ -349,7 +349,10 @@ fn build_links(root: &Path) {
     symlink("../../..", root.join("links/upward")).unwrap();
     symlink("first", root.join("links/inward")).unwrap();
     set_mtime(&root.join("links/dangling"), 999_999_999, 5);
-    // Two names of one symbolic link are two links in the replica, as they are for tar.
+    fs::hard_link(root.join("links/dangling"), root.join("links/dangling again")).unwrap();
+    rustix::fs::mknodat(CWD, root.join("a pipe"), FileType::Fifo, Mode::from_raw_mode(0o604), 0).unwrap();
+    fs::hard_link(root.join("a pipe"), root.join("links/pipe")).unwrap();
+    fs::hard_link(root.join("a pipe"), root.join("links/pipe again")).unwrap();
 }
 
 /// `rsync` reads holes as zeros, so the file is small enough to be read often.
@@ -434,6 +437,10 @@ pub(super) fn mutate(root: &Path, rng: &mut StdRng, round: u32) {
                 file.set_len(rng.random_range(0..300_000)).unwrap();
             }
             4 => remove_any(&path),
+            5 if step % 2 == 0 => {
+                remove_any(&path);
+                rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
+            }
             5 => {
                 remove_any(&path);
                 symlink(format!("target {round} {step}"), &path).unwrap();
@@ -442,7 +449,7 @@ pub(super) fn mutate(root: &Path, rng: &mut StdRng, round: u32) {
                 remove_any(&path);
                 write(&path.join("inner/deep"), format!("{round} {step}"));
             }
-            7 if other.symlink_metadata().is_ok_and(|meta| meta.is_file()) && other != path => {
+            7 if other.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) && other != path => {
                 remove_any(&path);
                 if other.symlink_metadata().is_ok() {
                     fs::hard_link(&other, &path).unwrap();

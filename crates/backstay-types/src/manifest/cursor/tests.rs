@@ -38,6 +38,7 @@ fn entry(path: &str, kind: NodeKind) -> Entry {
     Entry {
         path: RelPath::parse(path.as_bytes()).expect(path),
         kind,
+        links: None,
         mode: 0o600,
         uid: 0,
         gid: 0,
@@ -47,7 +48,7 @@ fn entry(path: &str, kind: NodeKind) -> Entry {
 }
 
 fn file(path: &str, size: u64) -> Entry {
-    entry(path, NodeKind::File { size, links: None })
+    entry(path, NodeKind::File { size })
 }
 
 fn chunk(number: u64) -> Extent {

@@ -13,6 +13,7 @@ fn entry(text: &str, kind: NodeKind) -> Entry {
     Entry {
         path: path(text),
         kind,
+        links: None,
         mode: 0o644,
         uid: 1000,
         gid: 1000,
@@ -22,7 +23,7 @@ fn entry(text: &str, kind: NodeKind) -> Entry {
 }
 
 fn file(text: &str, size: u64) -> Entry {
-    entry(text, NodeKind::File { size, links: None })
+    entry(text, NodeKind::File { size })
 }
 
 /// A chunk of 64 KiB with an id that is as random as a real one.
@@ -174,7 +175,8 @@ fn records_that_no_writer_of_ours_makes_are_refused() {
     let good = || EntryRecord {
         shared: 0,
         suffix: b"a".to_vec(),
-        kind: NodeKind::File { size: 9, links: None },
+        kind: NodeKind::File { size: 9 },
+        links: None,
         mode: 0,
         uid: 0,
         gid: 0,
@@ -198,6 +200,18 @@ fn records_that_no_writer_of_ours_makes_are_refused() {
         (
             "nanoseconds",
             record(&Record::Entry(EntryRecord { mtime: Mtime { secs: 0, nanos: 1_000_000_000 }, ..good() })),
+        ),
+        (
+            "links of a folder",
+            record(&Record::Entry(EntryRecord { kind: NodeKind::Directory, links: Some(1), ..good() })),
+        ),
+        (
+            "links of a further link",
+            record(&Record::Entry(EntryRecord {
+                kind: NodeKind::HardLink { group: 1 },
+                links: Some(1),
+                ..good()
+            })),
         ),
         ("continued upwards", record(&Record::Continued(b"../a".to_vec()))),
         ("continued in the middle", behind(&Record::Continued(b"a".to_vec()))),
@@ -226,10 +240,9 @@ fn attributes_are_bounded() {
     assert!(matches!(SegmentWriter::new().entry(big), Err(SegmentError::Oversized { .. })));
 }
 
-fn any_kind() -> impl Strategy<Value = NodeKind> {
+/// What several names may share, but for files.
+fn any_special() -> impl Strategy<Value = NodeKind> {
     prop_oneof![
-        Just(NodeKind::Directory),
-        any::<u64>().prop_map(|group| NodeKind::HardLink { group }),
         proptest::collection::vec(any::<u8>(), 0..200).prop_map(|target| NodeKind::Symlink { target }),
         Just(NodeKind::Fifo),
         Just(NodeKind::Socket),
@@ -248,11 +261,16 @@ fn any_extents() -> impl Strategy<Value = Vec<Extent>> {
     proptest::collection::vec(extent, 0..600)
 }
 
-/// A file with its extents, or anything else.
-fn any_content() -> impl Strategy<Value = (NodeKind, Vec<Extent>)> {
-    let file = (any_extents(), any::<Option<u64>>())
-        .prop_map(|(extents, links)| (NodeKind::File { size: size_of(&extents), links }, extents));
-    prop_oneof![file, any_kind().prop_map(|kind| (kind, Vec::new()))]
+/// A file with its extents, or anything else; the first of several hard links, or not.
+fn any_content() -> impl Strategy<Value = (NodeKind, Option<u64>, Vec<Extent>)> {
+    let file = any_extents().prop_map(|extents| (NodeKind::File { size: size_of(&extents) }, extents));
+    let linkable = prop_oneof![file, any_special().prop_map(|kind| (kind, Vec::new()))];
+    let alone =
+        prop_oneof![Just(NodeKind::Directory), any::<u64>().prop_map(|group| NodeKind::HardLink { group })];
+    prop_oneof![
+        4 => (linkable, any::<Option<u64>>()).prop_map(|((kind, extents), links)| (kind, links, extents)),
+        1 => alone.prop_map(|kind| (kind, None, Vec::new())),
+    ]
 }
 
 fn any_entry() -> impl Strategy<Value = (Entry, Vec<Extent>)> {
@@ -263,9 +281,9 @@ fn any_entry() -> impl Strategy<Value = (Entry, Vec<Extent>)> {
         (proptest::collection::vec(any::<u8>(), 0..30), proptest::collection::vec(any::<u8>(), 0..30));
     let xattrs = proptest::collection::vec(xattr.prop_map(|(name, value)| Xattr { name, value }), 0..3);
     (path, any_content(), 0..=0o7777_u16, any::<(u32, u32, i64)>(), 0..1_000_000_000_u32, xattrs).prop_map(
-        |(path, (kind, extents), mode, (uid, gid, secs), nanos, xattrs)| {
+        |(path, (kind, links, extents), mode, (uid, gid, secs), nanos, xattrs)| {
             let path = RelPath::parse(&path).expect("a path");
-            (Entry { path, kind, mode, uid, gid, mtime: Mtime { secs, nanos }, xattrs }, extents)
+            (Entry { path, kind, links, mode, uid, gid, mtime: Mtime { secs, nanos }, xattrs }, extents)
         },
     )
 }
