@@ -243,8 +243,12 @@ impl Receive {
     }
 
     fn order(&self, order: Order) -> Result<(), DaemonError> {
-        // Full only if the peer broke the bounds that the session keeps.
-        self.orders.try_send(order).map_err(|_| DaemonError::Worker { what: "the store" })
+        match self.orders.try_send(order) {
+            // A closed one ended with a failure, which waits among the answers.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+            // Only if the peer broke the bounds that the session keeps.
+            Err(mpsc::error::TrySendError::Full(_)) => Err(DaemonError::Worker { what: "the store" }),
+        }
     }
 
     /// Carries one action out; says whether the session is over.

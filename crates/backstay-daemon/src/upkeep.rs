@@ -10,7 +10,7 @@ use backstay_engine::retention;
 use backstay_net::PeerBook;
 use backstay_store::{Store, VerifyReport};
 use backstay_types::frame::SiteRole;
-use backstay_types::{Classify, HashKey, PairId, PlanName, RestorePointId};
+use backstay_types::{Class, Classify, HashKey, PairId, PlanName, RestorePointId};
 use backstay_volume::Progress;
 
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
@@ -211,9 +211,22 @@ impl Verifier<'_> {
         let reader = self.store.reader(point.pair);
         for volume in &point.volumes {
             let target = (self.replica)(plan, &volume.name);
-            let mismatches =
-                backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true)?;
+            let compared = backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true);
             outcome.replicas += 1;
+            let mismatches = match compared {
+                // What the store lost is named above; the rest of the list is wanted all the same.
+                Err(error) if error.class() == Class::Corrupt => {
+                    outcome.damaged.push(Damage {
+                        kind: "replica".into(),
+                        name: format!("{plan}/{}", volume.name),
+                        detail: format!("not compared with {id}: {error}"),
+                        restore_points: Vec::new(),
+                        repaired: false,
+                    });
+                    continue;
+                }
+                compared => compared?,
+            };
             if let Some(first) = mismatches.first() {
                 let repaired = repair && {
                     let progress = Progress::new();

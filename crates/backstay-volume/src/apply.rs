@@ -14,9 +14,10 @@
 //! 4. Content before owner before mode before attributes before times: writing and changing owners drop setuid bits
 //!    and capabilities, so those come after (test `fidelity_round_trip`).
 //!
-//! Memory: one segment of each manifest, one chunk, and the first path of each group of hard links (about 100 bytes
+//! Memory: one segment of each manifest, one chunk, what is read ahead ([`ahead`]), and the first path of each group of hard links (about 100 bytes
 //! for each group).
 
+mod ahead;
 mod block;
 mod content;
 mod create;
@@ -31,6 +32,7 @@ use std::path::Path;
 use backstay_types::manifest::{FetchChunk, RelPath, VolumeKind};
 use backstay_types::{ChunkId, Classify};
 
+use ahead::Ahead;
 pub(crate) use block::single_size;
 pub(crate) use content::{is_zero, read_at, read_exact_or_short};
 pub(crate) use right::Right;
@@ -71,7 +73,13 @@ where
         VolumeKind::Block => block::apply_block(reader, from, to, target, progress),
         VolumeKind::Directory | VolumeKind::Bundle => {
             let right = Right::open(reader, to, RelPath::root(), kind)?;
-            TreeApply::open(reader, right, from, target, progress)?.run()
+            match from {
+                Some(_) => TreeApply::open(reader, reader, right, from, target, progress)?.run(),
+                None => std::thread::scope(|scope| {
+                    let ahead = Ahead::start(reader, *to, scope);
+                    TreeApply::open(reader, &ahead, right, None, target, progress)?.run()
+                }),
+            }
         }
     };
     match once(from) {

@@ -93,7 +93,7 @@ pub enum VolumeError {
         why: String,
     },
     /// A manifest or one of its chunks cannot be had.
-    #[error("read manifest: {source}")]
+    #[error("read the restore point: {source}")]
     Manifest {
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -40,7 +40,7 @@ where
         VolumeKind::Block => return Err(VolumeError::NotInManifest { path: scope.to_string() }),
         VolumeKind::Directory | VolumeKind::Bundle => {
             let right = Right::open(reader, root, scope, kind)?;
-            TreeApply::open(reader, right, None, to, progress)?.run()?
+            TreeApply::open(reader, reader, right, None, to, progress)?.run()?
         }
     };
     Ok(RestoreReport { entries: report.entries, bytes: report.bytes_written })

@@ -78,7 +78,7 @@ impl Differ {
 /// Fetches a chunk that must have the length its extent says.
 pub(super) fn fetch<F>(reader: &F, id: &ChunkId, len: u32) -> Result<Vec<u8>, VolumeError>
 where
-    F: FetchChunk,
+    F: FetchChunk + ?Sized,
     F::Error: Classify + Send + Sync + 'static,
 {
     let bytes = reader.fetch(id).map_err(VolumeError::fetch)?;

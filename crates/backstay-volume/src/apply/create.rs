@@ -64,7 +64,7 @@ where
             ends_in_hole = matches!(extent, Extent::Hole { .. });
             if let Extent::Data { id, len } = extent {
                 self.progress.step()?;
-                let bytes = fetch(self.reader, &id, len)?;
+                let bytes = fetch(self.content, &id, len)?;
                 file.write_all_at(&bytes, at).map_err(|e| self.fail("write", path, e))?;
                 self.report.bytes_written += u64::from(len);
             }
@@ -129,7 +129,7 @@ where
                 self.progress.step()?;
                 let file = self.opened(entry, file)?;
                 let result = match extent {
-                    Extent::Data { id, len } => file.write_all_at(&fetch(self.reader, &id, len)?, at),
+                    Extent::Data { id, len } => file.write_all_at(&fetch(self.content, &id, len)?, at),
                     Extent::Hole { len } => punch(file, at, len),
                 };
                 result.map_err(|e| VolumeError::at("write", self.stack.shown_root(), path, e))?;
@@ -167,7 +167,7 @@ where
             let fail = |e| VolumeError::at("compare", self.stack.shown_root(), path, e);
             match extent {
                 Extent::Data { id, len } => {
-                    let bytes = fetch(self.reader, &id, len)?;
+                    let bytes = fetch(self.content, &id, len)?;
                     if !read_at(&file, at, &bytes, &mut self.buffer).map_err(fail)? {
                         file.write_all_at(&bytes, at).map_err(|e| self.fail("write", path, e))?;
                         self.report.bytes_written += u64::from(len);

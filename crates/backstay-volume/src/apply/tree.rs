@@ -21,8 +21,9 @@ use crate::{Progress, VolumeError};
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// An apply to a tree.
-pub(crate) struct TreeApply<'a, 'f, F> {
-    pub(super) reader: &'f F,
+pub(crate) struct TreeApply<'a, 'f, F: FetchChunk> {
+    /// Where content comes from.
+    pub(super) content: &'a dyn FetchChunk<Error = F::Error>,
     pub(super) right: Right<'f, F>,
     pub(super) left: Left<'f, F>,
     pub(super) stack: FolderStack,
@@ -64,6 +65,7 @@ where
 {
     pub(crate) fn open(
         reader: &'f F,
+        content: &'a dyn FetchChunk<Error = F::Error>,
         right: Right<'f, F>,
         from: Option<&ChunkId>,
         target: &Path,
@@ -81,7 +83,7 @@ where
         };
         let report = ApplyReport { compared_in_full: left.is_disk(), ..ApplyReport::default() };
         Ok(Self {
-            reader,
+            content,
             right,
             left,
             stack,
