@@ -219,6 +219,10 @@ async fn sync(
 ) -> Answer<SyncOutcome> {
     let name = plan_name(&name)?;
     api.site.may_sync(&name)?;
+    if !request.wait && api.site.runtimes.of(&name).is_cycle_queued() {
+        api.site.record(&actor, "sync", Some(&name), "one waits already".into(), None);
+        return Ok(Json(SyncOutcome::Started { started: true }));
+    }
     // The cycle is a task of the daemon: it goes on when the caller hangs up.
     let task = api.site.tasks.spawn({
         let (site, name) = (api.site.clone(), name.clone());

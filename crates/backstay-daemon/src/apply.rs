@@ -12,10 +12,10 @@ use std::sync::Arc;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
 use backstay_types::frame::SiteRole;
 use backstay_types::point::RestorePoint;
-use backstay_types::{Classify, PlanName, RestorePointId};
+use backstay_types::{Class, Classify, PlanName, RestorePointId};
 
 use crate::api_types::{CyclePhase, ErrorInfo};
-use crate::plans::Applied;
+use crate::plans::{Applied, AppliedObjects};
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::{DaemonError, clock};
@@ -74,8 +74,23 @@ impl Site {
         let mut applied = self.plans.applied(plan)?;
         if let Some(unfinished) = applied.target.filter(|target| *target != point.id) {
             // Only the difference between two whole points can be applied: finish the one that was begun.
-            let unfinished = self.store.point(plan, unfinished)?;
-            self.apply_point(plan, &mut applied, &unfinished, activity)?;
+            let finished = self
+                .store
+                .point(plan, unfinished)
+                .map_err(DaemonError::from)
+                .and_then(|unfinished| self.apply_point(plan, &mut applied, &unfinished, activity));
+            match finished {
+                Err(error) if matches!(error.class(), Class::Corrupt | Class::NotFound) => {
+                    tracing::warn!(
+                        "the apply of {unfinished} that was cut off cannot be finished ({error}): the replicas are \
+                         compared with {} in full",
+                        point.id
+                    );
+                    applied.volumes.clear();
+                    applied.objects = None;
+                }
+                finished => finished?,
+            }
         }
         if applied.point != Some(point.id) || applied.target.is_some() {
             self.apply_point(plan, &mut applied, point, activity)?;
@@ -128,15 +143,19 @@ impl Site {
         applied: &mut Applied,
         point: &RestorePoint,
     ) -> Result<(), DaemonError> {
-        let Some(bundle) = &point.bundle else { return Ok(()) };
-        if applied.bundle == Some(bundle.root) {
+        let spec = self.plans.get(plan)?.spec.clone();
+        let wanted = point.bundle.as_ref().map(|bundle| AppliedObjects::new(bundle.root, &spec));
+        if applied.objects == wanted {
             return Ok(());
         }
-        let spec = self.plans.get(plan)?.spec.clone();
         let reader = self.store.reader(point.pair);
-        let objects = backstay_volume::read_bundle(&reader, &bundle.root)?
-            .map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }))
-            .collect::<Result<Vec<_>, _>>()?;
+        let objects = match &point.bundle {
+            Some(bundle) => backstay_volume::read_bundle(&reader, &bundle.root)?
+                .map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }))
+                .collect::<Result<Vec<_>, _>>()?,
+            // The plan has no manifests any more: what they brought goes.
+            None => Vec::new(),
+        };
         let options = ApplyOptions {
             plan,
             restore_point: point.id,
@@ -146,7 +165,7 @@ impl Site {
         };
         let report = folder::apply_held(&self.manifests(plan), &objects, &options)?;
         report.failures.check(plan)?;
-        applied.bundle = Some(bundle.root);
+        applied.objects = wanted;
         Ok(())
     }
 

@@ -51,6 +51,10 @@ impl Site {
             () = self.stop.cancelled() => return Err(DaemonError::Stopping { what: "the cycle" }),
         };
         let activity = Activity::begin(CyclePhase::Waiting);
+        let _room = tokio::select! {
+            room = self.cycles.acquire() => room.map_err(|_| DaemonError::Stopping { what: "the cycle" })?,
+            () = self.stop.cancelled() => return Err(DaemonError::Stopping { what: "the cycle" }),
+        };
         let shown = runtime.show(activity.clone());
         let span = tracing::info_span!("cycle", plan = %name, restore_point = tracing::field::Empty);
         let outcome = self.cycle(name, &activity).instrument(span.clone()).await;

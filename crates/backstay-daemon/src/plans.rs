@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLock};
 
 use backstay_engine::promotion::PromotionPlan;
 use backstay_types::frame::SiteRole;
-use backstay_types::plan::{PlanSpec, SchedulePolicySpec};
+use backstay_types::plan::{HoldSpec, PlanSpec, SchedulePolicySpec};
 use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
 use serde::{Deserialize, Serialize};
 
@@ -46,10 +46,27 @@ pub(crate) struct Applied {
     pub(crate) target: Option<RestorePointId>,
     /// Manifest roots the volumes show, or showed before `target` was begun.
     pub(crate) volumes: BTreeMap<VolumeName, ChunkId>,
-    /// Root of the bundle shown.
-    pub(crate) bundle: Option<ChunkId>,
+    /// The objects shown.
+    #[serde(default)]
+    pub(crate) objects: Option<AppliedObjects>,
     /// When `point` was reached.
     pub(crate) time: Option<Time>,
+}
+
+/// Objects as they were applied: the same bundle held in another way is another thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AppliedObjects {
+    /// Root of the bundle.
+    pub(crate) bundle: ChunkId,
+    holds: Vec<HoldSpec>,
+    start_applications: bool,
+}
+
+impl AppliedObjects {
+    pub(crate) fn new(bundle: ChunkId, spec: &PlanSpec) -> Self {
+        Self { bundle, holds: spec.holds.clone(), start_applications: spec.start_applications }
+    }
 }
 
 /// The last cycle of a plan on its active side.

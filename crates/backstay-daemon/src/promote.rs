@@ -58,7 +58,8 @@ impl Site {
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
         if let Some(stored) = record.promotion.clone() {
-            return self.carry_out(&runtime, stored, false).await;
+            let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
+            return self.carry_out(&runtime, stored).await;
         }
         let (peer, points) = (self.peer_facts(&record).await, self.point_facts(name)?);
         let applied = self.plans.applied(name)?;
@@ -79,9 +80,26 @@ impl Site {
             Planned::Promote(plan) if request.dry_run => Ok(report(&plan, true)),
             Planned::Promote(plan) => {
                 tracing::info!("{plan}");
-                self.carry_out(&runtime, plan, peer.reachable).await
+                self.carry_out(&runtime, plan).await
             }
         }
+    }
+
+    /// A promotion under way goes on to another restore point if the operator names one.
+    async fn retargeted(
+        self: &Arc<Self>,
+        runtime: &PlanRuntime,
+        mut stored: PromotionPlan,
+        wanted: Option<backstay_types::RestorePointId>,
+    ) -> Result<PromotionPlan, DaemonError> {
+        let Some(wanted) = wanted.filter(|wanted| *wanted != stored.restore_point) else { return Ok(stored) };
+        let point = self.store.point(&stored.plan, wanted)?;
+        stored.retarget(point.id, point.snapshot_time);
+        let _gate = runtime.apply.lock().await;
+        self.check_point(&stored).await?;
+        let kept = stored.clone();
+        self.plans.update(&stored.plan, |record| record.promotion = Some(kept))?;
+        Ok(stored)
     }
 
     /// The report of the promotion that made this side active, again.
@@ -115,6 +133,11 @@ impl Site {
         }
         match tokio::time::timeout(PEER_ANSWERS_WITHIN, self.ask_plan(record.pair, &record.name)).await {
             Ok(Ok(state)) => PeerFacts { reachable: true, state: Some(state) },
+            // It is there, and may be active.
+            Ok(Err(error @ DaemonError::Refused { .. })) => {
+                tracing::warn!("the peer does not tell its role: {error}");
+                PeerFacts { reachable: true, state: None }
+            }
             Ok(Err(error)) => {
                 tracing::warn!("the peer does not answer: {error}");
                 PeerFacts::default()
@@ -142,21 +165,20 @@ impl Site {
         self: &Arc<Self>,
         runtime: &PlanRuntime,
         mut plan: PromotionPlan,
-        peer_answers: bool,
     ) -> Result<PromotionReport, DaemonError> {
         let activity = Activity::begin(CyclePhase::Promote);
         let _shown = runtime.show(activity.clone());
         // What is being received would be refused at its commit: end it now.
         runtime.end_session();
+        // Held to the end: the point may not expire, and nothing else may write the replicas.
+        let _gate = runtime.apply.lock().await;
         while let Some(step) = plan.next_step() {
             plan.start(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
             let done = match step {
-                // A takeover waits for nobody who did not answer just now.
-                StepName::Fence if peer_answers => {
+                StepName::Fence => {
                     self.fence_peer(&mut plan).await;
                     Ok(())
                 }
-                StepName::Fence => Ok(()),
                 step => self.carry_out_step(runtime, &plan, step, &activity).await,
             };
             done.inspect_err(|error| {
@@ -186,7 +208,7 @@ impl Site {
         activity: &Arc<Activity>,
     ) -> Result<(), DaemonError> {
         match step {
-            StepName::CheckRestorePoint => self.check_point(runtime, plan).await,
+            StepName::CheckRestorePoint => self.check_point(plan).await,
             StepName::Epoch => {
                 let _fence = runtime.fence.lock().await;
                 let stored = plan.clone();
@@ -198,7 +220,6 @@ impl Site {
                 Ok(())
             }
             StepName::Apply => {
-                let _gate = runtime.apply.lock().await;
                 let point = self.store.point(&plan.plan, plan.restore_point)?;
                 self.bring_to(&plan.plan, point, activity.clone()).await
             }
@@ -211,36 +232,41 @@ impl Site {
     }
 
     /// Nothing is promoted that cannot be applied: what the replicas lack must be readable before the epoch rises.
-    async fn check_point(
-        self: &Arc<Self>,
-        runtime: &PlanRuntime,
-        plan: &PromotionPlan,
-    ) -> Result<(), DaemonError> {
-        if plan.partial {
-            return Ok(());
-        }
-        let _gate = runtime.apply.lock().await;
+    ///
+    /// Also for a point that is marked as damaged and accepted so: the replicas may have what the store lost. The
+    /// caller holds the apply gate.
+    async fn check_point(self: &Arc<Self>, plan: &PromotionPlan) -> Result<(), DaemonError> {
         let (site, plan) = (self.clone(), plan.clone());
         self.blocking("checking the restore point", move || {
             let point = site.store.point(&plan.plan, plan.restore_point)?;
             let applied = site.plans.applied(&plan.plan)?;
             let reader = site.store.reader(point.pair);
+            let damaged = |what: String, why: String| DaemonError::Damaged {
+                plan: plan.plan.clone(),
+                point: point.id,
+                why: format!("{what}: {why}"),
+            };
             for volume in &point.volumes {
                 let shown = applied.volumes.get(&volume.name).filter(|_| applied.target.is_none());
-                check::readable(&reader, shown, &volume.root).map_err(|why| DaemonError::Damaged {
-                    plan: plan.plan.clone(),
-                    point: point.id,
-                    why: format!("volume {}: {why}", volume.name),
-                })?;
+                check::readable(&reader, shown, &volume.root)
+                    .map_err(|why| damaged(format!("volume {}", volume.name), why))?;
+            }
+            if let Some(bundle) = &point.bundle {
+                let shown = applied.objects.as_ref().map(|objects| &objects.bundle);
+                check::readable(&reader, shown.filter(|_| applied.target.is_none()), &bundle.root)
+                    .map_err(|why| damaged("objects".to_owned(), why))?;
             }
             Ok(())
         })
         .await
     }
 
-    /// Tells the peer, if it answers. One that does not hear it now hears it when it sends.
+    /// Tells the peer, if it is connected. One that does not hear it now hears it when it sends.
     async fn fence_peer(&self, plan: &mut PromotionPlan) {
         let Ok(record) = self.plans.get(&plan.plan) else { return };
+        if self.net.connection(record.pair).is_none() {
+            return;
+        }
         let frame = Promoted { plan: plan.plan.clone(), epoch: plan.epoch }.into();
         let told = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.ask(record.pair, frame)).await;
         match told {

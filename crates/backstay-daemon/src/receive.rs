@@ -15,7 +15,7 @@ use backstay_net::{Batch, Connection, Control, ControlSend, SessionBatches};
 use backstay_store::Ingest;
 use backstay_types::frame::{Begin, Commit, Committed, Frame, Offer, Refused, SiteRole};
 use backstay_types::point::RestorePoint;
-use backstay_types::{Class, Classify, PlanName, RestorePointId, limits};
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, limits};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,9 +38,17 @@ enum Order {
 
 /// What it answers.
 enum Answer {
-    Missing { seq: u32, missing: Vec<bool> },
-    Stored { seq: u32, rejected: Vec<u32> },
+    Missing {
+        seq: u32,
+        missing: Vec<bool>,
+    },
+    Stored {
+        seq: u32,
+        rejected: Vec<u32>,
+    },
     Committed(Box<RestorePoint>),
+    /// A higher epoch began before the commit.
+    Fenced(Epoch),
     Failed(DaemonError),
 }
 
@@ -48,7 +56,6 @@ enum Answer {
 struct Receive {
     site: Arc<Site>,
     record: Arc<PlanRecord>,
-    runtime: Arc<PlanRuntime>,
     begin: Begin,
     origin: backstay_types::SiteId,
     session: RecvSession,
@@ -73,7 +80,7 @@ impl Site {
         let stop = runtime.replace_session();
         let work = async {
             let _gate = runtime.receive.lock().await;
-            self.receive_one(connection, control, begin, &runtime).await
+            self.receive_one(connection, control, begin).await
         };
         tokio::select! {
             outcome = work.instrument(span) => outcome,
@@ -86,7 +93,6 @@ impl Site {
         connection: &Connection,
         mut control: Control,
         begin: Begin,
-        runtime: &Arc<PlanRuntime>,
     ) -> Result<(), DaemonError> {
         let prepared = self.prepare(connection, &begin);
         let (session, record, ingest) = match prepared {
@@ -105,12 +111,11 @@ impl Site {
                 }
             }
         });
-        let (orders, answers) = start_store_thread(self, ingest);
-        let (site, origin, runtime) = (self.clone(), connection.peer().site, runtime.clone());
+        let (orders, answers) = start_store_thread(self, ingest, &record.name);
+        let (site, origin) = (self.clone(), connection.peer().site);
         let mut receive = Receive {
             site,
             record,
-            runtime,
             begin,
             origin,
             session,
@@ -233,6 +238,7 @@ impl Receive {
             Some(Answer::Missing { seq, missing }) => RecvEvent::MissingKnown { seq, missing },
             Some(Answer::Stored { seq, rejected }) => RecvEvent::BatchStored { seq, rejected },
             Some(Answer::Committed(point)) => RecvEvent::PointCommitted(committed(&point)),
+            Some(Answer::Fenced(epoch)) => RecvEvent::EpochSeen(epoch),
             Some(Answer::Failed(error)) => {
                 tracing::error!(class = error.class().label(), "chunks not stored: {error}");
                 self.site.metrics.count_error(error.class());
@@ -266,11 +272,10 @@ impl Receive {
                 self.order(Order::Store(batch))?;
             }
             RecvAction::AnswerStored(stored) => self.control.send(&stored.into()).await?,
-            RecvAction::CommitPoint(commit) => self.commit(*commit).await?,
+            RecvAction::CommitPoint(commit) => self.order(Order::Commit(Box::new(self.point(*commit))))?,
             RecvAction::AnswerCommitted(committed) => {
                 self.control.send(&committed.into()).await?;
                 self.control.finish()?;
-                self.site.after_commit(&self.record.name);
                 return Ok(true);
             }
             RecvAction::Refuse { refused, error } => {
@@ -296,33 +301,6 @@ impl Receive {
         }
     }
 
-    /// Commits under the fence, and waits for the outcome there.
-    async fn commit(&mut self, commit: Commit) -> Result<(), DaemonError> {
-        let runtime = self.runtime.clone();
-        let _fence = runtime.fence.lock().await;
-        let now = self.site.plans.get(&self.record.name)?;
-        if now.epoch > self.begin.id.epoch || now.role != SiteRole::Standby {
-            let epoch = now.epoch.max(self.begin.id.epoch.next());
-            self.session.handle(RecvEvent::EpochSeen(epoch), clock::now());
-            return Ok(());
-        }
-        self.order(Order::Commit(Box::new(self.point(commit))))?;
-        let answer = self.answers.recv().await;
-        if let Some(Answer::Committed(point)) = &answer {
-            let number = point.id.number;
-            self.site.plans.update(&self.record.name, |record| record.number = record.number.max(number))?;
-            let stats = &point.stats;
-            tracing::info!(
-                files = stats.files_scanned,
-                wire_bytes = stats.wire_bytes,
-                "restore point committed"
-            );
-        }
-        let event = self.event_of_answer(answer)?;
-        self.session.handle(event, clock::now());
-        Ok(())
-    }
-
     fn point(&self, commit: Commit) -> RestorePoint {
         RestorePoint {
             id: self.begin.id,
@@ -345,15 +323,22 @@ fn committed(point: &RestorePoint) -> Committed {
 }
 
 /// The store's blocking work of one session has a thread of its own, so that its order is kept.
-fn start_store_thread(site: &Arc<Site>, ingest: Ingest) -> (mpsc::Sender<Order>, mpsc::Receiver<Answer>) {
+/// The thread that has the store's side of a session. It may outlive the session, whose task can be cut off at any
+/// point: so the fence is shut here, around the commit, and nowhere else.
+fn start_store_thread(
+    site: &Arc<Site>,
+    ingest: Ingest,
+    plan: &PlanName,
+) -> (mpsc::Sender<Order>, mpsc::Receiver<Answer>) {
     let (orders, mut todo) = mpsc::channel(QUEUE);
     let (done, answers) = mpsc::channel(QUEUE);
     let span = tracing::Span::current();
+    let (owner, plan) = (site.clone(), plan.clone());
     site.tasks.spawn_blocking(move || {
         span.in_scope(|| {
             let mut ingest = Some(ingest);
             while let Some(order) = todo.blocking_recv() {
-                let answer = carry_out(&mut ingest, order).unwrap_or_else(Answer::Failed);
+                let answer = carry_out(&owner, &plan, &mut ingest, order).unwrap_or_else(Answer::Failed);
                 let failed = matches!(answer, Answer::Failed(_));
                 if done.blocking_send(answer).is_err() || failed {
                     return;
@@ -364,7 +349,12 @@ fn start_store_thread(site: &Arc<Site>, ingest: Ingest) -> (mpsc::Sender<Order>,
     (orders, answers)
 }
 
-fn carry_out(ingest: &mut Option<Ingest>, order: Order) -> Result<Answer, DaemonError> {
+fn carry_out(
+    site: &Arc<Site>,
+    plan: &PlanName,
+    ingest: &mut Option<Ingest>,
+    order: Order,
+) -> Result<Answer, DaemonError> {
     const OVER: DaemonError = DaemonError::Worker { what: "a session after its commit" };
     match order {
         Order::Missing(offer) => {
@@ -379,11 +369,34 @@ fn carry_out(ingest: &mut Option<Ingest>, order: Order) -> Result<Answer, Daemon
             let rejected = ingest.as_mut().ok_or(OVER)?.put_batch(&batch.header, &batch.records)?;
             Ok(Answer::Stored { seq: batch.header.seq, rejected })
         }
-        Order::Commit(point) => {
-            let durable = ingest.take().ok_or(OVER)?.commit(*point)?;
-            Ok(Answer::Committed(Box::new(durable.into_inner())))
-        }
+        Order::Commit(point) => commit(site, plan, ingest.take().ok_or(OVER)?, *point),
     }
+}
+
+/// Commits, unless another epoch began in the meantime.
+fn commit(
+    site: &Arc<Site>,
+    plan: &PlanName,
+    ingest: Ingest,
+    point: RestorePoint,
+) -> Result<Answer, DaemonError> {
+    let runtime = site.runtimes.of(plan);
+    let _fence = runtime.fence.blocking_lock();
+    let now = site.plans.get(plan)?;
+    if now.epoch > point.id.epoch || now.role != SiteRole::Standby {
+        return Ok(Answer::Fenced(now.epoch.max(point.id.epoch.next())));
+    }
+    let point = ingest.commit(point)?.into_inner();
+    let number = point.id.number;
+    site.plans.update(plan, |record| record.number = record.number.max(number))?;
+    tracing::info!(
+        files = point.stats.files_scanned,
+        wire_bytes = point.stats.wire_bytes,
+        "restore point committed"
+    );
+    // Here, for the sender may be gone before it hears of it.
+    site.after_commit(plan);
+    Ok(Answer::Committed(Box::new(point)))
 }
 
 /// Ends a session when a newer one begins.

@@ -2,7 +2,7 @@
 //! the process; what must, is in the plan's files.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
@@ -19,6 +19,8 @@ const POISONED: &str = "no holder of this lock panics";
 /// The runtime of one plan.
 pub(crate) struct PlanRuntime {
     cycle: tokio::sync::Mutex<()>,
+    /// Cycles that wait for the gate.
+    queued: AtomicUsize,
     /// Held while a session receives.
     pub(crate) receive: tokio::sync::Mutex<()>,
     /// Held while replicas are written.
@@ -57,10 +59,33 @@ impl Drop for WakeOnDrop<'_> {
     }
 }
 
+struct Queued<'a>(&'a AtomicUsize);
+
+impl<'a> Queued<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl PlanRuntime {
     /// Held for the length of a cycle: cycles of one plan never overlap. `wake` wakes the schedule clock.
     pub(crate) async fn cycle_gate<'a>(&'a self, wake: &'a Notify) -> CycleGate<'a> {
-        CycleGate { _shut: self.cycle.lock().await, _wake: WakeOnDrop(wake) }
+        let queued = Queued::new(&self.queued);
+        let shut = self.cycle.lock().await;
+        drop(queued);
+        CycleGate { _shut: shut, _wake: WakeOnDrop(wake) }
+    }
+
+    /// Whether a cycle waits for its turn already: it will see whatever another would.
+    pub(crate) fn is_cycle_queued(&self) -> bool {
+        self.queued.load(Ordering::SeqCst) > 0
     }
 
     /// Whether somebody holds the cycle gate.
@@ -136,6 +161,7 @@ impl PlanRuntime {
     fn new() -> Self {
         Self {
             cycle: tokio::sync::Mutex::default(),
+            queued: AtomicUsize::new(0),
             receive: tokio::sync::Mutex::default(),
             apply: tokio::sync::Mutex::default(),
             fence: tokio::sync::Mutex::default(),

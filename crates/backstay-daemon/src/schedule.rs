@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use backstay_engine::cycle::{self, Due, PlanFacts, Waits};
 use backstay_engine::schedule::Timetable;
-#[cfg(doc)]
-use backstay_types::limits;
 use backstay_types::plan::{PlanSpec, Schedule};
 use backstay_types::{PlanName, Span, Time};
 
 use crate::plans::PlanRecord;
-use crate::site::Site;
+use crate::site::{CYCLES_MAX, Site};
 use crate::{DaemonError, clock};
 
 /// The clock looks again at least this often, so that a wall clock that was set is noticed.
@@ -18,10 +16,6 @@ const LOOK_AGAIN: Span = Span(30_000);
 
 /// While a due plan waits for its peer, the clock looks for the connection this often.
 const LOOK_FOR_PEER: Span = Span(500);
-
-/// Cycles at once: each holds up to [`limits::SEND_WINDOW_BYTES`] and its encoded batches, about 80 MiB, and a
-/// daemon is to stay under 256 MiB.
-const CYCLES_MAX: usize = 2;
 
 impl Site {
     /// Runs until the daemon stops.

@@ -87,6 +87,7 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         runtimes: crate::runtime::Runtimes::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
+        cycles: tokio::sync::Semaphore::new(crate::site::CYCLES_MAX),
         wake: tokio::sync::Notify::new(),
         dir,
     });

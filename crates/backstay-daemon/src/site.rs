@@ -6,8 +6,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use backstay_net::{Net, PeerRecord};
 use backstay_store::Store;
+#[cfg(doc)]
+use backstay_types::limits;
 use backstay_types::{PairId, PlanName, SiteId, VolumeName};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +35,10 @@ pub(crate) mod layout {
     pub(crate) const AUDIT: &str = "audit.log";
 }
 
+/// Cycles at once: each holds up to [`limits::SEND_WINDOW_BYTES`] and its encoded batches, about 80 MiB, and a
+/// daemon is to stay under 256 MiB.
+pub(crate) const CYCLES_MAX: usize = 2;
+
 /// A running site.
 pub(crate) struct Site {
     pub(crate) dir: PathBuf,
@@ -46,6 +52,8 @@ pub(crate) struct Site {
     pub(crate) metrics: Metrics,
     pub(crate) meters: Arc<Meters>,
     pub(crate) runtimes: Runtimes,
+    /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.
+    pub(crate) cycles: Semaphore,
     /// Every task of the daemon; shutdown waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the daemon stops.

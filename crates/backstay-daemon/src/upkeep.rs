@@ -15,7 +15,7 @@ use backstay_volume::Progress;
 
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
 use crate::config::{Overrides, SiteConfig};
-use crate::plans::PlanBook;
+use crate::plans::{PlanBook, PlanRecord};
 use crate::runtime::{Activity, Runtimes};
 use crate::serve::store_config;
 use crate::site::{Site, layout};
@@ -72,8 +72,11 @@ impl Site {
         Ok(())
     }
 
-    /// Lets restore points of a plan go that no rule keeps. Only the standby has points to let go.
+    /// Lets restore points of a plan go that no rule keeps. Only the standby has points to let go. While its replicas
+    /// are being written, or it is being promoted, nothing goes: the next sweep sees to it.
     fn expire(&self, plan: &PlanName) -> Result<u64, DaemonError> {
+        let runtime = self.runtimes.of(plan);
+        let Ok(_gate) = runtime.apply.try_lock() else { return Ok(0) };
         let expired = self.expired(plan)?;
         if !expired.is_empty() {
             self.store.delete_points(plan, &expired)?;
@@ -187,7 +190,7 @@ impl Verifier<'_> {
             ..VerifyOutcome::default()
         };
         for record in self.plans.list() {
-            if plan.is_none_or(|plan| *plan == record.name) && record.role == SiteRole::Standby {
+            if plan.is_none_or(|plan| *plan == record.name) {
                 self.verify_replicas(&record.name, repair, &mut outcome)?;
             }
         }
@@ -204,6 +207,12 @@ impl Verifier<'_> {
     ) -> Result<(), DaemonError> {
         let runtime = self.runtimes.map(|runtimes| runtimes.of(plan));
         let _gate = runtime.as_ref().map(|runtime| runtime.apply.blocking_lock());
+        // Only now, with the gate shut: what was promoted in the meantime belongs to its application.
+        let is_replica =
+            |record: Arc<PlanRecord>| record.role == SiteRole::Standby && record.promotion.is_none();
+        if !self.plans.find(plan).is_some_and(is_replica) {
+            return Ok(());
+        }
         let applied = self.plans.applied(plan)?;
         // While an apply is unfinished a replica shows no point; the apply itself mends it.
         let (Some(id), None) = (applied.point, applied.target) else { return Ok(()) };

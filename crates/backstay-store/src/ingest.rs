@@ -230,6 +230,9 @@ impl Ingest {
         if point.plan != self.plan || point.id != self.id || point.pair != self.pair {
             return Err(refused("it is not the one this session was opened for"));
         }
+        if self.inner.points.get(&self.plan, self.id).is_some() {
+            return Err(refused("a restore point of this name was committed in the meantime"));
+        }
         if point.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(refused("it has too many volumes"));
         }

@@ -63,6 +63,12 @@ pub enum PromotionRefused {
         /// The peer's epoch.
         epoch: Epoch,
     },
+    /// The peer answers, but not what it is for the plan.
+    #[error("plan {plan}: the peer is alive and does not tell whether it is active")]
+    PeerUnknown {
+        /// The plan.
+        plan: PlanName,
+    },
     /// Nothing was ever received.
     #[error("plan {plan}: this side holds no restore point")]
     NoPoint {
@@ -107,7 +113,13 @@ pub enum PromotionRefused {
         /// What was named.
         wanted: RestorePointId,
     },
-    /// A promotion or its opposite is being carried out.
+    /// The other side was promoted, and this one learned of it.
+    #[error("plan {plan}: this side has stepped down")]
+    SteppedDown {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// A promotion is being carried out.
     #[error("plan {plan}: this side is {doing}")]
     UnderWay {
         /// The plan.
@@ -120,7 +132,10 @@ pub enum PromotionRefused {
 impl Classify for PromotionRefused {
     fn class(&self) -> Class {
         match self {
-            PromotionRefused::PeerActive { .. } | PromotionRefused::ActiveAlready { .. } => Class::Fenced,
+            PromotionRefused::PeerActive { .. }
+            | PromotionRefused::PeerUnknown { .. }
+            | PromotionRefused::ActiveAlready { .. }
+            | PromotionRefused::SteppedDown { .. } => Class::Fenced,
             PromotionRefused::NoPoint { .. } | PromotionRefused::UnknownPoint { .. } => Class::NotFound,
             PromotionRefused::Damaged { .. } => Class::Corrupt,
             PromotionRefused::Incomplete { .. } => Class::Incomplete,
@@ -132,13 +147,15 @@ impl Classify for PromotionRefused {
         let list = |plan| format!("see what there is: backstay restore-points {plan}");
         let other = |plan: &PlanName, whole: &Option<RestorePointId>| match whole {
             Some(whole) => format!(
-                "the newest whole one is {whole}: backstay promote {plan} --restore-point {whole}; or accept what can \
-                 be read with --accept-partial"
+                "the newest whole one is {whole}: backstay promote {plan} --restore-point {whole}; or, if the replicas have \
+                 what the store lost, --accept-partial"
             ),
-            None => "no whole one is held; accept what can be read with --accept-partial".to_owned(),
+            None => {
+                "no whole one is held; if the replicas have what the store lost: --accept-partial".to_owned()
+            }
         };
         Some(match self {
-            PromotionRefused::PeerActive { plan, .. } => format!(
+            PromotionRefused::PeerActive { plan, .. } | PromotionRefused::PeerUnknown { plan } => format!(
                 "stop the workloads there first; if they are not to be trusted: backstay promote {plan} --force"
             ),
             PromotionRefused::NoPoint { plan } => {
@@ -152,6 +169,9 @@ impl Classify for PromotionRefused {
             | PromotionRefused::Incomplete { plan, whole, .. } => other(plan, whole),
             PromotionRefused::ActiveAlready { plan, wanted } => {
                 format!("take older data out with: backstay restore {plan} --restore-point {wanted} --to DIR")
+            }
+            PromotionRefused::SteppedDown { plan } => {
+                format!("the other side was promoted; both epochs are in: backstay status {plan}")
             }
             PromotionRefused::UnderWay { plan, .. } => format!("wait for it: backstay status {plan} --watch"),
         })

@@ -50,7 +50,7 @@ pub struct PromotionPlan {
     pub snapshot_time: Time,
     /// What is to be applied.
     pub apply: Apply,
-    /// Whether what cannot be read is left out.
+    /// Whether the point is not whole and was accepted so.
     pub partial: bool,
     /// What the operator should know.
     pub warnings: Vec<String>,
@@ -93,7 +93,7 @@ pub fn plan(facts: &PromotionFacts<'_>, now: Time) -> Result<Planned, PromotionR
             return Err(PromotionRefused::UnderWay { plan: name(), doing: "being promoted already" });
         }
         (SiteRole::Demoting, _) => {
-            return Err(PromotionRefused::UnderWay { plan: name(), doing: "stepping down" });
+            return Err(PromotionRefused::SteppedDown { plan: name() });
         }
     }
     let peer = facts.peer.state.as_ref();
@@ -102,6 +102,9 @@ pub fn plan(facts: &PromotionFacts<'_>, now: Time) -> Result<Planned, PromotionR
     });
     if let Some(peer) = peer_active.filter(|_| !facts.force) {
         return Err(PromotionRefused::PeerActive { plan: name(), epoch: peer.epoch });
+    }
+    if facts.peer.reachable && peer.is_none() && !facts.force {
+        return Err(PromotionRefused::PeerUnknown { plan: name() });
     }
     let point = choose(facts)?;
     let known = peer.map_or(facts.epoch, |peer| peer.epoch.max(facts.epoch)).max(point.id.epoch);
@@ -176,14 +179,22 @@ fn warnings(facts: &PromotionFacts<'_>, point: &PointFacts, peer_active: bool) -
         warn(format!("{} was written by a side that had lost the active role", point.id));
     }
     if point.damaged {
-        warn(format!("{} is damaged: what cannot be read is left out", point.id));
+        warn(format!("{} is damaged: the replicas must have what the store lost", point.id));
     } else if !point.complete {
-        warn(format!("{} is incomplete: what it lacks is left out", point.id));
+        warn(format!("{} is incomplete", point.id));
     }
     warnings
 }
 
 impl PromotionPlan {
+    /// Goes on to another restore point, at the same epoch.
+    pub fn retarget(&mut self, point: RestorePointId, snapshot_time: Time) {
+        self.apply = if point < self.restore_point { Apply::Back } else { Apply::Forward };
+        self.restore_point = point;
+        self.snapshot_time = snapshot_time;
+        self.steps.rewind_to(StepName::Fence);
+    }
+
     /// The step to carry out next, again if it was interrupted; `None` if all are done.
     pub fn next_step(&self) -> Option<StepName> {
         self.steps.next()

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 pub enum StepName {
     /// The restore point and what it needs is here.
     CheckRestorePoint,
-    /// The peer is told, if it answers, and marked fenced.
-    Fence,
     /// The new epoch is durable; from here on there is no way back.
     Epoch,
+    /// The peer is told, if it answers. Not before: an epoch that is lost here must not have made the peer step down.
+    Fence,
     /// The replicas show the restore point.
     Apply,
     /// Root digests match.
@@ -31,8 +31,8 @@ impl StepName {
     /// All steps, in order.
     pub const ALL: [StepName; 8] = [
         StepName::CheckRestorePoint,
-        StepName::Fence,
         StepName::Epoch,
+        StepName::Fence,
         StepName::Apply,
         StepName::Verify,
         StepName::Release,
@@ -185,6 +185,13 @@ impl Steps {
             StepState::Done { ended, .. } => Some(ended),
             StepState::Pending | StepState::Running { .. } => None,
         })
+    }
+
+    /// Carries out again what follows a step.
+    pub(super) fn rewind_to(&mut self, last_done: StepName) {
+        for step in self.0.iter_mut().filter(|step| step.name > last_done) {
+            step.state = StepState::Pending;
+        }
     }
 
     pub(super) fn start(&mut self, name: StepName, now: Time) -> Result<(), StepError> {

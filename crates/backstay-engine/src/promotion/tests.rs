@@ -175,7 +175,7 @@ fn an_active_side_is_promoted_already() {
     let case = Case { role: SiteRole::Active, wanted: Some(id(2, 1)), ..Case::default() };
     case.refused(Class::Fenced, "backstay restore shop --restore-point e2-000001");
     Case { role: SiteRole::Promoting, ..Case::default() }.refused(Class::Busy, "status");
-    Case { role: SiteRole::Demoting, ..Case::default() }.refused(Class::Busy, "status");
+    Case { role: SiteRole::Demoting, ..Case::default() }.refused(Class::Fenced, "status");
 }
 
 #[test]
@@ -257,7 +257,7 @@ proptest! {
 fn a_stored_promotion_that_makes_no_sense_is_not_read() {
     let mut plan = Case::default().planned();
     plan.complete(StepName::CheckRestorePoint, NOW).expect("in order");
-    plan.start(StepName::Fence, NOW).expect("in order");
+    plan.start(StepName::Epoch, NOW).expect("in order");
     let good = serde_json::to_value(&plan).expect("it encodes");
     assert_eq!(good["steps"][0]["state"], "done");
     assert_eq!(good["steps"][0]["name"], "checkRestorePoint");
@@ -276,18 +276,42 @@ fn a_stored_promotion_that_makes_no_sense_is_not_read() {
 }
 
 #[test]
+fn a_promotion_under_way_goes_on_to_another_point_at_its_epoch() {
+    let mut plan = Case::default().planned();
+    for step in [StepName::CheckRestorePoint, StepName::Epoch, StepName::Fence] {
+        plan.complete(step, NOW).expect("in order");
+    }
+    plan.start(StepName::Apply, NOW).expect("in order");
+    let (epoch, before) = (plan.epoch, plan.restore_point);
+    let older = id(1, 1);
+    plan.retarget(older, Time(5));
+    assert_eq!((plan.restore_point, plan.snapshot_time, plan.epoch), (older, Time(5), epoch));
+    assert!(older < before && plan.apply == Apply::Back);
+    assert_eq!(plan.next_step(), Some(StepName::Apply));
+    assert!(plan.is_past_return());
+}
+
+#[test]
+fn a_peer_that_answers_without_its_role_needs_force() {
+    let peer = PeerFacts { reachable: true, state: None };
+    let case = || Case { peer: peer.clone(), ..Case::default() };
+    case().refused(Class::Fenced, "--force");
+    Case { force: true, ..case() }.planned();
+}
+
+#[test]
 fn a_promotion_prints() {
     let mut plan = Case { wanted: Some(id(2, 2)), ..Case::default() }.planned();
     plan.complete(StepName::CheckRestorePoint, NOW).expect("in order");
-    plan.start(StepName::Fence, NOW).expect("in order");
+    plan.start(StepName::Epoch, NOW).expect("in order");
     let expected = "\
 promote plan shop to restore point e2-000002
   snapshot  2027-01-15T07:43:40Z (RPO 16m20s)
   epoch     2 -> 3
   apply     take the replicas back
   done      check restore point (0s)
-  running   fence the peer
-  pending   raise the epoch
+  running   raise the epoch
+  pending   fence the peer
   pending   apply
   pending   verify
   pending   release

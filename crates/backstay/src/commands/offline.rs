@@ -30,11 +30,15 @@ pub(super) fn serve(dir: PathBuf, args: ServeArgs) -> Result<(), Failure> {
         return output::print(&config.to_effective_toml());
     }
     logging::start(&config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Some tasks sync small files; with two workers, two slow disks would hold up the network.
+    let workers = std::thread::available_parallelism().map_or(4, |cores| cores.get().max(4));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new(Class::Transient, format!("start the runtime: {error}")))?;
-    runtime.block_on(Box::pin(backstay_daemon::serve(ServeOptions { dir, overrides })))?;
-    Ok(())
+    let outcome = runtime.block_on(Box::pin(backstay_daemon::serve(ServeOptions { dir, overrides })));
+    // What still runs was told to stop and was waited for; a crash at any point is provided for.
+    runtime.shutdown_background();
+    Ok(outcome?)
 }
 
 pub(super) fn verify(dir: &Path, args: &VerifyArgs) -> Result<(), Failure> {
