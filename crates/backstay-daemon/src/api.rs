@@ -181,14 +181,22 @@ async fn plan(State(api): State<Api>, Path(name): Path<String>) -> Answer<PlanDe
     Ok(Json(api.site.plan_detail(&plan_name(&name)?)?))
 }
 
+#[derive(Deserialize)]
+struct DeleteQuery {
+    #[serde(default)]
+    purge: bool,
+}
+
 async fn plan_delete(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
+    Query(query): Query<DeleteQuery>,
 ) -> Answer<Changed> {
     let name = plan_name(&name)?;
-    let outcome = api.site.delete_plan(&name).await;
-    Ok(Json(Changed { changed: api.audited(&actor, "planDelete", Some(&name), String::new(), outcome)? }))
+    let detail = if query.purge { "with its restore points".to_owned() } else { String::new() };
+    let outcome = api.site.delete_plan(&name, query.purge).await;
+    Ok(Json(Changed { changed: api.audited(&actor, "planDelete", Some(&name), detail, outcome)? }))
 }
 
 async fn plan_suspend(

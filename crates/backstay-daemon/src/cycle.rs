@@ -68,7 +68,10 @@ impl Site {
         span.in_scope(|| self.tell_outcome(name, &outcome, &ended));
         let config = self.config.load();
         let policy = BackoffPolicy { first: config.retry_first, cap: config.retry_max };
-        runtime.ended(ended, policy, seed_of(name));
+        // One that waited while its plan was deleted is not the last cycle of a later plan of that name.
+        if self.plans.find(name).is_some() {
+            runtime.ended(ended, policy, seed_of(name));
+        }
         outcome
     }
 
@@ -115,6 +118,7 @@ impl Site {
         record: &Arc<PlanRecord>,
         activity: &Arc<Activity>,
     ) -> Result<RestorePoint, DaemonError> {
+        let record = &self.begun(record).await?;
         self.share(record).await?;
         let peer = self.ask_plan(record.pair, &record.name).await?;
         let newest = peer.newest.map_or(0, |newest| newest.number);
@@ -136,6 +140,18 @@ impl Site {
         point.stats.duration_millis = clock::now().since(activity.started).0;
         self.acknowledged(record, &point, done).await?;
         Ok(point)
+    }
+
+    /// The plan with the epoch its cycles begin with: one that was applied while the peer was away has not asked yet.
+    async fn begun(&self, record: &Arc<PlanRecord>) -> Result<Arc<PlanRecord>, DaemonError> {
+        if self.plans.last_success(&record.name)?.is_some() {
+            return Ok(record.clone());
+        }
+        let epoch = self.first_epoch(record).await?;
+        if epoch == record.epoch {
+            return Ok(record.clone());
+        }
+        self.plans.update(&record.name, |record| record.epoch = epoch)
     }
 
     fn sent_states(&self, record: &PlanRecord) -> Result<Vec<SentState>, DaemonError> {

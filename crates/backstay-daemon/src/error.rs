@@ -229,6 +229,14 @@ pub enum DaemonError {
         /// The way out.
         hint: Option<String>,
     },
+    /// The restore points of a plan are at its standby.
+    #[error("the restore points of plan {plan} are kept on its standby, site {peer}, not here")]
+    PointsElsewhere {
+        /// The plan.
+        plan: PlanName,
+        /// The site that has them.
+        peer: String,
+    },
     /// No restore point to use.
     #[error("plan {plan} has no restore point here")]
     NoRestorePoint {
@@ -366,7 +374,10 @@ impl Classify for DaemonError {
             | Self::PeerNotFound { .. }
             | Self::VolumeNotFound { .. }
             | Self::NoRestorePoint { .. } => Class::NotFound,
-            Self::WrongRole { .. } | Self::NoStandby { .. } | Self::EpochShrinks { .. } => Class::Fenced,
+            Self::WrongRole { .. }
+            | Self::PointsElsewhere { .. }
+            | Self::NoStandby { .. }
+            | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } => Class::Incomplete,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
             Self::Refused { class, .. } | Self::Peer { class, .. } | Self::Decision { class, .. } => *class,
@@ -398,13 +409,18 @@ impl Classify for DaemonError {
                 .map(|names| format!("{names}; pair with `backstay pair key` there and `backstay pair join KEY` here")),
             Self::PolicyNotFound { policy, .. } => Some(format!("apply a SchedulePolicy named {policy} first, or in the same call")),
             Self::VolumeUnclear { .. } => Some("name one with --volume".into()),
-            Self::OtherPair { plan } => Some(format!("delete it first with `backstay plan delete {plan}`, or choose another name")),
+            Self::OtherPair { plan } => Some(format!(
+                "delete it first with `backstay plan delete {plan}`, restore points kept for the other peer with --purge; or choose another name"
+            )),
             Self::WrongRole { role: "demoting", plan, .. } => Some(format!(
                 "the other site was promoted; what was written here since is kept, and `backstay status {plan}` shows both epochs"
             )),
             Self::WrongRole { needed, .. } => Some(format!("run it on the site where the plan is {needed}")),
             Self::Source { .. } => Some("the path is one of the machine the daemon runs on; check it for typing errors and that it is mounted".into()),
             Self::NoStandby { .. } => Some("the old active site has to return as standby before replication goes on".into()),
+            Self::PointsElsewhere { plan, peer } => Some(format!(
+                "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"
+            )),
             Self::NoRestorePoint { plan } => Some(format!("run `backstay sync {plan}` on the active side first")),
             Self::Damaged { .. } => Some("`backstay verify --repair` fetches good copies where there are any".into()),
             Self::EpochShrinks { .. } => Some("another site was promoted in the meantime; it is the active one now".into()),

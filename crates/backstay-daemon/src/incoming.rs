@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use backstay_engine::role::{self, Local, News, Refusal};
 use backstay_net::{Connection, Control, Incoming};
-use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, SharePlan};
+use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, SharePlan, SiteRole};
 use backstay_types::plan::PlanSpec;
-use backstay_types::{Classify, PairId, PlanName, limits};
+use backstay_types::{Classify, Epoch, PairId, PlanName, limits};
 
 use crate::DaemonError;
 use crate::plans::PlanRecord;
@@ -81,7 +81,16 @@ impl Site {
         if old.as_ref().is_some_and(|old| old.pair != pair) {
             return Err(DaemonError::OtherPair { plan: share.plan.clone() });
         }
-        let local = old.as_ref().map(|old| Local { role: old.role, epoch: old.epoch });
+        let kept = self.store.points(&share.plan)?;
+        if kept.iter().any(|point| point.pair != pair && self.peer(point.pair).is_ok()) {
+            return Err(DaemonError::OtherPair { plan: share.plan.clone() });
+        }
+        let newest = kept.last().map(|point| point.id);
+        // A plan that was deleted here and left restore points is known by their epoch.
+        let local = match &old {
+            Some(old) => Some(Local { role: old.role, epoch: old.epoch }),
+            None => newest.map(|newest| Local { role: SiteRole::Standby, epoch: newest.epoch }),
+        };
         let grant = match role::admit_share(local, share) {
             Ok(grant) => grant,
             Err(refusal) => {
@@ -102,7 +111,7 @@ impl Site {
                 Ok(())
             }
             None => {
-                let number = self.store.newest(&share.plan)?.map_or(0, |newest| newest.id.number);
+                let number = newest.map_or(0, |newest| newest.number);
                 self.plans.put(PlanRecord {
                     name: share.plan.clone(),
                     pair,
@@ -157,11 +166,14 @@ impl Site {
     /// What this site knows of a plan.
     pub(crate) fn plan_state(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
         let record = self.plan_of(pair, plan);
-        let newest = if record.is_some() { self.store.newest(plan)? } else { None };
+        // A deleted plan tells what was kept of it, so that one of its name goes on after that.
+        let told = record.is_some() || self.plans.find(plan).is_none();
+        let newest = if told { self.store.newest(plan)? } else { None };
+        let kept_epoch = newest.as_ref().map_or(Epoch(0), |point| point.id.epoch);
         Ok(PlanState {
             plan: plan.clone(),
             role: record.as_ref().map(|record| record.role),
-            epoch: record.as_ref().map_or(backstay_types::Epoch(0), |record| record.epoch),
+            epoch: record.as_ref().map_or(kept_epoch, |record| record.epoch),
             newest: newest.as_ref().map(|point| point.id),
             newest_snapshot_time: newest.as_ref().map(|point| point.snapshot_time),
             applied: if record.is_some() { self.plans.applied(plan)?.point } else { None },
@@ -169,10 +181,8 @@ impl Site {
     }
 
     fn listed_points(&self, pair: PairId, plan: &PlanName) -> Result<Points, DaemonError> {
-        if self.plan_of(pair, plan).is_none() {
-            return Ok(Points { points: Vec::new() });
-        }
         let mut points = self.store.points(plan)?;
+        points.retain(|point| point.pair == pair);
         let surplus = points.len().saturating_sub(limits::LISTED_POINTS_MAX);
         Ok(Points { points: points.split_off(surplus) })
     }

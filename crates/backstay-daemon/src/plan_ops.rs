@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use backstay_engine::role;
 use backstay_engine::schedule::Timetable;
 use backstay_kube::documents::{self, Document};
 use backstay_types::frame::{DropPlan, Frame, SharePlan, SiteRole};
 use backstay_types::plan::{PlanSpec, Retention, SchedulePolicySpec};
-use backstay_types::{Epoch, PlanName};
+use backstay_types::{Epoch, PairId, PlanName};
 
 use crate::api_types::{Applied, ApplyResult};
 use crate::error::role_name;
 use crate::plans::PlanRecord;
-use crate::site::Site;
+use crate::site::{Site, layout};
 use crate::{DaemonError, files};
 
 impl Site {
@@ -84,21 +85,8 @@ impl Site {
             let peer = self.peer_named(&spec.pair)?;
             let record = match &old {
                 Some(old) => PlanRecord { spec, ..(**old).clone() },
-                None => PlanRecord {
-                    name: name.clone(),
-                    pair: peer.pair,
-                    role: SiteRole::Active,
-                    epoch: Epoch::FIRST,
-                    spec,
-                    number: 0,
-                    promoted: false,
-                    promotion: None,
-                },
+                None => self.new_plan(&name, peer.pair, spec).await?,
             };
-            if old.is_none() && self.net.connection(record.pair).is_some() {
-                // A peer that is active for a plan of this name says so now rather than at the first cycle.
-                self.share(&record).await?;
-            }
             self.plans.put(record)?;
         }
         let existed = old.is_some();
@@ -107,6 +95,39 @@ impl Site {
             name: name.to_string(),
             result: result(existed, changed),
         })
+    }
+
+    /// A plan that begins here. Points of an earlier plan of its name may have been kept, here or by the peer: it
+    /// goes on after them.
+    async fn new_plan(
+        self: &Arc<Self>,
+        name: &PlanName,
+        pair: PairId,
+        spec: PlanSpec,
+    ) -> Result<PlanRecord, DaemonError> {
+        let kept = self.store.newest(name)?.map(|point| point.id);
+        let mut record = PlanRecord {
+            name: name.clone(),
+            pair,
+            role: SiteRole::Active,
+            epoch: kept.map_or(Epoch::FIRST, |kept| kept.epoch),
+            spec,
+            number: kept.map_or(0, |kept| kept.number),
+            promoted: false,
+            promotion: None,
+        };
+        if self.net.connection(pair).is_some() {
+            record.epoch = self.first_epoch(&record).await?;
+            // A peer that is active for a plan of this name says so now rather than at the first cycle.
+            self.share(&record).await?;
+        }
+        Ok(record)
+    }
+
+    /// The epoch that a plan without an acknowledged restore point begins with.
+    pub(crate) async fn first_epoch(&self, record: &PlanRecord) -> Result<Epoch, DaemonError> {
+        let peer = self.ask_plan(record.pair, &record.name).await?;
+        Ok(role::first_epoch(record.epoch, &peer))
     }
 
     /// Tells the peer about a plan this site is active for.
@@ -129,10 +150,19 @@ impl Site {
         }
     }
 
-    /// Forgets a plan. The side that sent stops sending; the standby's copies stay until it is deleted there,
-    /// where the restore points go too and only the replica folders stay.
-    pub(crate) async fn delete_plan(self: &Arc<Self>, name: &PlanName) -> Result<bool, DaemonError> {
-        let Some(record) = self.plans.find(name) else { return Ok(false) };
+    /// Forgets a plan; `false` if there is nothing to forget. Its restore points and replicas stay on either side, and
+    /// a plan of its name that comes later goes on after them; with `purge` the restore points of this site go too.
+    ///
+    /// At a crash half-way the same command does the rest.
+    pub(crate) async fn delete_plan(
+        self: &Arc<Self>,
+        name: &PlanName,
+        purge: bool,
+    ) -> Result<bool, DaemonError> {
+        let record = self.plans.find(name);
+        if record.is_none() && !(purge && self.store.newest(name)?.is_some()) {
+            return Ok(false);
+        }
         let runtime = self.runtimes.of(name);
         if let Some(activity) = runtime.activity() {
             activity.progress.cancel();
@@ -140,19 +170,22 @@ impl Site {
         let _cycle = runtime.cycle_gate(&self.wake).await;
         let _apply = runtime.apply.lock().await;
         let _fence = runtime.fence.lock().await;
-        if record.role == SiteRole::Active {
+        if let Some(record) = record.filter(|record| record.role == SiteRole::Active) {
             let told =
                 self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.epoch }.into()).await;
             if let Err(error) = told {
                 tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
             }
-        } else {
-            let ids: Vec<_> = self.store.points(name)?.iter().map(|point| point.id).collect();
-            self.store.delete_points(name, &ids)?;
         }
         self.plans.remove(name)?;
         files::remove_folder(&self.plans.plan_folder(name))?;
-        files::remove_folder(&self.dir.join(crate::site::layout::SENT).join(name.as_str()))?;
+        files::remove_folder(&self.dir.join(layout::SENT).join(name.as_str()))?;
+        self.forget_start(name)?;
+        runtime.forget();
+        if purge {
+            let ids: Vec<_> = self.store.points(name)?.iter().map(|point| point.id).collect();
+            self.store.delete_points(name, &ids)?;
+        }
         Ok(true)
     }
 

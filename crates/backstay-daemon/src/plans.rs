@@ -118,6 +118,11 @@ impl PlanBook {
         plans.get(name).cloned().ok_or_else(|| DaemonError::plan_not_found(name, plans.keys()))
     }
 
+    /// The error that a plan is not known.
+    pub(crate) fn unknown(&self, name: &PlanName) -> DaemonError {
+        DaemonError::plan_not_found(name, self.plans.read().expect(POISONED).keys())
+    }
+
     /// Adds or replaces a plan durably.
     pub(crate) fn put(&self, record: PlanRecord) -> Result<Arc<PlanRecord>, DaemonError> {
         let mut plans = self.plans.write().expect(POISONED);

@@ -220,6 +220,14 @@ impl PlanRuntime {
         std::mem::replace(&mut self.lock().session, session)
     }
 
+    /// The plan is gone: what is known of its cycles is nothing to a later plan of its name. Its gates stay, for
+    /// whoever waits at one.
+    pub(crate) fn forget(&self) {
+        let mut state = self.lock();
+        let activity = state.activity.take();
+        *state = State { activity, session: state.session.take(), ..State::default() };
+    }
+
     /// Notes how a cycle ended, and when to try again if it failed in a way that may pass.
     pub(crate) fn ended(&self, last: LastCycle, policy: BackoffPolicy, seed: u64) {
         let mut state = self.lock();

@@ -127,6 +127,12 @@ impl Site {
             tracing::warn!(%plan, "start of the cycle not recorded: {error}");
         }
     }
+
+    /// A plan that is gone has no last cycle.
+    pub(crate) fn forget_start(&self, plan: &PlanName) -> Result<(), DaemonError> {
+        // The catalog's state has no removal; a value that is no time is none.
+        Ok(self.store.state_put(&start_key(plan), &[])?)
+    }
 }
 
 fn start_key(plan: &PlanName) -> String {

@@ -103,31 +103,45 @@ impl Site {
 
     /// The restore points of a plan: the standby's own, or on the active side those of its peer.
     pub(crate) async fn restore_points(&self, name: &PlanName) -> Result<Vec<RestorePointInfo>, DaemonError> {
-        let record = self.plans.get(name)?;
         let own = self.store.points(name)?;
-        let points = if own.is_empty() && record.role == SiteRole::Active {
-            self.ask_points(record.pair, name).await?
-        } else {
-            own
+        let is_own = !own.is_empty();
+        let (points, verdicts) = match self.plans.find(name) {
+            Some(record) => {
+                let from_peer = !is_own && record.role == SiteRole::Active;
+                let points = if from_peer { self.ask_points(record.pair, name).await? } else { own };
+                let times: Vec<_> = points.iter().map(|point| (point.id, point.snapshot_time)).collect();
+                let in_use = self.points_in_use(name)?;
+                (points, Some(retention::verdicts(&times, &record.spec.retention, &in_use)))
+            }
+            // Without its plan no rule lets a point go.
+            None if is_own => (own, None),
+            None => return Err(self.plans.unknown(name)),
         };
-        self.describe(&record, &points)
-    }
-
-    fn describe(
-        &self,
-        record: &PlanRecord,
-        points: &[RestorePoint],
-    ) -> Result<Vec<RestorePointInfo>, DaemonError> {
-        let in_use = self.points_in_use(&record.name)?;
-        let times: Vec<_> = points.iter().map(|point| (point.id, point.snapshot_time)).collect();
-        let verdicts = retention::verdicts(&times, &record.spec.retention, &in_use);
         let info = |point: &RestorePoint| {
-            let verdict = verdicts.iter().find(|verdict| verdict.id == point.id);
-            let held_by = verdict.map(|verdict| verdict.rules.iter().map(ToString::to_string).collect());
-            let damaged = self.store.damage(&record.name, point.id)?.is_some();
+            let held_by = match &verdicts {
+                Some(verdicts) => {
+                    let verdict = verdicts.iter().find(|verdict| verdict.id == point.id);
+                    verdict.map(|verdict| verdict.rules.iter().map(ToString::to_string).collect())
+                }
+                None => Some(vec!["plan deleted".to_owned()]),
+            };
+            // Damage is known where the point is.
+            let damaged = is_own && self.store.damage(name, point.id)?.is_some();
             Ok(RestorePointInfo::new(point, held_by.unwrap_or_default(), damaged))
         };
         points.iter().map(info).collect()
+    }
+
+    /// Refuses a plan without a restore point here, and says where there are some.
+    pub(crate) fn must_have_points(&self, name: &PlanName) -> Result<(), DaemonError> {
+        if self.store.newest(name)?.is_some() {
+            return Ok(());
+        }
+        let record = self.plans.get(name)?;
+        Err(match record.role {
+            SiteRole::Active => DaemonError::PointsElsewhere { plan: name.clone(), peer: self.peer_label(&record) },
+            _ => DaemonError::NoRestorePoint { plan: name.clone() },
+        })
     }
 }
 

@@ -22,6 +22,7 @@ impl Site {
         plan: &PlanName,
         id: Option<RestorePointId>,
     ) -> Result<RestorePoint, DaemonError> {
+        self.must_have_points(plan)?;
         match id {
             Some(id) => Ok(self.store.point(plan, id)?),
             None => {

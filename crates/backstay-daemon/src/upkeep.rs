@@ -135,13 +135,10 @@ impl Site {
     }
 
     fn verify_blocking(&self, plan: Option<&PlanName>, repair: bool) -> Result<VerifyOutcome, DaemonError> {
-        let shown = match plan {
-            Some(plan) => Some((self.runtimes.of(plan), self.plans.get(plan)?)),
-            None => None,
-        };
+        let shown = plan.filter(|plan| self.plans.find(plan).is_some()).map(|plan| self.runtimes.of(plan));
         let activity = Activity::begin(CyclePhase::Verify);
         activity.enter(CyclePhase::Verify, self.store.usage().bytes);
-        let _shown = shown.as_ref().map(|(runtime, _)| runtime.show(activity.clone()));
+        let _shown = shown.as_ref().map(|runtime| runtime.show(activity.clone()));
         let replica = |plan: &PlanName, volume: &_| self.replica(plan, volume);
         let keys =
             self.net.peers().iter().map(|peer| (peer.record.pair, peer.record.hash_key.clone())).collect();
@@ -169,6 +166,12 @@ struct Verifier<'a> {
 impl Verifier<'_> {
     fn verify(&self, plan: Option<&PlanName>, repair: bool) -> Result<VerifyOutcome, DaemonError> {
         let started = clock::now();
+        // Of a plan that was deleted the restore points may be left.
+        if let Some(plan) = plan
+            && self.store.newest(plan)?.is_none()
+        {
+            self.plans.get(plan)?;
+        }
         let mut report = self.store.verify(plan, &mut |_| {})?;
         let found = damage_of(&report);
         if repair && !found.is_empty() {

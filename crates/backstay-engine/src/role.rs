@@ -238,6 +238,15 @@ pub fn admit_share(local: Option<Local>, share: &SharePlan) -> Result<Grant, Ref
     Ok(Grant::standby(local, share.epoch))
 }
 
+/// The epoch a plan begins with that has no restore point yet: not below what the peer knows of an earlier plan of
+/// its name, unless the peer wants to be active itself, which its answer to the share will say.
+pub fn first_epoch(own: Epoch, peer: &PlanState) -> Epoch {
+    match peer.role {
+        None | Some(SiteRole::Standby) if peer.epoch <= EPOCH_MAX => own.max(peer.epoch),
+        _ => own,
+    }
+}
+
 /// What news from the peer means for this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {

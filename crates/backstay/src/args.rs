@@ -206,9 +206,15 @@ pub(crate) enum PlanCommand {
         output: OutputArgs,
     },
     /// Stop protecting with a plan; restore points and replicas that exist are kept
+    ///
+    /// Works on the site it is given to: delete on the active side first, whose next cycle would bring the plan back to
+    /// the standby. What is kept can be listed, compared, verified and restored as before.
     Delete {
         /// Name of the plan
         name: PlanName,
+        /// Remove its restore points on this site as well, for good; replicas stay
+        #[arg(long)]
+        purge: bool,
     },
     /// Let no more cycles start by schedule
     Suspend {

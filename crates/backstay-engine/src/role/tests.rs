@@ -33,6 +33,23 @@ fn state(role: SiteRole, epoch: u64) -> PlanState {
 }
 
 #[test]
+fn a_new_plan_begins_after_an_earlier_one_of_its_name() {
+    let nobody = |epoch| PlanState { role: None, ..state(SiteRole::Standby, epoch) };
+    for (peer, begins) in [
+        (nobody(0), 1),
+        (nobody(3), 3),
+        (state(SiteRole::Standby, 3), 3),
+        (state(SiteRole::Active, 3), 1),
+        (state(SiteRole::Promoting, 3), 1),
+        (state(SiteRole::Demoting, 3), 1),
+        (nobody(EPOCH_MAX.0 + 1), 1),
+    ] {
+        assert_eq!(first_epoch(Epoch::FIRST, &peer), Epoch(begins), "{peer:?}");
+        assert_eq!(first_epoch(Epoch(5), &peer), Epoch(5), "{peer:?}");
+    }
+}
+
+#[test]
 fn a_sender_is_admitted_by_role_and_epoch() {
     use SiteRole::{Active, Demoting, Promoting, Standby};
     let cases = [

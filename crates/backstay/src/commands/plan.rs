@@ -31,10 +31,18 @@ pub(super) async fn run(client: &Client, command: PlanCommand) -> Result<(), Fai
             let plan: PlanDetail = client.get(&format!("/plans/{name}")).await?;
             output::show(output.format, &plan, |_| render::plan(&plan))
         }
-        PlanCommand::Delete { name } => {
-            let deleted = client.delete(&format!("/plans/{name}")).await;
+        PlanCommand::Delete { name, purge } => {
+            let query = if purge { "?purge=true" } else { "" };
+            let deleted = client.delete(&format!("/plans/{name}{query}")).await;
             output::print(&match changed_or_gone(deleted)? {
-                true => format!("Plan {name} deleted; its restore points and replicas are kept."),
+                true if purge => format!(
+                    "Plan {name} deleted with its restore points on this site; its replicas are kept.\n\
+                     Next: backstay gc, to free the space now"
+                ),
+                true => format!(
+                    "Plan {name} deleted on this site; its restore points and replicas are kept.\n\
+                     To remove restore points for good, where they are: backstay plan delete {name} --purge"
+                ),
                 false => format!("There is no plan {name}; nothing to do."),
             })
         }
