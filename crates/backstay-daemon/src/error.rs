@@ -40,6 +40,24 @@ pub enum DaemonError {
         /// The folder.
         dir: PathBuf,
     },
+    /// A path that would mix an operator's data with the site's own.
+    #[error("{path:?} {how} {own:?}, which this site keeps for itself")]
+    OwnFolder {
+        /// The path given.
+        path: PathBuf,
+        /// The site's folder.
+        own: PathBuf,
+        /// `is`, `holds` or `lies in`.
+        how: &'static str,
+    },
+    /// A place to restore to that cannot be used.
+    #[error("restore to {path}: {source}")]
+    Destination {
+        /// The place.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// A name that cannot be used.
     #[error(transparent)]
     Name(#[from] backstay_types::InvalidName),
@@ -346,6 +364,18 @@ pub(crate) const fn role_name(role: SiteRole) -> &'static str {
     }
 }
 
+/// Class of a failed use of a path that the operator named: what time mends is transient, all else is theirs to
+/// correct.
+pub(crate) fn named_class(source: &io::Error) -> Class {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => Class::Unauthorized,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted => {
+            Class::Transient
+        }
+        _ => Class::Invalid,
+    }
+}
+
 fn known(kind: &str, names: &[String]) -> Option<String> {
     Some(if names.is_empty() {
         format!("there are no {kind}s yet")
@@ -357,9 +387,11 @@ fn known(kind: &str, names: &[String]) -> Option<String> {
 impl Classify for DaemonError {
     fn class(&self) -> Class {
         match self {
+            Self::Destination { source, .. } => named_class(source),
             Self::Io { .. } | Self::Listen { .. } | Self::Stopping { .. } => Class::Transient,
             Self::State { .. } | Self::Damaged { .. } => Class::Corrupt,
             Self::NotEmpty { .. }
+            | Self::OwnFolder { .. }
             | Self::Name(_)
             | Self::Plan { .. }
             | Self::Schedule { .. }
@@ -403,6 +435,11 @@ impl Classify for DaemonError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotEmpty { .. } => Some("name a folder that does not exist or is empty".into()),
+            Self::OwnFolder { .. } => Some("name a folder that has nothing to do with the site's own".into()),
+            Self::Destination { source, .. } => Some(match named_class(source) {
+                Class::Transient => "make room there, or name another folder".into(),
+                _ => "name a folder of the daemon's machine, empty or new, that the daemon may write to".into(),
+            }),
             Self::NotASite { dir } => Some(format!("make one with `backstay init --site {} --name NAME`", dir.display())),
             Self::PlanNotFound { known: names, .. } => known("plan", names),
             Self::PeerNotFound { known: names, .. } => known("peer", names)

@@ -16,6 +16,7 @@ mod incoming;
 mod init;
 mod meter;
 mod metrics;
+mod own_folders;
 mod pair_ops;
 mod plan_ops;
 mod plans;

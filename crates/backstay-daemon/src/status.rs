@@ -139,7 +139,9 @@ impl Site {
         }
         let record = self.plans.get(name)?;
         Err(match record.role {
-            SiteRole::Active => DaemonError::PointsElsewhere { plan: name.clone(), peer: self.peer_label(&record) },
+            SiteRole::Active => {
+                DaemonError::PointsElsewhere { plan: name.clone(), peer: self.peer_label(&record) }
+            }
             _ => DaemonError::NoRestorePoint { plan: name.clone() },
         })
     }

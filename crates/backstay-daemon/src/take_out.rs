@@ -1,12 +1,15 @@
 //! Taking files out of a restore point, and comparing two points.
 
+mod destination;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use backstay_store::{Change as StoreChange, ChangeKind, diff};
-use backstay_types::manifest::RelPath;
+use backstay_types::manifest::{InvalidPath, RelPath, VolumeKind};
 use backstay_types::point::{PointVolume, RestorePoint};
 use backstay_types::{ChunkId, PlanName, RestorePointId};
+use backstay_volume::VolumeError;
 
 use crate::api_types::{Change, CyclePhase, DiffEntry, DiffList, RestoreOutcome, RestoreRequest};
 use crate::runtime::Activity;
@@ -53,9 +56,10 @@ impl Site {
             });
         }
         let point = self.point_or_newest(plan, request.restore_point)?;
-        let volumes = chosen_volumes(plan, &point, &request)?;
-        let path = request.path.as_deref().map(|path| RelPath::parse(path.trim_matches('/').as_bytes()));
-        let path = path.transpose().map_err(|error| DaemonError::Request { message: error.to_string() })?;
+        self.refuse_own(&request.to)?;
+        let is_folder = destination::check(&request.to)?;
+        let volumes = chosen_volumes(plan, &point, &request, is_folder)?;
+        let paths = request.path.as_deref().map(readings).transpose()?;
         let runtime = self.runtimes.of(plan);
         let activity = Activity::begin(CyclePhase::Restore);
         activity.enter(CyclePhase::Restore, volumes.iter().map(|(volume, _)| volume.bytes).sum());
@@ -63,14 +67,17 @@ impl Site {
         let reader = self.store.reader(point.pair);
         let (mut entries, mut bytes) = (0, 0);
         for (volume, to) in &volumes {
-            let report = backstay_volume::restore(
-                &reader,
-                &volume.root,
-                volume.kind,
-                path.as_ref(),
-                to,
-                &activity.progress,
-            )?;
+            let restore = |path: Option<&RelPath>| {
+                backstay_volume::restore(&reader, &volume.root, volume.kind, path, to, &activity.progress)
+            };
+            let report = match &paths {
+                None => restore(None),
+                Some([escaped, literal]) => match restore(Some(escaped)) {
+                    Err(VolumeError::NotInManifest { .. }) if literal != escaped => restore(Some(literal)),
+                    outcome => outcome,
+                },
+            }
+            .map_err(destination::blamed)?;
             entries += report.entries;
             bytes += report.bytes;
         }
@@ -154,22 +161,38 @@ fn entry(volume: &str, change: &StoreChange) -> DiffEntry {
     DiffEntry { volume: volume.to_owned(), path: change.path.to_string(), change: kind, bytes: change.bytes }
 }
 
-/// Volumes to take out, each with where it goes.
+/// What a path on the command line may mean: the form that `diff` prints, or else the name as it is.
+fn readings(text: &str) -> Result<[RelPath; 2], DaemonError> {
+    let text = text.trim_matches('/');
+    let bad = |error: InvalidPath| DaemonError::Request { message: error.to_string() };
+    let literal = RelPath::parse(text.as_bytes()).map_err(bad)?;
+    let escaped = RelPath::parse_escaped(text).unwrap_or_else(|_| literal.clone());
+    Ok([escaped, literal])
+}
+
+/// Volumes to take out, each with where it goes. An image goes into a folder that `is_folder` already under its
+/// volume's name, and is otherwise the file `to` itself.
 fn chosen_volumes(
     plan: &PlanName,
     point: &RestorePoint,
     request: &RestoreRequest,
+    is_folder: bool,
 ) -> Result<Vec<(PointVolume, PathBuf)>, DaemonError> {
+    let alone = |volume: &PointVolume| {
+        let to = &request.to;
+        let inside = volume.kind == VolumeKind::Block && is_folder;
+        vec![(volume.clone(), if inside { to.join(volume.name.as_str()) } else { to.clone() })]
+    };
     if let Some(name) = &request.volume {
         let volume = point.volume(name).ok_or_else(|| DaemonError::VolumeNotFound {
             plan: plan.clone(),
             point: point.id,
             volume: name.to_string(),
         })?;
-        return Ok(vec![(volume.clone(), request.to.clone())]);
+        return Ok(alone(volume));
     }
     match point.volumes.as_slice() {
-        [only] => Ok(vec![(only.clone(), request.to.clone())]),
+        [only] => Ok(alone(only)),
         volumes if request.path.is_some() => {
             Err(DaemonError::VolumeUnclear { plan: plan.clone(), count: volumes.len() })
         }

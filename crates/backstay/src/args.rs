@@ -1,6 +1,7 @@
 //! The command line as types. Help texts are for somebody who is called at night: what it does, what it never does,
 //! what to run next.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -280,10 +281,12 @@ pub(crate) struct RestoreArgs {
     /// Which volume; all without it, each into a folder of its name
     #[arg(long, value_name = "NAME")]
     pub(crate) volume: Option<VolumeName>,
-    /// Only this path inside the volume, and what is under it
+    /// Only this path inside the volume, and what is under it: as it is, or as `diff` prints it, with \n or \xff for
+    /// what cannot be printed
     #[arg(long, requires = "volume")]
-    pub(crate) path: Option<String>,
-    /// Where to: a folder that is empty or does not exist
+    pub(crate) path: Option<OsString>,
+    /// Where to: a folder that is empty or does not exist; the one volume that is an image becomes a file of this
+    /// name, or in the folder if that exists
     #[arg(long, value_name = "DIR")]
     pub(crate) to: PathBuf,
     #[command(flatten)]

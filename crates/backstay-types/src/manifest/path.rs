@@ -50,6 +50,16 @@ impl RelPath {
         Ok(Self(bytes.to_vec()))
     }
 
+    /// Reads the printed form of a path: `\\`, `\n`, `\r`, `\t`, `\u{7f}` and `\xff` stand for one character or
+    /// byte each. Any other backslash is refused.
+    pub fn parse_escaped(text: &str) -> Result<Self, InvalidPath> {
+        if text == "." {
+            return Ok(Self::root());
+        }
+        let bytes = unescape(text).ok_or_else(|| component_error(text.as_bytes(), text.as_bytes()))?;
+        Self::parse(&bytes)
+    }
+
     /// This path with one more component.
     pub fn join(&self, name: &[u8]) -> Result<Self, InvalidPath> {
         let mut path = Vec::with_capacity(self.0.len() + 1 + name.len());
@@ -123,6 +133,40 @@ fn check_component(component: &[u8], path: &[u8]) -> Result<(), InvalidPath> {
     if ok { Ok(()) } else { Err(component_error(component, path)) }
 }
 
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, after)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let mut characters = after.chars();
+        rest = match characters.next()? {
+            kind @ ('\\' | 'n' | 'r' | 't') => {
+                bytes.push(match kind {
+                    'n' => b'\n',
+                    'r' => b'\r',
+                    't' => b'\t',
+                    _ => b'\\',
+                });
+                characters.as_str()
+            }
+            'x' => {
+                let (digits, after) = characters.as_str().split_at_checked(2)?;
+                bytes.push(u8::from_str_radix(digits, 16).ok()?);
+                after
+            }
+            'u' => {
+                let (digits, after) = characters.as_str().strip_prefix('{')?.split_once('}')?;
+                let character = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+                bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                after
+            }
+            _ => return None,
+        };
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Some(bytes)
+}
+
 impl Ord for RelPath {
     fn cmp(&self, other: &Self) -> Ordering {
         // A separator sorts before every byte of a name, so that a folder's content directly follows it.
@@ -137,7 +181,8 @@ impl PartialOrd for RelPath {
     }
 }
 
-/// Printable form: bytes that are not UTF-8 and control characters are escaped.
+/// Printable form, which [`RelPath::parse_escaped`] reads: bytes that are not UTF-8, control characters and the
+/// backslash itself are escaped.
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_root() {
@@ -145,7 +190,11 @@ impl fmt::Display for RelPath {
         }
         for part in self.0.utf8_chunks() {
             for c in part.valid().chars() {
-                if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+                if c.is_control() || c == '\\' {
+                    write!(f, "{}", c.escape_default())?
+                } else {
+                    write!(f, "{c}")?
+                }
             }
             part.invalid().iter().try_for_each(|b| write!(f, "\\x{b:02x}"))?;
         }
@@ -175,6 +224,43 @@ mod tests {
         let deep = vec![&b"a"[..]; limits::PATH_BYTES_MAX / 2].join(&b'/');
         assert!(RelPath::parse(&deep).is_ok());
         assert!(RelPath::parse(&[&deep[..], b"/b"].concat()).is_err());
+    }
+
+    #[test]
+    fn the_printed_form_is_read_back() {
+        let every_byte: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').collect();
+        let (one, two) = every_byte.split_at(127);
+        let nasty = [
+            b"a\nb",
+            &b"a\\nb"[..],
+            b"\\",
+            b"tab\t",
+            b"\x7f\x1b",
+            b"caf\xe9",
+            b"a/\xff/b",
+            "\u{85}ä".as_bytes(),
+        ];
+        for name in nasty.into_iter().chain([one, two]) {
+            let path = RelPath::parse(name).expect("a path");
+            let printed = path.to_string();
+            assert!(!printed.contains(char::is_control), "{printed:?}");
+            assert_eq!(RelPath::parse_escaped(&printed), Ok(path), "{printed}");
+        }
+        assert_eq!(RelPath::parse_escaped("."), Ok(RelPath::root()));
+        for bad in [
+            "a\\",
+            "a\\q",
+            "\\x4",
+            "\\xg0",
+            "\\u{110000}",
+            "\\u{41",
+            "\\u41",
+            "a\\x00",
+            "\\x2e\\x2e",
+            "a/../b",
+        ] {
+            assert!(RelPath::parse_escaped(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
