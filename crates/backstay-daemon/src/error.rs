@@ -113,6 +113,48 @@ pub enum DaemonError {
         /// What is wrong.
         source: backstay_engine::schedule::ScheduleError,
     },
+    /// A source that is not what the plan says.
+    #[error("plan {plan}: {path:?}: expected {expected}")]
+    SourceKind {
+        /// The plan.
+        plan: PlanName,
+        /// The path.
+        path: PathBuf,
+        /// What the plan says it is.
+        expected: &'static str,
+    },
+    /// A source that is the site itself.
+    #[error("plan {plan}: {path:?} {how} {own:?}, which this site keeps for itself")]
+    SourceOwn {
+        /// The plan.
+        plan: PlanName,
+        /// The path.
+        path: PathBuf,
+        /// The site's folder.
+        own: PathBuf,
+        /// `is`, `holds` or `lies in`.
+        how: &'static str,
+    },
+    /// Two volumes that would hold the same files.
+    #[error("plan {plan}: volume {path:?} {how} volume {other:?}")]
+    VolumesMeet {
+        /// The plan.
+        plan: PlanName,
+        /// One.
+        path: PathBuf,
+        /// The other.
+        other: PathBuf,
+        /// `is`, `holds` or `lies in`.
+        how: &'static str,
+    },
+    /// A policy's retention that keeps nothing.
+    #[error("SchedulePolicy {policy}: {source}")]
+    PolicyRetention {
+        /// The policy.
+        policy: String,
+        /// What is wrong.
+        source: backstay_types::plan::InvalidPlan,
+    },
     /// A policy's schedule that cannot be kept.
     #[error("SchedulePolicy {policy}: {source}")]
     Policy {
@@ -397,6 +439,10 @@ impl Classify for DaemonError {
             | Self::Schedule { .. }
             | Self::Policy { .. }
             | Self::Source { .. }
+            | Self::SourceKind { .. }
+            | Self::SourceOwn { .. }
+            | Self::VolumesMeet { .. }
+            | Self::PolicyRetention { .. }
             | Self::PolicyNotFound { .. }
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
@@ -454,6 +500,11 @@ impl Classify for DaemonError {
             )),
             Self::WrongRole { needed, .. } => Some(format!("run it on the site where the plan is {needed}")),
             Self::Source { .. } => Some("the path is one of the machine the daemon runs on; check it for typing errors and that it is mounted".into()),
+            Self::SourceKind { .. } => Some("`path` is for a folder, `device` for a block device or an image file".into()),
+            Self::SourceOwn { .. } => Some("protect the application's data, from a folder outside of the site's own".into()),
+            Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
+            Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
+            Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
             Self::NoStandby { .. } => Some("the old active site has to return as standby before replication goes on".into()),
             Self::PointsElsewhere { plan, peer } => Some(format!(
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"

@@ -1,13 +1,14 @@
 //! What an operator does with plans: apply, delete, suspend.
 
-use std::path::Path;
+mod sources;
+
 use std::sync::Arc;
 
 use backstay_engine::role;
 use backstay_engine::schedule::Timetable;
 use backstay_kube::documents::{self, Document};
 use backstay_types::frame::{DropPlan, Frame, SharePlan, SiteRole};
-use backstay_types::plan::{PlanSpec, Retention, SchedulePolicySpec};
+use backstay_types::plan::{InvalidPlan, PlanSpec, Retention, SchedulePolicySpec};
 use backstay_types::{Epoch, PairId, PlanName};
 
 use crate::api_types::{Applied, ApplyResult};
@@ -71,11 +72,7 @@ impl Site {
             Timetable::parse(schedule)
                 .map_err(|source| DaemonError::Schedule { plan: name.clone(), source })?;
         }
-        let sources =
-            spec.volumes.iter().filter_map(|volume| volume.path.as_deref().or(volume.device.as_deref()));
-        sources
-            .chain(spec.manifests.iter().map(|folder| folder.path.as_path()))
-            .try_for_each(|path| exists(name, path))
+        self.check_sources(name, spec)
     }
 
     async fn apply_plan(self: &Arc<Self>, name: PlanName, spec: PlanSpec) -> Result<Applied, DaemonError> {
@@ -224,15 +221,12 @@ const fn result(existed: bool, changed: bool) -> ApplyResult {
 }
 
 fn check_policy(name: &str, spec: &SchedulePolicySpec) -> Result<(), DaemonError> {
+    if spec.retain.is_some_and(|retain| retain.keeps_nothing()) {
+        let source = InvalidPlan::Retention;
+        return Err(DaemonError::PolicyRetention { policy: name.to_owned(), source });
+    }
     match Timetable::parse(&spec.schedule) {
         Ok(_) => Ok(()),
         Err(source) => Err(DaemonError::Policy { policy: name.to_owned(), source }),
-    }
-}
-
-fn exists(plan: &PlanName, path: &Path) -> Result<(), DaemonError> {
-    match std::fs::symlink_metadata(path) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(DaemonError::Source { plan: plan.clone(), path: path.to_owned(), source }),
     }
 }

@@ -111,6 +111,9 @@ pub enum Problem {
         /// What the parser says.
         message: String,
     },
+    /// Nothing in it.
+    #[error("it holds no documents")]
+    NoDocuments,
     /// Not of this product's API.
     #[error("apiVersion: expected {expected}, found {found}", expected = crds::API_VERSION)]
     ApiVersion {
@@ -214,15 +217,28 @@ impl Classify for DocumentError {
             }
             Problem::Hold(error) => error.hint(),
             Problem::Plan(error) => error.hint(),
-            Problem::ApiVersion { .. } | Problem::UnknownField { .. } | Problem::Missing { .. } => {
+            Problem::NoDocuments => {
+                Some(format!("a document begins with `apiVersion: {}` and `kind: {PLAN}`", crds::API_VERSION))
+            }
+            Problem::Twice { .. } => Some("leave one of them out, or give it another name".to_owned()),
+            Problem::Yaml { .. } => {
+                Some("check the line, and the one before it, for indentation and quotes".to_owned())
+            }
+            Problem::ApiVersion { .. }
+            | Problem::UnknownField { .. }
+            | Problem::Missing { .. }
+            | Problem::Type { .. }
+            | Problem::Choice { .. }
+            | Problem::Value { .. } => {
                 Some("`backstay crds` prints every field with what it means".to_owned())
             }
-            _ => None,
+            Problem::TooLarge { .. } | Problem::Kind { .. } => None,
         }
     }
 }
 
-/// Reads every document of a text; `file` names it in errors. Empty documents are left out and not counted.
+/// Reads every document of a text; `file` names it in errors. Empty documents are left out and
+/// not counted; a text with no other is an error.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
     let error = |document, line, problem| DocumentError {
         file: file.to_owned(),
@@ -234,6 +250,9 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
     }
     let nodes: Vec<Node> =
         yaml::parse(text).map_err(|yaml| error(0, yaml.line, Problem::Yaml { message: yaml.message }))?;
+    if nodes.is_empty() {
+        return Err(error(0, 0, Problem::NoDocuments));
+    }
     let mut documents = Vec::with_capacity(nodes.len());
     let mut names: BTreeMap<(&'static str, String), usize> = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate() {

@@ -62,7 +62,9 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, YamlError
 /// The first line of a parser's message, without the place, which the caller names in its own way.
 fn without_place(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.split_once(" at line ").map_or(line, |(message, _)| message).to_owned()
+    let message = line.split_once(" at line ").map_or(line, |(message, _)| message);
+    // Advice to programmers follows some messages.
+    message.split_once(", set ").map_or(message, |(message, _)| message).to_owned()
 }
 
 /// A value as YAML, in block style.
@@ -119,6 +121,8 @@ mod tests {
         let error = parse::<Value>("data:\n  password: hunter2\n  : [\n").unwrap_err();
         assert!(error.line >= 3, "{error:?}");
         assert!(!error.message.contains("hunter2"), "{error:?}");
+        let twice = parse::<Value>("a: 1\na: 2\n").unwrap_err();
+        assert_eq!((twice.line, twice.message.as_str()), (2, "duplicate mapping key: a"));
     }
 
     fn json_value() -> impl Strategy<Value = Value> {

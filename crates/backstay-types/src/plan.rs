@@ -225,6 +225,14 @@ impl Default for Retention {
     }
 }
 
+impl Retention {
+    /// Whether no rule keeps a restore point. The newest is kept even then, but a point to go back to is what the
+    /// history is for.
+    pub fn keeps_nothing(&self) -> bool {
+        *self == Self { last: 0, hourly: 0, daily: 0, weekly: 0, monthly: 0 }
+    }
+}
+
 /// `spec` of a `SchedulePolicy`: a schedule that plans share by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -272,6 +280,9 @@ pub enum InvalidPlan {
         /// The volume.
         name: VolumeName,
     },
+    /// Rules that keep nothing.
+    #[error("retention: expected at least one of last, hourly, daily, weekly and monthly above 0")]
+    Retention,
     /// Both an inline schedule and a policy.
     #[error("expected at most one of `schedule` and `schedulePolicy`")]
     TwoSchedules,
@@ -287,6 +298,16 @@ impl Classify for InvalidPlan {
     fn class(&self) -> Class {
         Class::Invalid
     }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            InvalidPlan::Retention => Some(
+                "`last: 1` keeps the newest restore point alone; without `retention` it is the last ten"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
 }
 
 impl PlanSpec {
@@ -297,6 +318,9 @@ impl PlanSpec {
         }
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
+        }
+        if self.retention.keeps_nothing() {
+            return Err(InvalidPlan::Retention);
         }
         if self.schedule.is_some() && self.schedule_policy.is_some() {
             return Err(InvalidPlan::TwoSchedules);

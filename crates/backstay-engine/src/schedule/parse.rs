@@ -3,6 +3,7 @@
 use backstay_types::plan::{Blackout, Schedule};
 use backstay_types::{Class, Classify, Span};
 use croner::Cron;
+use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::Timestamp;
 use jiff::civil::{Time as CivilTime, Weekday};
@@ -26,6 +27,14 @@ pub enum ScheduleError {
     Interval {
         /// What was given.
         found: Span,
+    },
+    /// Runs would overtake each other.
+    #[error("schedule.jitter: expected at most the interval of {interval}, found {found}")]
+    Jitter {
+        /// What was given.
+        found: Span,
+        /// The interval.
+        interval: Span,
     },
     /// Not a cron expression.
     #[error("schedule.cron: expected five fields (minute hour day month weekday), found {found:?}: {why}")]
@@ -141,6 +150,9 @@ impl Timetable {
             return Err(ScheduleError::Empty);
         }
         let jitter = schedule.jitter.unwrap_or_default();
+        if let Some(interval) = interval.filter(|interval| jitter > *interval) {
+            return Err(ScheduleError::Jitter { found: jitter, interval });
+        }
         let blackout = parse_windows(&schedule.blackout)?;
         Ok(Self { zone, interval, cron, daily, weekly, monthly, jitter, blackout })
     }
@@ -170,11 +182,22 @@ fn parse_cron(found: &str) -> Result<Cron, ScheduleError> {
     let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
     let cron = parser
         .parse(found)
-        .map_err(|error| ScheduleError::Cron { found: found.to_owned(), why: error.to_string() })?;
+        .map_err(|error| ScheduleError::Cron { found: found.to_owned(), why: why_no_cron(error) })?;
     let start = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
     match cron.find_next_occurrence(&start, true) {
         Ok(_) => Ok(cron),
         Err(_) => Err(ScheduleError::CronNever { found: found.to_owned() }),
+    }
+}
+
+/// The parser's words, without its own name for the kind of mistake.
+fn why_no_cron(error: CronError) -> String {
+    match error {
+        CronError::ComponentError(why)
+        | CronError::InvalidPattern(why)
+        | CronError::IllegalCharacters(why) => why,
+        CronError::EmptyPattern => "it is empty".to_owned(),
+        other => other.to_string(),
     }
 }
 

@@ -129,6 +129,7 @@ fn jitter_is_bounded_steady_and_differs_between_plans() {
 #[test]
 fn bad_schedules_say_which_field_and_what_was_expected() {
     let base = every("15m");
+    let jittered = Schedule { jitter: Some("2h".parse().expect("2h")), ..base.clone() };
     let daily = |time: &str| Schedule { daily: Some(Daily { time: time.into() }), ..base.clone() };
     let cron = |cron: &str| Schedule { cron: Some(cron.into()), ..Schedule::default() };
     let black = |blackout| Schedule { blackout, ..base.clone() };
@@ -139,6 +140,7 @@ fn bad_schedules_say_which_field_and_what_was_expected() {
         (Schedule::default(), "at least one of"),
         (every("0s"), "schedule.interval: expected at least 1s, found 0s"),
         (every("999ms"), "schedule.interval"),
+        (jittered, "schedule.jitter: expected at most the interval of 15m, found 2h"),
         (cron("* * * *"), "schedule.cron: expected five fields"),
         (cron("0 * * * * *"), "schedule.cron: expected five fields"),
         (cron("61 * * * *"), "schedule.cron"),
@@ -325,7 +327,7 @@ proptest! {
         start in 1_700_000_000_000_i64..1_900_000_000_000,
         seed: u64,
         windows in windows(),
-        jitter in 0_u64..10_000_000,
+        jitter in 0_u64..=47 * 60_000,
     ) {
         let schedule = Schedule {
             time_zone: Some("Europe/Berlin".into()),

@@ -129,6 +129,10 @@ fn choices(schema: &Value) -> Vec<String> {
 }
 
 fn expected(schema: &Value) -> &'static str {
+    // The one pattern of our schemas; a number without a unit is what people try first.
+    if schema.get("pattern").and_then(Value::as_str).is_some_and(|pattern| pattern.contains("d|h|m|s|ms")) {
+        return "a duration such as 15m";
+    }
     let names = [
         ("object", "a mapping"),
         ("array", "a list"),

@@ -61,6 +61,15 @@ fn several_documents_are_read_and_told_apart() {
 }
 
 #[test]
+fn a_text_without_documents_is_an_error() {
+    for text in ["", "\n\n", "# only a comment\n", "---\n", "---\n# a comment\n---\n"] {
+        let error = parse("shop.yaml", text).expect_err(text);
+        assert_eq!(error.to_string(), "read shop.yaml: it holds no documents");
+        assert!(error.class() == Class::Invalid && error.hint().is_some());
+    }
+}
+
+#[test]
 fn an_unknown_field_is_named() {
     for (from, to, expected) in [
         (
@@ -106,7 +115,11 @@ fn wrong_types_say_what_was_expected() {
         ("last: 10", "last: 1.5", "line 7: spec.retention.last: expected a whole number, found 1.5"),
         ("{path: /srv/shop/k8s}", "/srv", "line 12: spec.manifests: expected a mapping, found \"/srv\""),
         ("{interval: 15m}", "[15m]", "line 6: spec.schedule: expected a mapping, found a list"),
-        ("interval: 15m", "interval: 15", "line 6: spec.schedule.interval: expected text, found 15"),
+        (
+            "interval: 15m",
+            "interval: 15",
+            "line 6: spec.schedule.interval: expected a duration such as 15m, found 15",
+        ),
         (
             "interval: 15m",
             "interval: 15 min",

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use backstay_daemon::api_types::{Applied, ApplyRequest, Changed, Empty, List, PlanDetail, PlanSummary};
+use backstay_kube::documents::{self, Problem};
 use backstay_types::Class;
 
 use crate::args::PlanCommand;
@@ -19,7 +20,10 @@ const DOCUMENTS_BYTES_MAX: usize = 1 << 20;
 pub(super) async fn run(client: &Client, command: PlanCommand) -> Result<(), Failure> {
     match command {
         PlanCommand::Apply { files, output } => {
-            let documents = read_documents(&files)?;
+            let files = read_files(&files)?;
+            // What is wrong with a file in itself is told with its name; the daemon sees one text.
+            files.iter().try_for_each(|file| file.check())?;
+            let documents = joined(&files);
             let applied: List<Applied> = client.post("/plans", &ApplyRequest { documents }).await?;
             output::show(output.format, &applied, |_| render::applied(&applied.items))
         }
@@ -73,23 +77,50 @@ pub(super) fn changed_or_gone(outcome: Result<Changed, Failure>) -> Result<bool,
     }
 }
 
-/// The documents of all files, in order, as one stream.
-fn read_documents(files: &[PathBuf]) -> Result<String, Failure> {
-    let mut all = String::new();
+/// A file that was read.
+struct Read {
+    path: PathBuf,
+    text: String,
+}
+
+impl Read {
+    fn check(&self) -> Result<(), Failure> {
+        let name =
+            if is_stdin(&self.path) { "standard input".to_owned() } else { self.path.display().to_string() };
+        match documents::parse(&name, &self.text) {
+            // One of several files may be empty; the daemon refuses it if all are.
+            Err(error) if !matches!(*error.problem, Problem::NoDocuments) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// All files, in order.
+fn read_files(files: &[PathBuf]) -> Result<Vec<Read>, Failure> {
+    let mut all = Vec::new();
+    let mut left = DOCUMENTS_BYTES_MAX;
     for file in files {
         for path in expand(file)? {
-            if !all.is_empty() {
-                all.push_str("\n---\n");
-            }
-            read_into(&mut all, &path)?;
+            let text = read(&path, left)?;
+            left = left.saturating_sub(text.len());
+            all.push(Read { path, text });
         }
     }
     Ok(all)
 }
 
+/// The documents of all files as one stream.
+fn joined(files: &[Read]) -> String {
+    files.iter().map(|file| file.text.as_str()).collect::<Vec<_>>().join("\n---\n")
+}
+
 /// The files a name stands for: itself, or a folder's, sorted.
 fn expand(path: &Path) -> Result<Vec<PathBuf>, Failure> {
-    if path.as_os_str() == "-" || !path.is_dir() {
+    if is_stdin(path) || !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let fail = |error: std::io::Error| Failure::io(Class::Invalid, "read folder", path, &error);
@@ -109,20 +140,22 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
-fn read_into(all: &mut String, path: &Path) -> Result<(), Failure> {
+/// A file of which at most `bytes_max` bytes may be read.
+fn read(path: &Path, bytes_max: usize) -> Result<String, Failure> {
     let fail = |error: std::io::Error| Failure::io(Class::Invalid, "read", path, &error);
     // One byte more than may be, to notice that there is more.
-    let limit = (DOCUMENTS_BYTES_MAX + 1).saturating_sub(all.len()) as u64;
-    if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(limit).read_to_string(all).map_err(fail)?;
+    let limit = bytes_max as u64 + 1;
+    let mut text = String::new();
+    if is_stdin(path) {
+        std::io::stdin().lock().take(limit).read_to_string(&mut text).map_err(fail)?;
     } else {
-        fs::File::open(path).and_then(|file| file.take(limit).read_to_string(all)).map_err(fail)?;
+        fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text)).map_err(fail)?;
     }
-    if all.len() > DOCUMENTS_BYTES_MAX {
+    if text.len() > bytes_max {
         let message = format!("the documents together are over 1 MiB, at {}", path.display());
         return Err(Failure::new(Class::LimitExceeded, message).hint("apply the files one by one"));
     }
-    Ok(())
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -136,24 +169,26 @@ mod tests {
         for (name, text) in [("b.yaml", "b: 1"), ("a.yml", "a: 1\n"), ("c.json", "{}"), ("d.txt", "no")] {
             fs::write(path(name), text).expect("writes");
         }
-        let one = read_documents(&[path("d.txt")]).expect("reads");
-        assert_eq!(one, "no");
-        let all = read_documents(&[folder.path().to_owned(), path("d.txt")]).expect("reads");
-        assert_eq!(all, "a: 1\n\n---\nb: 1\n---\n{}\n---\nno");
+        let one = read_files(&[path("d.txt")]).expect("reads");
+        assert_eq!(joined(&one), "no");
+        let error = one[0].check().expect_err("it is no plan").to_string();
+        assert!(error.contains("d.txt"), "{error}");
+        let all = read_files(&[folder.path().to_owned(), path("d.txt")]).expect("reads");
+        assert_eq!(joined(&all), "a: 1\n\n---\nb: 1\n---\n{}\n---\nno");
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
-        let missing = read_documents(&[folder.path().join("none.yaml")]).expect_err("missing");
+        let missing = read_files(&[folder.path().join("none.yaml")]).err().expect("missing");
         assert!(missing.class() == Class::Invalid && missing.to_string().contains("none.yaml"));
-        let empty = read_documents(&[folder.path().to_owned()]).expect_err("nothing in it");
+        let empty = read_files(&[folder.path().to_owned()]).err().expect("nothing in it");
         assert_eq!(empty.class(), Class::Invalid);
         let path = folder.path().join("big.yaml");
         fs::write(&path, "#".repeat(DOCUMENTS_BYTES_MAX)).expect("writes");
-        read_documents(std::slice::from_ref(&path)).expect("just fits");
+        read_files(std::slice::from_ref(&path)).expect("just fits");
         fs::write(&path, "#".repeat(DOCUMENTS_BYTES_MAX + 1)).expect("writes");
-        let big = read_documents(&[path]).expect_err("too much");
+        let big = read_files(&[path]).err().expect("too much");
         assert_eq!(big.class(), Class::LimitExceeded);
     }
 }
