@@ -25,6 +25,7 @@ use std::sync::{Mutex, PoisonError};
 
 use backstay_types::{Class, Classify, Time};
 
+use crate::error::{io_class, io_hint};
 use record::GENESIS;
 
 /// Name of the file inside the site's folder.
@@ -67,8 +68,7 @@ pub enum AuditError {
 impl Classify for AuditError {
     fn class(&self) -> Class {
         match self {
-            AuditError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::NotFound,
-            AuditError::Io { .. } => Class::Transient,
+            AuditError::Io { source, .. } => io_class(source),
             AuditError::Broken { .. } => Class::Corrupt,
             AuditError::Cursor { .. } => Class::Invalid,
         }
@@ -76,10 +76,7 @@ impl Classify for AuditError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            AuditError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space on the disk that holds the site folder".into())
-            }
-            AuditError::Io { .. } => None,
+            AuditError::Io { source, .. } => io_hint(source),
             AuditError::Broken { .. } => Some(
                 "somebody or something changed the file: keep a copy of it, then move it away to begin a new log".into(),
             ),

@@ -28,6 +28,22 @@ pub enum DaemonError {
         /// Where it fails.
         source: serde_json::Error,
     },
+    /// A site cannot be made here.
+    #[error("make a site in {dir:?}: {source}")]
+    NewSite {
+        /// The folder.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file of the admin API's token.
+    #[error("read the token of `admin.tokenFile`, {path:?}: {source}")]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        source: io::Error,
+    },
     /// The folder cannot become a site.
     #[error("{dir:?} is not empty")]
     NotEmpty {
@@ -406,6 +422,31 @@ pub(crate) const fn role_name(role: SiteRole) -> &'static str {
     }
 }
 
+/// Class of a failed use of a file of the site.
+pub(crate) fn io_class(source: &io::Error) -> Class {
+    match source.kind() {
+        io::ErrorKind::NotFound => Class::NotFound,
+        io::ErrorKind::PermissionDenied => Class::Unauthorized,
+        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::ReadOnlyFilesystem => {
+            Class::Invalid
+        }
+        _ => Class::Transient,
+    }
+}
+
+/// What helps with a file of the site.
+pub(crate) fn io_hint(source: &io::Error) -> Option<String> {
+    Some(match (source.kind(), io_class(source)) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
+            "make room on the disk of the site's folder; the work goes on by itself".into()
+        }
+        (_, Class::NotFound) => "check that --site names the site's folder, and that it is mounted".into(),
+        (_, Class::Unauthorized) => "run as the user the site's folder belongs to".into(),
+        (_, Class::Invalid) => "check the path for typing errors, and how its file system is mounted".into(),
+        _ => return None,
+    })
+}
+
 /// Class of a failed use of a path that the operator named: what time mends is transient, all else is theirs to
 /// correct.
 pub(crate) fn named_class(source: &io::Error) -> Class {
@@ -429,8 +470,13 @@ fn known(kind: &str, names: &[String]) -> Option<String> {
 impl Classify for DaemonError {
     fn class(&self) -> Class {
         match self {
-            Self::Destination { source, .. } => named_class(source),
-            Self::Io { .. } | Self::Listen { .. } | Self::Stopping { .. } => Class::Transient,
+            Self::Destination { source, .. } | Self::NewSite { source, .. } => named_class(source),
+            Self::Io { source, .. } | Self::TokenFile { source, .. } => io_class(source),
+            Self::Listen { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => Class::Busy,
+                _ => named_class(source),
+            },
+            Self::Stopping { .. } => Class::Transient,
             Self::State { .. } | Self::Damaged { .. } => Class::Corrupt,
             Self::NotEmpty { .. }
             | Self::OwnFolder { .. }
@@ -514,7 +560,15 @@ impl Classify for DaemonError {
             Self::EpochShrinks { .. } => Some("another site was promoted in the meantime; it is the active one now".into()),
             Self::State { path, .. } => Some(format!("restore {} from a copy, or move it aside", path.display())),
             Self::Refused { hint, .. } | Self::Decision { hint, .. } => hint.clone(),
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some("make room; the work goes on by itself".into()),
+            Self::Io { source, .. } => io_hint(source),
+            Self::NewSite { .. } => Some("name a folder that does not exist or is empty, where you may write".into()),
+            Self::TokenFile { .. } => Some(
+                "write a token of 16 characters or more there, readable by the daemon's user alone, or leave `admin.listen` out".into(),
+            ),
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("another program listens there: stop it, or set another address".into())
+            }
+            Self::Listen { .. } => Some("name an address of this machine and a port this user may listen on".into()),
             Self::Config(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Net(error) => error.hint(),

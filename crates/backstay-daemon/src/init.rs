@@ -48,9 +48,12 @@ pub fn init(dir: &Path, name: &str, listen: SocketAddr) -> Result<InitReport, Da
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(DaemonError::io("list", dir, source)),
+        Err(source) => return Err(DaemonError::NewSite { dir: dir.to_owned(), source }),
     }
-    files::make_folder(dir)?;
+    files::make_folder(dir).map_err(|error| match error {
+        DaemonError::Io { source, .. } => DaemonError::NewSite { dir: dir.to_owned(), source },
+        other => other,
+    })?;
     let site_id = SiteId(rand::random());
     Identity::create(&dir.join(layout::IDENTITY), site_id, name.as_str())?;
     files::write_json(&dir.join(layout::SITE), &SiteFile { site_id })?;

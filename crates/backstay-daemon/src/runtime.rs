@@ -132,18 +132,23 @@ impl Activity {
     /// How far it is, as status shows it.
     pub(crate) fn view(&self) -> CycleStatus {
         let done = self.progress.bytes_done().saturating_sub(self.done_before.load(Ordering::Relaxed));
-        let total = self.total.load(Ordering::Relaxed);
+        let total = match self.total.load(Ordering::Relaxed) {
+            0 => 0,
+            // A file that changed while it was read is read again: then there was more to do than was known.
+            known => known.max(done),
+        };
         let elapsed = clock::now().since(*self.since.read().expect(POISONED)).as_secs_f64();
         // Counts of bytes: the loss of precision above 2^53 does not show in a percentage.
         let (done_f, total_f) = (done as f64, total as f64);
         let rate = if elapsed > 0.0 { done_f / elapsed } else { 0.0 };
         CycleStatus {
             phase: *self.phase.read().expect(POISONED),
-            percent: (total > 0).then(|| (100.0 * done_f / total_f).min(100.0)),
+            percent: (total > 0).then(|| 100.0 * done_f / total_f),
             bytes_done: done,
             bytes_total: (total > 0).then_some(total),
             bytes_per_second: rate,
-            eta_seconds: (total > 0 && rate > 0.0).then(|| (total_f - done_f).max(0.0) / rate),
+            // With all read, what is left is the peer's to do.
+            eta_seconds: (total > done && rate > 0.0).then(|| (total_f - done_f) / rate),
         }
     }
 }

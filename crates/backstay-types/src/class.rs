@@ -89,6 +89,16 @@ impl Class {
         self.row().3
     }
 
+    /// Name in JSON, as serde writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::LimitExceeded => "limitExceeded",
+            Class::NotFound => "notFound",
+            // One word: the label is the name.
+            one_word => one_word.label(),
+        }
+    }
+
     /// Constant reason of a condition.
     pub const fn reason(self) -> &'static str {
         self.row().4
@@ -117,5 +127,12 @@ mod tests {
         }
         assert_eq!(Class::from_wire_code(0), Class::Incompatible);
         assert_eq!(Class::from_wire_code(200), Class::Incompatible);
+    }
+
+    #[test]
+    fn the_name_is_what_json_has() {
+        for class in Class::ALL {
+            assert_eq!(serde_json::to_value(class).expect("JSON"), class.name());
+        }
     }
 }

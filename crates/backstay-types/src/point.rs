@@ -62,7 +62,7 @@ pub struct CycleStats {
     pub files_scanned: u64,
     /// Length of the files walked, whether read or not.
     pub bytes_scanned: u64,
-    /// Bytes read because something about them had changed.
+    /// Bytes of the chunks that are new against the same file of the parent: no more than that has to be shipped.
     pub bytes_changed: u64,
     /// Bytes put on or taken from the network by the sender up to the commit.
     pub wire_bytes: u64,

@@ -39,6 +39,8 @@ pub(crate) struct ContentOut<'a> {
     pub(crate) sectors: Option<&'a mut SectorWriter>,
     pub(crate) sink: &'a mut dyn ChunkSink,
     pub(crate) progress: &'a Progress,
+    /// Bytes of the chunks that the parent's file does not have.
+    pub(crate) bytes_new: u64,
 }
 
 /// Why a file was not read to its end.
@@ -231,6 +233,7 @@ impl ContentReader {
         };
         if let Verdict::New(patch) = verdict {
             out.sink.chunk(id, bytes.to_vec(), patch)?;
+            out.bytes_new += u64::from(short);
         }
         out.extents.push(Extent::Data { id, len: short }).map_err(ContentError::State)?;
         out.progress.add_bytes(u64::from(short));

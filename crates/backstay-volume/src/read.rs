@@ -42,7 +42,10 @@ pub(crate) struct Reading<'a> {
     pub(crate) extents: ExtentSpool,
     pub(crate) allow_fuzzy: bool,
     pub(crate) fuzzy: bool,
+    /// Bytes of chunks that are new against the parent, of all files so far.
     pub(crate) bytes_changed: u64,
+    /// The same of the file read last: one that changed while it was read is read again, and counts once.
+    bytes_new: u64,
 }
 
 impl<'a> Reading<'a> {
@@ -63,6 +66,7 @@ impl<'a> Reading<'a> {
             allow_fuzzy: ctx.allow_fuzzy,
             fuzzy: false,
             bytes_changed: 0,
+            bytes_new: 0,
         })
     }
 
@@ -76,6 +80,7 @@ impl<'a> Reading<'a> {
 
     /// Writes a file with the extents read last.
     pub(crate) fn emit_file(&mut self, entry: Entry, record: &StatRecord) -> Result<(), VolumeError> {
+        self.bytes_changed += std::mem::take(&mut self.bytes_new);
         self.emit(entry, record)?;
         let Self { manifest, state, sink, extents, .. } = self;
         extents.drain(|group| {
@@ -117,6 +122,7 @@ impl<'a> Reading<'a> {
         base: Option<&mut BaseFile<'_>>,
     ) -> Result<(u64, Option<u64>), ContentError> {
         self.extents.clear();
+        self.bytes_new = 0;
         self.state.sectors.restart_file().map_err(ContentError::State)?;
         let first = self.state.sectors.position();
         // One sector cannot be patched by half.
@@ -126,9 +132,10 @@ impl<'a> Reading<'a> {
             sectors: with_sectors.then_some(&mut self.state.sectors),
             sink: &mut *self.sink,
             progress: self.progress,
+            bytes_new: 0,
         };
         let len = self.content.read(source, stat.size, stat.allocated < stat.size, mode, base, &mut out)?;
-        self.bytes_changed += len;
+        self.bytes_new = out.bytes_new;
         Ok((len, with_sectors.then_some(first)))
     }
 }

@@ -47,8 +47,8 @@ pub(crate) async fn bind(dir: &Path, config: &SiteConfig) -> Result<Listeners, D
         .map_err(|source| DaemonError::io("restrict", &path, source))?;
     let tcp = match (&config.admin_listen, &config.admin_token_file) {
         (Some(address), Some(file)) => {
-            let token =
-                std::fs::read_to_string(file).map_err(|source| DaemonError::io("read", file, source))?;
+            let token = std::fs::read_to_string(file)
+                .map_err(|source| DaemonError::TokenFile { path: file.clone(), source })?;
             let token: Arc<str> = token.trim().into();
             if token.len() < 16 {
                 return Err(DaemonError::Request {

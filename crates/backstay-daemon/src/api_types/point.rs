@@ -31,7 +31,7 @@ pub struct RestorePointInfo {
     pub files_scanned: u64,
     /// Length of what was walked.
     pub bytes_scanned: u64,
-    /// Bytes read because something about them had changed.
+    /// Bytes of the chunks that are new against the same file of the parent: no more than that had to be shipped.
     pub bytes_changed: u64,
     /// Every byte this cycle put on or took from the network.
     pub wire_bytes: u64,
@@ -134,7 +134,8 @@ pub struct DiffList {
 pub struct DiffEntry {
     /// The volume; `objects` for the captured Kubernetes objects.
     pub volume: String,
-    /// Path inside it; bytes that are not UTF-8 are shown as replacement characters.
+    /// Path inside it, with control characters, backslashes and bytes that are not UTF-8 escaped; [`RestoreRequest`]
+    /// takes it so.
     pub path: String,
     /// What happened to it.
     pub change: Change,
@@ -166,10 +167,11 @@ pub struct RestoreRequest {
     /// Which volume; all without it, each in a folder of its name.
     #[serde(default)]
     pub volume: Option<VolumeName>,
-    /// Only this path inside the volume, and what is under it.
+    /// Only this path inside the volume, and what is under it: in the form of [`DiffEntry::path`], or else as it is.
     #[serde(default)]
     pub path: Option<String>,
-    /// Absolute path of an empty or new folder on the daemon's machine.
+    /// Absolute path of an empty or new folder on the daemon's machine. One image becomes a file of this name, or in
+    /// the folder if that exists.
     pub to: PathBuf,
 }
 

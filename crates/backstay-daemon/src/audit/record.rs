@@ -74,7 +74,7 @@ impl AuditEntry {
     /// It failed: the outcome is the error's class, and its text is added to the detail.
     #[must_use]
     pub fn failed(mut self, error: &dyn Classify) -> Self {
-        self.outcome = error.class().label();
+        self.outcome = error.class().name();
         let detail = std::mem::take(&mut self.detail);
         let separator = if detail.is_empty() { "" } else { ": " };
         self.detail(format!("{detail}{separator}{error}"))

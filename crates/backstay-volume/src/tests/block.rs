@@ -36,7 +36,8 @@ fn an_image_follows_its_source() {
             file.write_all_at(&bytes, at).unwrap();
         }
         let (root, done) = site.cycle();
-        assert_eq!(done.stats.bytes_changed, 64 << 20);
+        let (changed, written) = (done.stats.bytes_changed, 16 << 20);
+        assert!(changed > 0 && changed <= written, "{changed} bytes of changed chunks in round {round}");
         assert!(round == 0 || done.patches > 0);
         apply(&site.store, previous.as_ref(), &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
         assert!(fs::read(&target).unwrap() == fs::read(site.source()).unwrap());
