@@ -108,6 +108,28 @@ fn a_damaged_pack_is_repaired_from_another_copy() {
     assert_same(&two.source, &two.pair.west.replica("shop", "data"));
 }
 
+/// An apply that was cut off and whose point is damaged since stands in nobody's way: another point is promoted, also
+/// in the place of one whose promotion got stuck.
+#[test]
+fn an_apply_that_cannot_be_finished_blocks_nothing() {
+    let mut two = two();
+    two.pair.west.allow_errors("");
+    two.pair.west.terminate();
+    two.pair.east.kill();
+    let path = two.pair.west.dir().join("plans/shop/applied.json");
+    let mut applied: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    applied["target"] = applied["point"].take();
+    applied["volumes"] = serde_json::json!({});
+    fs::write(&path, applied.to_string()).unwrap();
+    flip(&packs(&two).pop().unwrap());
+    two.pair.west.serve();
+    two.pair.west.cli(["promote", "shop"]).refused(&[6], &[]);
+    assert_eq!(two.pair.west.status("shop")["role"], "standby", "refused before the epoch rose");
+    let first = two.first["id"].as_str().unwrap();
+    two.pair.west.promote("shop", &["--restore-point", first]);
+    assert_same(&two.copy, &two.pair.west.replica("shop", "data"));
+}
+
 /// Damage nobody noticed yet: promotion either finds it and refuses, or gives the exact data. Never a mix.
 #[test]
 fn unnoticed_damage_is_never_served() {

@@ -163,6 +163,26 @@ fn promotion_releases_everything_exactly() {
     assert_eq!(released.len(), originals.len(), "{:?}", released.keys());
 }
 
+/// How the plan holds may change, and so may what it has: the standby follows though no object at the source did.
+#[test]
+fn the_standby_follows_the_plan() {
+    let pair = synced();
+    let data = pair.work("data");
+    let on_standby = || objects_under(&pair.west.manifests("shop"));
+    let plan = || Plan::new("shop").volume("data", &data);
+    let both = plan().manifests(&pair.work("k8s")).field(
+        "holds: [{group: example.org, kind: Widget, path: /spec/running, heldValue: \"\\\"never\\\"\"}]",
+    );
+    pair.east.apply(&both.yaml()).ok();
+    pair.east.sync("shop");
+    eventually("the object is held in the new way", Duration::from_secs(20), || {
+        object(&on_standby(), "shop/Widget/own")["spec"]["running"] == "never"
+    });
+    pair.east.apply(&plan().yaml()).ok();
+    pair.east.sync("shop");
+    eventually("what the manifests brought is gone", Duration::from_secs(20), || on_standby().is_empty());
+}
+
 /// Changes, renames and deletions at the source arrive with the next cycle; what others put there stays.
 #[test]
 fn the_standby_follows_the_source() {
