@@ -24,6 +24,7 @@ mod incremental;
 mod kill;
 mod manifests;
 mod memory;
+mod operator;
 mod promotion;
 mod schedule;
 mod snapshots;

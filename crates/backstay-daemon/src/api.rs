@@ -2,6 +2,7 @@
 //!
 //! Every handler calls one method of [`Site`]; whoever changes something is written to the audit log.
 
+mod extract;
 mod openapi;
 mod server;
 
@@ -9,7 +10,7 @@ pub(crate) use server::bind;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -26,9 +27,12 @@ use crate::api_types::{
 use crate::audit::{Actor, AuditPage};
 use crate::site::Site;
 use crate::{DaemonError, clock};
+use extract::{Asked, Body, no_method, no_route};
 
 /// A pair key can be used this long unless the operator says otherwise.
 const KEY_TTL: Span = Span(15 * 60 * 1000);
+/// The longest: a key is for two people who pair now, not for a drawer.
+const KEY_TTL_MAX: Span = Span(7 * 24 * 3_600_000);
 
 /// What a handler needs.
 #[derive(Clone)]
@@ -80,12 +84,15 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/status", get(status))
         .route("/verify", post(verify))
         .route("/gc", post(gc))
-        .route("/audit", get(audit));
+        .route("/audit", get(audit))
+        .method_not_allowed_fallback(no_method);
     Router::new()
         .nest(crate::api_types::API_PREFIX, v1)
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
         .with_state(api)
 }
 
@@ -119,9 +126,13 @@ async fn pairs(State(api): State<Api>) -> Json<List<Pair>> {
 async fn pair_key(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
-    Json(request): Json<PairKeyRequest>,
+    Body(request): Body<PairKeyRequest>,
 ) -> Answer<PairKey> {
     let ttl = request.ttl_seconds.map_or(KEY_TTL, Span::from_secs);
+    if ttl == Span(0) || ttl > KEY_TTL_MAX {
+        let message = format!("lifetime of a pair key: expected 1s to {KEY_TTL_MAX}, found {ttl}");
+        return Err(Failed(DaemonError::Request { message }));
+    }
     let endpoints = if request.endpoints.is_empty() {
         api.site.config.load().advertise.clone()
     } else {
@@ -135,7 +146,7 @@ async fn pair_key(
 async fn pair_join(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
-    Json(request): Json<JoinRequest>,
+    Body(request): Body<JoinRequest>,
 ) -> Answer<Pair> {
     let outcome = api.site.join(&request.key).await;
     let detail = outcome.as_ref().map_or_else(|_| String::new(), |pair| format!("peer {}", pair.name));
@@ -167,7 +178,7 @@ async fn plans(State(api): State<Api>) -> Json<List<PlanSummary>> {
 async fn plans_apply(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
-    Json(request): Json<ApplyRequest>,
+    Body(request): Body<ApplyRequest>,
 ) -> Answer<List<Applied>> {
     let outcome = api.site.apply_documents(&request.documents).await;
     let names = |applied: &Vec<Applied>| {
@@ -182,6 +193,7 @@ async fn plan(State(api): State<Api>, Path(name): Path<String>) -> Answer<PlanDe
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DeleteQuery {
     #[serde(default)]
     purge: bool,
@@ -191,7 +203,7 @@ async fn plan_delete(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
-    Query(query): Query<DeleteQuery>,
+    Asked(query): Asked<DeleteQuery>,
 ) -> Answer<Changed> {
     let name = plan_name(&name)?;
     let detail = if query.purge { "with its restore points".to_owned() } else { String::new() };
@@ -223,7 +235,7 @@ async fn sync(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
-    Json(request): Json<SyncRequest>,
+    Body(request): Body<SyncRequest>,
 ) -> Answer<SyncOutcome> {
     let name = plan_name(&name)?;
     api.site.may_sync(&name)?;
@@ -263,6 +275,7 @@ async fn restore_points(State(api): State<Api>, Path(name): Path<String>) -> Ans
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DiffQuery {
     a: Option<RestorePointId>,
     b: Option<RestorePointId>,
@@ -271,7 +284,7 @@ struct DiffQuery {
 async fn diff(
     State(api): State<Api>,
     Path(name): Path<String>,
-    Query(query): Query<DiffQuery>,
+    Asked(query): Asked<DiffQuery>,
 ) -> Answer<DiffList> {
     Ok(Json(api.site.diff(plan_name(&name)?, query.a, query.b).await?))
 }
@@ -280,7 +293,7 @@ async fn restore(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
-    Json(request): Json<RestoreRequest>,
+    Body(request): Body<RestoreRequest>,
 ) -> Answer<RestoreOutcome> {
     let name = plan_name(&name)?;
     let detail = format!("to {}", request.to.display());
@@ -292,7 +305,7 @@ async fn promote(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
-    Json(request): Json<PromoteRequest>,
+    Body(request): Body<PromoteRequest>,
 ) -> Answer<PromotionReport> {
     let name = plan_name(&name)?;
     let outcome = api.site.promote(&name, request).await;
@@ -311,7 +324,7 @@ fn asked(request: &PromoteRequest) -> String {
 async fn promote_all(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
-    Json(request): Json<PromoteRequest>,
+    Body(request): Body<PromoteRequest>,
 ) -> Answer<List<PromotionReport>> {
     let outcome = api.site.promote_all(request).await;
     Ok(Json(api.audited(&actor, "promoteAll", None, asked(&request), outcome)?.into()))
@@ -320,7 +333,7 @@ async fn promote_all(
 async fn verify(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
-    Json(request): Json<VerifyRequest>,
+    Body(request): Body<VerifyRequest>,
 ) -> Answer<VerifyOutcome> {
     let detail = if request.repair { "with repair".to_owned() } else { String::new() };
     let outcome = api.site.verify(request.plan.clone(), request.repair).await;
@@ -330,7 +343,7 @@ async fn verify(
 async fn gc(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
-    Json(request): Json<GcRequest>,
+    Body(request): Body<GcRequest>,
 ) -> Answer<GcOutcome> {
     let outcome = api.site.collect(request.dry_run).await;
     Ok(Json(api.audited(
@@ -343,12 +356,13 @@ async fn gc(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AuditQuery {
     since: Option<Time>,
     after: Option<u64>,
 }
 
-async fn audit(State(api): State<Api>, Query(query): Query<AuditQuery>) -> Answer<AuditPage> {
+async fn audit(State(api): State<Api>, Asked(query): Asked<AuditQuery>) -> Answer<AuditPage> {
     Ok(Json(api.site.audit.read(query.since, query.after)?))
 }
 

@@ -119,7 +119,7 @@ pub(crate) struct InitArgs {
     #[arg(long)]
     pub(crate) name: PlanName,
     /// Where to listen for peers (UDP)
-    #[arg(long, default_value = backstay_daemon::config::DEFAULT_LISTEN, value_name = "ADDR:PORT")]
+    #[arg(long, default_value = backstay_daemon::config::DEFAULT_LISTEN, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -133,6 +133,10 @@ pub(crate) struct ServeArgs {
     /// Override a setting, such as `limits.bandwidth=50Mbit/s`; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     pub(crate) settings: Vec<(String, String)>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected ADDR:PORT, such as 0.0.0.0:7443 or [::]:7443".to_owned())
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
@@ -152,7 +156,7 @@ pub(crate) enum PairCommand {
         /// Where the other site reaches this one; what site.toml advertises without it. May be repeated
         #[arg(long = "endpoint", value_name = "HOST:PORT")]
         endpoints: Vec<String>,
-        /// How long the key can be used
+        /// How long the key can be used: 1s to 7d
         #[arg(long, default_value = "15m", value_name = "DURATION")]
         ttl: Span,
     },
@@ -296,7 +300,7 @@ pub(crate) struct RestoreArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PromoteArgs {
     /// Name of the plan
-    #[arg(required_unless_present = "all")]
+    #[arg(required_unless_present = "all", value_name = "PLAN|--all")]
     pub(crate) plan: Option<PlanName>,
     /// Every plan this site is the standby of
     #[arg(long, conflicts_with_all = ["plan", "restore_point"])]

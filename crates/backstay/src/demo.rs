@@ -85,7 +85,7 @@ fn play(dir: &Path) -> Result<(), Failure> {
         ]
     };
     let rows = [cycle("first sync", &first), cycle("second sync", &second)];
-    let table = output::table(["cycle", "files", "scanned", "changed", "wire", "time"], rows);
+    let table = output::table("no cycles", ["cycle", "files", "scanned", "changed", "wire", "time"], rows);
     output::print(&format!(
         "\n{table}\n\n{} were written between the syncs. RPO {}, RTO {}: {} entries ({}) on the promoted site equal the \
          source.\nThe Deployment stood held at {held} replicas and was released to {released}. The whole story took {}.",

@@ -39,6 +39,22 @@ impl Failure {
         Self { told: true, ..Self::of(info) }
     }
 
+    /// Arguments that are not understood, from the argument parser's text: paragraphs of what is wrong, tips, and how
+    /// the command is used.
+    pub(crate) fn usage(text: &str) -> Self {
+        let mut paragraphs = text.split("\n\n").map(one_line);
+        let wrong = paragraphs.next().unwrap_or_default();
+        let mut advice: Vec<_> = paragraphs
+            .filter_map(|paragraph| {
+                let tip = paragraph.strip_prefix("tip: ").or_else(|| paragraph.strip_prefix("Usage: "));
+                let choices = || paragraph.strip_prefix('[').map(|_| paragraph.as_str());
+                tip.or_else(choices).map(str::to_owned)
+            })
+            .collect();
+        advice.push("add --help for what a command takes".to_owned());
+        Self::new(Class::Invalid, wrong.strip_prefix("error: ").unwrap_or(&wrong)).hint(advice.join("; "))
+    }
+
     /// A file that could not be used; `Invalid` if the operator named it.
     pub(crate) fn io(class: Class, action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::new(class, format!("{action} {}: {error}", path.display()))
@@ -109,6 +125,12 @@ mod tests {
             assert_eq!(*error, "error: first second");
             assert!(hint.strip_prefix("hint: ").is_some_and(|hint| hint.len() > 10), "{text}");
         }
+        let clap = "error: unexpected argument '--frce' found\n\n  tip: a similar argument exists: '--force'\n\n\
+                    Usage: backstay promote <PLAN>\n\nFor more information, try '--help'.\n";
+        let failure = Failure::usage(clap).to_string();
+        let expected = "error: unexpected argument '--frce' found\nhint: a similar argument exists: '--force'; \
+                        backstay promote <PLAN>; add --help for what a command takes";
+        assert_eq!(failure, expected);
         let info = ErrorInfo { class: Class::NotFound, message: "no plan x".into(), hint: Some(" ".into()) };
         assert_eq!(Failure::told(info).hint, default_hint(Class::NotFound));
     }

@@ -17,9 +17,11 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::Cli;
+use crate::failure::Failure;
 
 fn main() -> ExitCode {
     let cli = match parse(std::env::args_os().collect()) {
@@ -40,13 +42,14 @@ fn parse(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
     let command = Cli::command().bin_name(called_as(arguments.first()));
     let parsed = command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.map_err(|error| {
-        // Where the terminal has gone there is nobody to tell; the exit code still does.
-        drop(error.print());
-        if !error.use_stderr() {
-            return ExitCode::SUCCESS;
+        if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            let failure = Failure::usage(&error.render().to_string());
+            eprintln!("{failure}");
+            return failure.exit_code();
         }
-        eprintln!("hint: add --help for the arguments a command takes, or run `backstay --help`");
-        ExitCode::from(2)
+        // Help. Where the terminal has gone there is nobody to tell; the exit code still does.
+        drop(error.print());
+        if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
     })
 }
 

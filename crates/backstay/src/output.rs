@@ -64,8 +64,9 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A table as `kubectl` prints one: capital headings, no lines, two spaces between columns.
+/// A table as `kubectl` prints one: capital headings, no lines, two spaces between columns. Without rows, `empty`.
 pub(crate) fn table<const N: usize>(
+    empty: &str,
     headings: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
@@ -77,7 +78,7 @@ pub(crate) fn table<const N: usize>(
         table.add_row(row);
     }
     if count == 0 {
-        return "Nothing found.".to_owned();
+        return empty.to_owned();
     }
     lay_out(table)
 }
@@ -211,8 +212,8 @@ mod tests {
     #[test]
     fn a_table_looks_like_kubectl() {
         let rows = [["shop".into(), "active".into()], ["warehouse".into(), "-".into()]];
-        assert_eq!(table(["name", "role"], rows), "NAME       ROLE\nshop       active\nwarehouse  -");
-        assert_eq!(table(["name"], []), "Nothing found.");
+        assert_eq!(table("none", ["name", "role"], rows), "NAME       ROLE\nshop       active\nwarehouse  -");
+        assert_eq!(table("none", ["name"], []), "none");
         assert_eq!(
             pairs([("Plan", "shop".into()), ("Last cycle", "-".into())]),
             "Plan:        shop\nLast cycle:  -"

@@ -20,7 +20,7 @@ pub(super) const ROUTES: [Route; 24] = [
     ("get", "/plans", "Every plan", false),
     ("post", "/plans", "Apply plans and schedule policies", true),
     ("get", "/plans/{name}", "A plan as it was written", false),
-    ("delete", "/plans/{name}", "Forget a plan", false),
+    ("delete", "/plans/{name}", "Forget a plan; with purge=true its restore points here, too", false),
     ("post", "/plans/{name}/suspend", "Stop its schedule", false),
     ("post", "/plans/{name}/resume", "Start its schedule", false),
     ("post", "/plans/{name}/sync", "Run one cycle now", true),
@@ -43,7 +43,8 @@ fn operation((_, path, summary, body): &Route) -> Value {
     let in_query = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
     let queries: &[&str] = match *path {
         "/plans/{name}/diff" => &["a", "b"],
-        "/audit" => &["since"],
+        "/audit" => &["since", "after"],
+        "/plans/{name}" => &["purge"],
         _ => &[],
     };
     let parameters: Vec<Value> =

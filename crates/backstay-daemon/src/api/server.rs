@@ -10,11 +10,13 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request, connect_info::Connected};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::serve::IncomingStream;
+use backstay_types::Class;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
+use super::extract::refusal;
 use super::{Api, router};
 use crate::DaemonError;
 use crate::audit::Actor;
@@ -96,7 +98,10 @@ async fn name_local_actor(mut request: Request, next: Next) -> Response {
             request.extensions_mut().insert(Actor::Uid(uid));
             next.run(request).await
         }
-        None => (StatusCode::FORBIDDEN, "the socket does not tell who asks\n").into_response(),
+        None => {
+            let message = "the socket does not tell who asks".to_owned();
+            refusal(StatusCode::FORBIDDEN, Class::Unauthorized, message, "ask over the socket of the site")
+        }
     }
 }
 
@@ -109,7 +114,9 @@ async fn check_token(token: Arc<str>, mut request: Request, next: Next) -> Respo
     // Digests of equal length compare without telling how much of the token was right.
     let right = given.is_some_and(|given| blake3::hash(given) == blake3::hash(token.as_bytes()));
     if !open && !right {
-        return (StatusCode::UNAUTHORIZED, "a bearer token is needed\n").into_response();
+        let message = "a bearer token is needed".to_owned();
+        let hint = "send `Authorization: Bearer TOKEN` with the token of `admin.tokenFile`";
+        return refusal(StatusCode::UNAUTHORIZED, Class::Unauthorized, message, hint);
     }
     request.extensions_mut().insert(Actor::Token);
     next.run(request).await

@@ -218,15 +218,17 @@ fn unknown(origin: &Origin, path: &str) -> ConfigError {
 }
 
 /// The known word that `word` was probably meant to be: one it begins, one without its table, or one at most a third of
-/// its letters away.
+/// its letters away, with its table or without.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|one| {
             let is_part = one.starts_with(word) || one.split_once('.').is_some_and(|(_, key)| key == word);
-            (!is_part, strsim::damerau_levenshtein(word, one), one)
+            let key = one.rsplit('.').next().unwrap_or(one);
+            let distance = |one| strsim::damerau_levenshtein(word, one);
+            (!is_part, distance(one).min(distance(key)), one)
         })
         .min()
-        .filter(|(other, distance, one)| !other || *distance <= one.len().max(word.len()) / 3)
+        .filter(|(other, distance, _)| !other || *distance <= word.len() / 3)
         .map(|(_, _, one)| one.to_owned())
 }
 

@@ -70,7 +70,7 @@ pub enum ConfigError {
         found: String,
     },
     /// A key that must be set.
-    #[error("site.toml: `{key}` is not set")]
+    #[error("`{key}` is not set")]
     Missing {
         /// Which.
         key: &'static str,
@@ -81,11 +81,12 @@ pub enum ConfigError {
 
 impl ConfigError {
     pub(super) fn syntax(error: &toml::de::Error) -> Self {
-        // The parser's own text spans lines and draws carets; one line is enough to find the place.
+        // The parser's own text spans lines and draws carets; its first line names the place.
         let text = error.to_string();
-        let message =
-            text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-        Self::Syntax { message }
+        let first = text.lines().next().unwrap_or_default();
+        let place = first.strip_prefix("TOML parse error ").unwrap_or_default();
+        let why = error.message().lines().collect::<Vec<_>>().join(", ");
+        Self::Syntax { message: format!("{place}: {why}").trim_start_matches([':', ' ']).to_owned() }
     }
 }
 
@@ -107,7 +108,7 @@ impl Classify for ConfigError {
             ConfigError::Syntax { .. } => "text values stand in \"quotes\", tables in [brackets]".to_owned(),
             ConfigError::UnknownKey { nearest: Some(nearest), .. } => format!("did you mean `{nearest}`?"),
             ConfigError::UnknownKey { nearest: None, .. } => {
-                "`backstay serve --print-config` shows every key".to_owned()
+                "docs/cli.md lists every key; `init` writes them with comments into site.toml".to_owned()
             }
             ConfigError::Value { key, .. } => {
                 format!("correct `{key}`; docs/cli.md lists the keys and their forms")

@@ -4,6 +4,8 @@ use backstay_daemon::api_types::{DiffList, RestoreOutcome, RestorePointInfo};
 
 use crate::output::{bytes, seconds, table, time, word};
 
+const NO_POINTS: &str = "No restore points yet. Next, on the active site: backstay sync PLAN";
+
 pub(crate) fn restore_points(points: &[RestorePointInfo], wide: bool) -> String {
     let state = |point: &RestorePointInfo| {
         match (point.damaged, point.complete) {
@@ -19,6 +21,7 @@ pub(crate) fn restore_points(points: &[RestorePointInfo], wide: bool) -> String 
     };
     if !wide {
         return table(
+            NO_POINTS,
             ["restore point", "snapshot time", "consistency", "size", "changed", "wire", "held by", "state"],
             points.iter().map(|p| {
                 [
@@ -35,6 +38,7 @@ pub(crate) fn restore_points(points: &[RestorePointInfo], wide: bool) -> String 
         );
     }
     table(
+        NO_POINTS,
         [
             "restore point",
             "snapshot time",
@@ -85,6 +89,7 @@ pub(crate) fn synced(point: &RestorePointInfo) -> String {
 
 pub(crate) fn diff(diff: &DiffList) -> String {
     table(
+        "No differences.",
         ["change", "size", "volume", "path"],
         diff.items.iter().map(|entry| {
             let path = entry.path.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();

@@ -5,11 +5,20 @@ use backstay_daemon::api_types::PromotionReport;
 use crate::output::{or_dash, seconds, table, word};
 
 pub(crate) fn promotion(report: &PromotionReport) -> String {
+    // Without a step there was nothing to promote, and the warnings say why.
+    if report.steps.is_empty() {
+        let why = report.warnings.join("; ");
+        return format!(
+            "{} not promoted: {}.",
+            report.plan,
+            if why.is_empty() { "nothing to do" } else { &why }
+        );
+    }
     let steps = report
         .steps
         .iter()
         .map(|step| [step.name.clone(), word(&step.state), or_dash(step.duration_seconds, seconds)]);
-    let mut lines = vec![table(["step", "state", "time"], steps), String::new()];
+    let mut lines = vec![table("", ["step", "state", "time"], steps), String::new()];
     lines.push(if report.dry_run {
         format!(
             "Dry run, nothing was done. {} would be promoted to epoch {} at {}: RPO {}.",

@@ -7,6 +7,10 @@ use backstay_daemon::audit::AuditRecord;
 
 use crate::output::{bytes, or_dash, seconds, table, time, word};
 
+const NO_PAIRS: &str =
+    "No pairs yet. Next: backstay pair key on one site, backstay pair join KEY on the other";
+const NO_RECORDS: &str = "No records of that time.";
+
 pub(crate) fn pairs(pairs: &[Pair], wide: bool) -> String {
     let connected = |pair: &Pair| if pair.connected { "yes" } else { "no" }.to_owned();
     let endpoints =
@@ -15,12 +19,14 @@ pub(crate) fn pairs(pairs: &[Pair], wide: bool) -> String {
     let seen = |pair: &Pair| or_dash(pair.last_seen, time);
     if !wide {
         return table(
+            NO_PAIRS,
             ["peer", "connected", "round trip", "endpoints", "last seen"],
             pairs.iter().map(|p| [p.name.clone(), connected(p), round_trip(p), endpoints(p), seen(p)]),
         );
     }
     let remote = |pair: &Pair| or_dash(pair.remote.as_ref(), |remote| remote.address.clone());
     table(
+        NO_PAIRS,
         ["peer", "connected", "round trip", "endpoints", "last seen", "address", "site", "pair"],
         pairs.iter().map(|p| {
             [
@@ -39,6 +45,7 @@ pub(crate) fn pairs(pairs: &[Pair], wide: bool) -> String {
 
 pub(crate) fn plans(plans: &[PlanSummary]) -> String {
     table(
+        super::status::NO_PLANS,
         ["plan", "role", "epoch", "peer", "schedule", "suspended"],
         plans.iter().map(|plan| {
             [
@@ -99,7 +106,7 @@ pub(crate) fn verified(outcome: &VerifyOutcome) -> String {
             damage.detail.clone(),
         ]
     });
-    format!("{}\n\n{summary}", table(["damaged", "name", "repaired", "restore points", "detail"], rows))
+    format!("{}\n\n{summary}", table("", ["damaged", "name", "repaired", "restore points", "detail"], rows))
 }
 
 pub(crate) fn collected(outcome: &GcOutcome) -> String {
@@ -136,6 +143,7 @@ pub(crate) fn audit(records: &[AuditRecord], wide: bool) -> String {
     };
     if !wide {
         return table(
+            NO_RECORDS,
             ["time", "actor", "action", "plan", "outcome", "detail"],
             records.iter().map(|record| {
                 [
@@ -150,6 +158,7 @@ pub(crate) fn audit(records: &[AuditRecord], wide: bool) -> String {
         );
     }
     table(
+        NO_RECORDS,
         ["number", "time", "actor", "action", "plan", "outcome", "detail", "hash"],
         records.iter().map(|record| {
             [

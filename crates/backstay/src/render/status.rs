@@ -4,9 +4,12 @@ use backstay_daemon::api_types::{CycleOutcome, CycleStatus, LastCycle, PlanStatu
 
 use crate::output::{bytes, or_dash, pairs, rate, seconds, table, time, word};
 
+pub(super) const NO_PLANS: &str = "No plans yet. Next, on the active site: backstay plan apply -f FILE";
+
 pub(crate) fn statuses(statuses: &[PlanStatus], wide: bool) -> String {
     if !wide {
         return table(
+            NO_PLANS,
             ["plan", "role", "peer", "connected", "lag", "target", "restore point", "now", "last cycle"],
             statuses.iter().map(|s| {
                 [
@@ -24,6 +27,7 @@ pub(crate) fn statuses(statuses: &[PlanStatus], wide: bool) -> String {
         );
     }
     table(
+        NO_PLANS,
         [
             "plan",
             "role",
