@@ -83,7 +83,7 @@ fn a_plan_made_again_does_not_fall_behind_its_kept_points() {
     let back = Plan::new("shop").pair("east").volume("data", &source);
     pair.west.apply(&back.yaml()).ok();
     let id = pair.west.sync("shop")["id"].as_str().unwrap().to_owned();
-    assert!(id > "e1-000001", "{id}");
+    assert!(*id > *"e1-000001", "{id}");
     assert_eq!(pair.east.restore_point_ids("shop"), [id]);
 }
 
