@@ -126,7 +126,21 @@ fn monitoring_answers() {
         assert!(metrics.contains(&format!("backstay_{name}")), "no metric backstay_{name}\n{metrics}");
     }
     assert!(http(&pair.east, "/api/v1/openapi.json").contains("\"openapi\""));
-    assert!(http(&pair.east, "/api/v1/plans/nothing").starts_with("HTTP/1.1 404"));
+    // Whatever is refused is told in one form.
+    for (path, status, class) in [
+        ("/api/v1/plans/nothing", 404, "notFound"),
+        ("/api/v1/nothing", 404, "incompatible"),
+        ("/nothing", 404, "incompatible"),
+        ("/api/v1/verify", 405, "incompatible"),
+        ("/api/v1/plans/shop/diff?c=1", 400, "invalid"),
+    ] {
+        let answer = http(&pair.east, path);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let error: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(error["error"]["class"], class, "{path}: {body}");
+        has_fields(&error["error"], "class message hint");
+    }
 }
 
 /// Changes are written down, and a changed record is found.

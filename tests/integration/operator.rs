@@ -83,11 +83,11 @@ fn a_plan_made_again_does_not_fall_behind_its_kept_points() {
     let back = Plan::new("shop").pair("east").volume("data", &source);
     pair.west.apply(&back.yaml()).ok();
     let id = pair.west.sync("shop")["id"].as_str().unwrap().to_owned();
-    assert!(*id > *"e1-000001", "{id}");
+    assert!(id.as_str() > "e1-000001", "{id}");
     assert_eq!(pair.east.restore_point_ids("shop"), [id]);
 }
 
-/// The active side has no restore points of its own: it lists its peer's and says where the others commands go.
+/// The active side has no restore points of its own: it lists its peer's and says where the other commands go.
 #[test]
 fn the_active_side_says_where_the_points_are() {
     let pair = Pair::start();
@@ -237,6 +237,16 @@ fn paths_that_cannot_be_used_say_why() {
     let nowhere = work.path().join("nowhere");
     run_backstay(&["audit", "--verify", "--site", nowhere.to_str().unwrap()]).refused(&[3], &["--site"]);
     let site = Site::init("east", backstay_tests::SiteOptions::default());
+    // Mistakes in the command itself are told in the same two lines.
+    for (line, word) in [
+        (&["sync"][..], "<PLAN>"),
+        (&["promote"], "--all"),
+        (&["promote", "shop", "--frce"], "--force"),
+        (&["init", "--name", "east", "--listen", "127.0.0.1"], "ADDR:PORT"),
+    ] {
+        let output = run_backstay(line).refused(&[2], &[word]);
+        assert_eq!(output.stderr.lines().count(), 2, "{output}");
+    }
     let token = "admin.tokenFile=/nowhere/token";
     let serve = ["serve", "--set", "admin.listen=127.0.0.1:0", "--set", token];
     site.cli(serve).refused(&[3], &["admin.tokenFile", "/nowhere/token"]);

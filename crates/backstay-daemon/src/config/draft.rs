@@ -222,13 +222,13 @@ fn unknown(origin: &Origin, path: &str) -> ConfigError {
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|one| {
-            let is_part = one.starts_with(word) || one.split_once('.').is_some_and(|(_, key)| key == word);
-            let key = one.rsplit('.').next().unwrap_or(one);
-            let distance = |one| strsim::damerau_levenshtein(word, one);
+            let key = one.split_once('.').map_or(one, |(_, key)| key);
+            let is_part = one.starts_with(word) || key == word;
+            let distance = |form| (strsim::damerau_levenshtein(word, form), form != one, form.len());
             (!is_part, distance(one).min(distance(key)), one)
         })
         .min()
-        .filter(|(other, distance, _)| !other || *distance <= word.len() / 3)
+        .filter(|(other, (distance, _, len), _)| !other || *distance <= word.len().max(*len) / 3)
         .map(|(_, _, one)| one.to_owned())
 }
 

@@ -122,6 +122,7 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
         ("[admin]\ntokenfile = \"/x\"", "admin.tokenfile", Some("admin.tokenFile")),
         ("[admin]\ntoken = 5", "admin.token", Some("admin.tokenFile")),
         ("memory = \"1GiB\"", "memory", Some("limits.memory")),
+        ("bandwith = \"1MB/s\"", "bandwith", Some("limits.bandwidth")),
         ("[limits.memory]\nx = \"1\"", "limits.memory", Some("limits.memory")),
         ("[replicas]\nshop = \"/x\"", "replicas.shop", Some("replicas.PLAN.VOLUME")),
         ("[quite_something_else]", "quite_something_else", None),
