@@ -15,7 +15,7 @@ export BACKSTAY_SKIPS
 trap 'rm -f "$BACKSTAY_SKIPS"' EXIT
 started=$SECONDS
 status=0
-cargo test --locked --workspace -- "$@" || status=$?
+cargo test --locked --workspace --no-fail-fast -- "$@" || status=$?
 
 echo
 if [ -s "$BACKSTAY_SKIPS" ]; then

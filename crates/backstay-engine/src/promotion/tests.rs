@@ -119,7 +119,6 @@ fn a_live_active_peer_refuses_without_force() {
     for role in [SiteRole::Standby, SiteRole::Demoting] {
         Case { peer: peer(true, role, 2), ..Case::default() }.planned();
     }
-    Case { peer: PeerFacts { reachable: true, state: None }, ..Case::default() }.planned();
 }
 
 #[test]
