@@ -32,6 +32,10 @@ impl Site {
     pub(crate) async fn apply_newest(self: &Arc<Self>, plan: &PlanName) {
         let runtime = self.runtimes.of(plan);
         let result = self.try_apply_newest(plan, &runtime).await;
+        if result.is_err() && self.stop.is_cancelled() {
+            tracing::info!(%plan, "the apply was cut off by the stop; it goes on at the next start");
+            return;
+        }
         if let Err(error) = &result {
             self.metrics.count_error(error.class());
             tracing::error!(%plan, class = error.class().label(), "replica not brought up to date: {error}");
