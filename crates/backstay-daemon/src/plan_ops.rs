@@ -53,6 +53,14 @@ impl Site {
 
     fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new_policies: &[&str]) -> Result<(), DaemonError> {
         spec.validate().map_err(|source| DaemonError::Plan { plan: name.clone(), source })?;
+        if spec.covers_cluster() {
+            // Capturing nothing in their place would leave a hole that nobody sees.
+            let message = format!(
+                "plan {name}: this version does not replicate the namespaces of a cluster yet: leave out `namespaces` \
+                 and `namespaceSelector`, and name a folder of YAML in `manifests`"
+            );
+            return Err(DaemonError::Request { message });
+        }
         let peer = self.peer_named(&spec.pair)?;
         if let Some(record) = self.plans.find(name) {
             if record.role != SiteRole::Active {

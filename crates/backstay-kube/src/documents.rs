@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::hold::{HoldSpecError, HoldTable};
+use crate::transform::{TransformSpecError, Transforms};
 use crate::{crds, yaml};
 use check::{check, join, nearest};
 use tree::{Node, Tree};
@@ -182,6 +183,9 @@ pub enum Problem {
     /// A hold that cannot be used.
     #[error("spec.{0}")]
     Hold(HoldSpecError),
+    /// A transform that cannot be used.
+    #[error("spec.{0}")]
+    Transform(TransformSpecError),
     /// Two documents of one kind and name.
     #[error("{kind} {name} is document {first} already")]
     Twice {
@@ -216,6 +220,7 @@ impl Classify for DocumentError {
                 Some("rules run in pods and need a cluster".to_owned())
             }
             Problem::Hold(error) => error.hint(),
+            Problem::Transform(error) => error.hint(),
             Problem::Plan(error) => error.hint(),
             Problem::NoDocuments => {
                 Some(format!("a document begins with `apiVersion: {}` and `kind: {PLAN}`", crds::API_VERSION))
@@ -303,6 +308,11 @@ fn plan(node: &Node) -> Result<Document, check::Found> {
     spec.validate().map_err(|invalid| (plan_line(node, &invalid).unwrap_or(line), Problem::Plan(invalid)))?;
     let holds = node.get("spec").and_then(|spec| spec.get("holds")).map_or(line, |holds| holds.line);
     HoldTable::new(&spec.holds).map_err(|error| (holds, Problem::Hold(error)))?;
+    let transforms = node.get("spec").and_then(|spec| spec.get("transforms"));
+    Transforms::new(&spec).map_err(|error| {
+        let line = transforms.and_then(|list| list.item(error.index)).map_or(line, |item| item.line);
+        (line, Problem::Transform(error))
+    })?;
     let (line, name) = name(node);
     let at = "metadata.name".to_owned();
     let name = name.parse().map_err(|error: backstay_types::InvalidName| {

@@ -43,6 +43,7 @@ pub use capture::{CaptureError, CapturedObject, capture};
 pub use layout::State;
 pub use release::{ReleasePlan, ReleaseReport, Wave, release, release_plan};
 
+pub use crate::failure::{Failures, ObjectFailure};
 use crate::hold::HoldSpecError;
 
 /// Largest object: etcd takes 1.5 MiB by default and is rarely set to more than twice that.
@@ -53,9 +54,6 @@ pub const FILE_BYTES_MAX: usize = 16 << 20;
 pub const BUNDLE_BYTES_MAX: usize = 64 << 20;
 /// Objects of one folder.
 pub const OBJECTS_MAX: usize = 100_000;
-
-/// Failures that a report names; the rest are counted.
-const FAILURES_NAMED_MAX: usize = 100;
 
 /// Why a folder cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -119,38 +117,6 @@ fn io_hint(error: &io::Error) -> Option<String> {
             Some("make room; the next run goes on where this one stopped".to_owned())
         }
         _ => None,
-    }
-}
-
-/// An object that could not be written or released.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectFailure {
-    /// Its key.
-    pub key: String,
-    /// What kind of failure.
-    pub class: Class,
-    /// What went wrong.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
-/// The first failures by name, and the number of all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Failures {
-    /// The first hundred.
-    pub named: Vec<ObjectFailure>,
-    /// All.
-    pub count: u64,
-}
-
-impl Failures {
-    fn add(&mut self, key: String, error: &impl Classify) {
-        self.count += 1;
-        if self.named.len() < FAILURES_NAMED_MAX {
-            let (class, message, hint) = (error.class(), error.to_string(), error.hint());
-            self.named.push(ObjectFailure { key, class, message, hint });
-        }
     }
 }
 

@@ -1,20 +1,24 @@
 //! The Kubernetes plane of Backstay: plans as YAML, custom resources, capture, hold and release.
 //!
-//! What is here needs no API server. A **manifest folder** stands in for a cluster: on the active side a folder
-//! of YAML is captured into a bundle, on the standby it is written one file per object, held, and released at
-//! promotion. The rules behind it ([`normalise`], [`skip`], [`hold`], [`wave`]) are functions on JSON values, so
-//! that a cluster is served by the same ones.
+//! Two things can be on either side. A **cluster** ([`cluster`]) is captured from and applied to through its API
+//! server. A **manifest folder** ([`folder`]) stands in for one: on the active side a folder of YAML is captured
+//! into a bundle, on the standby it is written one file per object, held, and released at promotion.
 //!
-//! Everything blocks; nothing here knows about tokio.
+//! The rules behind both ([`normalise`], [`skip`], [`transform`], [`hold`], [`order`], [`wave`]) are functions on
+//! JSON values. They block and do no IO; only [`cluster`] knows about tokio.
 
 pub mod canonical;
+pub mod cluster;
 pub mod crds;
 pub mod documents;
+pub mod failure;
 pub mod folder;
 pub mod hold;
 pub mod normalise;
 pub mod object;
+pub mod order;
 pub mod skip;
+pub mod transform;
 pub mod wave;
 mod yaml;
 

@@ -22,6 +22,8 @@ pub use cluster::limit_subjects;
 pub const PLAN_LABEL: &str = "backstay.dev/plan";
 /// Annotation on every object Backstay owns: the restore point that last changed it.
 pub const RESTORE_POINT_ANNOTATION: &str = "backstay.dev/restore-point";
+/// Annotation on every object Backstay applies to a cluster: the hash of what it applied.
+pub const APPLIED_ANNOTATION: &str = "backstay.dev/applied";
 
 /// What a capture keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +83,10 @@ pub fn normalise(object: &mut Value, options: NormaliseOptions) -> Result<(), Ho
     Ok(())
 }
 
-/// Takes our own label and annotation off an object.
+/// Takes our own label and annotations off an object.
 pub fn unmark(object: &mut Value) {
-    for (field, name) in [("labels", PLAN_LABEL), ("annotations", RESTORE_POINT_ANNOTATION)] {
-        remove_mark(object, field, name);
-    }
+    remove_mark(object, "labels", PLAN_LABEL);
+    remove_annotations(object, &[RESTORE_POINT_ANNOTATION, APPLIED_ANNOTATION]);
 }
 
 fn by_kind(object: &mut Value, kind: &GroupKind, options: NormaliseOptions) {

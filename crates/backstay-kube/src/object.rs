@@ -56,7 +56,7 @@ impl fmt::Display for GroupKind {
 }
 
 /// Groups of the API server. Listed, because a suffix does not tell: `snapshot.storage.k8s.io` is a custom resource.
-const BUILT_IN_GROUPS: [&str; 19] = [
+const BUILT_IN_GROUPS: [&str; 21] = [
     "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
     "apiregistration.k8s.io",
@@ -75,11 +75,13 @@ const BUILT_IN_GROUPS: [&str; 19] = [
     "node.k8s.io",
     "policy",
     "rbac.authorization.k8s.io",
+    "resource.k8s.io",
     "scheduling.k8s.io",
+    "storage.k8s.io",
 ];
 
 /// Built-in groups that hold kinds of both scopes or of cluster scope, with their cluster-scoped kinds.
-const CLUSTER_KINDS: [(&str, &[&str]); 11] = [
+const CLUSTER_KINDS: [(&str, &[&str]); 12] = [
     ("", &["ComponentStatus", "Namespace", "Node", "PersistentVolume"]),
     (
         "admissionregistration.k8s.io",
@@ -99,6 +101,7 @@ const CLUSTER_KINDS: [(&str, &[&str]); 11] = [
     ("networking.k8s.io", &["IPAddress", "IngressClass", "ServiceCIDR"]),
     ("node.k8s.io", &["RuntimeClass"]),
     ("rbac.authorization.k8s.io", &["ClusterRole", "ClusterRoleBinding"]),
+    ("resource.k8s.io", &["DeviceClass", "ResourceSlice"]),
     ("scheduling.k8s.io", &["PriorityClass"]),
     (
         "storage.k8s.io",
@@ -127,7 +130,7 @@ impl Scopes {
         if CLUSTER_KINDS.iter().any(listed) {
             return Some(true);
         }
-        if kind.is_built_in() || kind.group == "storage.k8s.io" {
+        if kind.is_built_in() {
             return Some(false);
         }
         self.0.get(kind).copied()

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::ObjectId;
+use crate::{GroupKind, ObjectId};
 
 /// Label that keeps an object out of every capture.
 pub const EXCLUDE_LABEL: &str = "backstay.dev/exclude";
@@ -38,6 +38,10 @@ pub enum SkipReason {
     VolumeSnapshot,
     /// Read by a tool on the client's side; no cluster knows the kind.
     ClientSide,
+    /// Being deleted at the source.
+    Deleting,
+    /// A binding whose subjects are all of namespaces that are not captured.
+    NoSubject,
 }
 
 impl fmt::Display for SkipReason {
@@ -54,12 +58,14 @@ impl fmt::Display for SkipReason {
             SkipReason::Machinery => "part of the API server",
             SkipReason::VolumeSnapshot => "a snapshot of a volume",
             SkipReason::ClientSide => "read by a client-side tool only",
+            SkipReason::Deleting => "being deleted",
+            SkipReason::NoSubject => "for service accounts of other namespaces only",
         })
     }
 }
 
 /// Who is captured, for questions about owners.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Owners(BTreeSet<(String, String, String, String)>);
 
 impl Owners {
@@ -96,33 +102,49 @@ pub fn skip(id: &ObjectId, object: &Value, owners: &Owners) -> Option<SkipReason
     if label(object, EXCLUDE_LABEL).is_some_and(|value| value != "false") {
         return Some(SkipReason::Excluded);
     }
-    by_kind(id, object).or_else(|| {
-        // Kinds whose controllers make them again; others, such as a StatefulSet of an operator, are held instead.
-        let made_again = matches!(
-            (id.kind.group.as_str(), id.kind.kind.as_str()),
-            ("", "Pod")
-                | ("apps", "ReplicaSet" | "ControllerRevision")
-                | ("batch", "Job")
-                | ("core.strimzi.io", "StrimziPodSet")
-        );
+    if object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+        return Some(SkipReason::Deleting);
+    }
+    whole_kind(&id.kind).or_else(|| by_kind(id, object)).or_else(|| {
+        let made_again = owner_stage(&id.kind) > 0;
         (made_again && owners.has_controller_of(id, object)).then_some(SkipReason::Owned)
     })
+}
+
+/// When a kind can be judged: its controllers are of kinds of lower stages. Stage 0 is never made again: what has
+/// an owner there, such as a StatefulSet of an operator, is held instead.
+pub fn owner_stage(kind: &GroupKind) -> u8 {
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("apps", "ReplicaSet" | "ControllerRevision")
+        | ("batch", "Job")
+        | ("core.strimzi.io", "StrimziPodSet") => 1,
+        ("", "Pod") => 2,
+        _ => 0,
+    }
+}
+
+/// Why no object of a kind is ever captured, so that none needs to be listed.
+pub fn whole_kind(kind: &GroupKind) -> Option<SkipReason> {
+    match (kind.group.as_str(), kind.kind.as_str()) {
+        ("backstay.dev", _) => Some(SkipReason::Own),
+        ("kustomize.config.k8s.io", _) => Some(SkipReason::ClientSide),
+        ("" | "events.k8s.io", "Event")
+        | ("coordination.k8s.io", "Lease" | "LeaseCandidate")
+        | ("", "Node") => Some(SkipReason::ClusterState),
+        ("storage.k8s.io", "CSINode" | "VolumeAttachment" | "CSIStorageCapacity") => {
+            Some(SkipReason::ClusterState)
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => Some(SkipReason::ClusterState),
+        ("snapshot.storage.k8s.io", "VolumeSnapshot" | "VolumeSnapshotContent") => {
+            Some(SkipReason::VolumeSnapshot)
+        }
+        _ => None,
+    }
 }
 
 fn by_kind(id: &ObjectId, object: &Value) -> Option<SkipReason> {
     let when = |condition: bool, reason| condition.then_some(reason);
     match (id.kind.group.as_str(), id.kind.kind.as_str()) {
-        ("backstay.dev", _) => Some(SkipReason::Own),
-        ("kustomize.config.k8s.io", _) => Some(SkipReason::ClientSide),
-        ("" | "events.k8s.io", "Event") | ("coordination.k8s.io", "Lease") | ("", "Node") => {
-            Some(SkipReason::ClusterState)
-        }
-        ("storage.k8s.io", "CSINode" | "VolumeAttachment" | "CSIStorageCapacity") => {
-            Some(SkipReason::ClusterState)
-        }
-        ("snapshot.storage.k8s.io", "VolumeSnapshot" | "VolumeSnapshotContent") => {
-            Some(SkipReason::VolumeSnapshot)
-        }
         ("", "Pod") => {
             let phase = object.pointer("/status/phase").and_then(Value::as_str);
             when(matches!(phase, Some("Succeeded" | "Failed")), SkipReason::Finished)

@@ -48,6 +48,8 @@ fn by_kind(id: &ObjectId, object: &Value) -> i32 {
         ("", "Pod" | "ReplicationController") => WAVE_WORKLOADS,
         ("apps" | "extensions", "DaemonSet" | "Deployment" | "ReplicaSet") => WAVE_WORKLOADS,
         ("apps.kruise.io" | "apps.openshift.io" | "argoproj.io", _) => WAVE_WORKLOADS,
+        // What keeps a volume from being reclaimed runs nothing.
+        ("", "PersistentVolume") => WAVE_PASSIVE,
         // Custom resources that are held, by whichever rule, or that wait.
         _ if hold::is_held(object) || HoldTable::has_rule(&id.kind) => WAVE_DATA,
         _ => WAVE_PASSIVE,

@@ -1,11 +1,18 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod scope;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
+
+pub use scope::{
+    InvalidKindPattern, KindPattern, LabelExpression, LabelOperator, LabelSelector, TransformSpec,
+};
 
 /// `spec` of a `ReplicationPlan`: what is protected and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +38,40 @@ pub struct PlanSpec {
     /// A folder of YAML in place of a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifests: Option<ManifestFolder>,
+    /// Namespaces of the cluster whose objects are protected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Further namespaces, by their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Objects with these labels only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+    /// These kinds only; a cluster-scoped kind that is named here is protected whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include_resources: Vec<KindPattern>,
+    /// All but these kinds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_resources: Vec<KindPattern>,
+    /// Namespaces that have another name on the standby.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespace_mapping: BTreeMap<String, String>,
+    /// Storage classes that have another name on the standby.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_class_mapping: BTreeMap<String, String>,
+    /// Image registries, or registries with a path, that images come from on the standby.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub image_registry_mapping: BTreeMap<String, String>,
+    /// Changes to objects on the standby, in this order, after the mappings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transforms: Vec<TransformSpec>,
+    /// Delete objects of ours on the standby that are gone at the source; true without it. Namespaces, volumes,
+    /// claims and custom resource definitions stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge_deleted_resources: Option<bool>,
+    /// Delete namespaces, volumes, claims and custom resource definitions as well.
+    #[serde(default)]
+    pub purge_deleted_data: bool,
     /// Accept files that change while they are read; the restore point is then `fuzzy`.
     #[serde(default)]
     pub allow_fuzzy: bool,
@@ -252,8 +293,43 @@ pub type ScheduleFields = Schedule;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPlan {
     /// Nothing to protect.
-    #[error("the plan names no volumes and no manifests")]
+    #[error("the plan names no volumes, no namespaces and no manifests")]
     Nothing,
+    /// A folder and a cluster at once.
+    #[error("expected at most one of `manifests` and `namespaces` or `namespaceSelector`")]
+    TwoClusters,
+    /// A name that no namespace can have.
+    #[error("{field}: expected the name of a namespace, found {name:?}")]
+    Namespace {
+        /// Which field.
+        field: &'static str,
+        /// What it says.
+        name: String,
+    },
+    /// Two namespaces would become one.
+    #[error("`namespaceMapping` sends {first} and {second} to one namespace, {target}")]
+    NamespacesMerge {
+        /// The one.
+        first: String,
+        /// The other.
+        second: String,
+        /// Where to.
+        target: String,
+    },
+    /// A selector the API would refuse.
+    #[error("{field}: {why}")]
+    Selector {
+        /// Which field.
+        field: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Not exactly one patch.
+    #[error("transforms[{index}]: expected exactly one of `jsonPatch` and `mergePatch`")]
+    Transform {
+        /// Which, from 0.
+        index: usize,
+    },
     /// Two volumes of one name.
     #[error("two volumes are named {name}")]
     TwoVolumes {
@@ -311,11 +387,25 @@ impl Classify for InvalidPlan {
 }
 
 impl PlanSpec {
+    /// Whether objects of a cluster are protected.
+    pub fn covers_cluster(&self) -> bool {
+        !self.namespaces.is_empty() || self.namespace_selector.is_some()
+    }
+
+    /// Whether objects of ours on the standby go when they are gone at the source.
+    pub fn purges_deleted(&self) -> bool {
+        self.purge_deleted_resources.unwrap_or(true)
+    }
+
     /// Checks what the types alone cannot.
     pub fn validate(&self) -> Result<(), InvalidPlan> {
-        if self.volumes.is_empty() && self.manifests.is_none() {
+        if self.volumes.is_empty() && self.manifests.is_none() && !self.covers_cluster() {
             return Err(InvalidPlan::Nothing);
         }
+        if self.manifests.is_some() && self.covers_cluster() {
+            return Err(InvalidPlan::TwoClusters);
+        }
+        self.validate_objects()?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
         }
@@ -344,6 +434,54 @@ impl PlanSpec {
         }
         self.manifests.as_ref().map_or(Ok(()), |folder| absolute("`manifests.path`".to_owned(), &folder.path))
     }
+}
+
+impl PlanSpec {
+    fn validate_objects(&self) -> Result<(), InvalidPlan> {
+        let mapped = self.namespace_mapping.iter().flat_map(|(from, to)| [from, to]);
+        let named = self.namespaces.iter().map(|name| ("`namespaces`", name));
+        for (field, name) in named.chain(mapped.map(|name| ("`namespaceMapping`", name))) {
+            if !is_namespace(name) {
+                return Err(InvalidPlan::Namespace { field, name: name.clone() });
+            }
+        }
+        // Where each namespace goes: two that meet would overwrite each other's objects.
+        let mut targets = BTreeMap::new();
+        for source in self.namespaces.iter().chain(self.namespace_mapping.keys()) {
+            let target = self.namespace_mapping.get(source).unwrap_or(source);
+            match targets.insert(target, source) {
+                Some(first) if first != source => {
+                    let (first, second) = (first.clone(), source.clone());
+                    return Err(InvalidPlan::NamespacesMerge { first, second, target: target.clone() });
+                }
+                _ => {}
+            }
+        }
+        let own = [("`namespaceSelector`", &self.namespace_selector), ("`selector`", &self.selector)];
+        let own = own.map(|(field, selector)| (field.to_owned(), selector));
+        let theirs = self.transforms.iter().enumerate();
+        let theirs = theirs.map(|(index, rule)| (format!("transforms[{index}].selector"), &rule.selector));
+        for (field, selector) in own.into_iter().chain(theirs) {
+            if let Some(why) = selector.as_ref().and_then(LabelSelector::problem) {
+                return Err(InvalidPlan::Selector { field, why });
+            }
+        }
+        let one_patch = |rule: &TransformSpec| rule.json_patch.is_some() != rule.merge_patch.is_some();
+        match self.transforms.iter().position(|rule| !one_patch(rule)) {
+            Some(index) => Err(InvalidPlan::Transform { index }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A DNS label.
+fn is_namespace(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty()
+        && name.len() <= limits::NAME_BYTES_MAX
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 fn absolute(field: String, path: &std::path::Path) -> Result<(), InvalidPlan> {

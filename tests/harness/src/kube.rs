@@ -1,45 +1,56 @@
-//! Kubernetes objects in files: what a test puts into a source folder and finds on the standby.
+//! Real Kubernetes: control planes on loopback that start in seconds, and a pair of whole clusters with nodes.
+//!
+//! The programs are those of `scripts/kube-assets.sh`, whose folder `KUBEBUILDER_ASSETS` names; how each is started is
+//! told once, in `scripts/kube-lab`, for the tests and for people alike. A test asks [`can_run`] or [`can_run_nodes`]
+//! first, and returns where this machine cannot.
+//!
+//! Invariants:
+//! 1. Everything a [`ControlPlane`] or a [`NodePair`] started ends with it, also when the test panics.
+//! 2. A component that is killed is killed as a crash would: by SIGKILL, its state left as it was.
+//! 3. Only one [`NodePair`] stands on a machine; the next one waits for it.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+mod cluster;
+mod control_plane;
+mod node_pair;
 
-use serde_json::Value;
+use std::path::{Path, PathBuf};
 
-/// Every object in the YAML and JSON files under a folder, by `namespace/Kind/name`. Files of a folder named
-/// `deferred` are left out: they are not applied.
-pub fn objects_under(dir: &Path) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() && name != "deferred" {
-                folders.push(path);
-            } else if !name.starts_with('.')
-                && [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end))
-            {
-                let text = std::fs::read_to_string(&path).unwrap();
-                for document in text.split("\n---\n").filter(|document| !document.trim().is_empty()) {
-                    let value: Value = serde_saphyr::from_str(document)
-                        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-                    let old = found.insert(key(&value), value);
-                    assert!(old.is_none(), "{} holds an object that another file holds too", path.display());
-                }
-            }
-        }
+pub use cluster::Cluster;
+pub use control_plane::{Component, ControlPlane, ControlPlaneOptions};
+pub use node_pair::{Link, NodePair};
+
+/// Whether control planes can run here; if not, says so and counts `test` as skipped.
+pub fn can_run(test: &str) -> bool {
+    has_programs(test, &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"])
+}
+
+/// Whether nodes with pods can run here; if not, says so and counts `test` as skipped.
+pub fn can_run_nodes(test: &str) -> bool {
+    if !crate::is_root() {
+        crate::skip(test, "nodes with pods need root");
+        return false;
     }
-    found
+    can_run(test) && has_programs(test, &["kubelet", "kube-proxy", "containerd", "runc", "images.tar", "wan"])
 }
 
-/// One of them; panics with what there is instead.
-#[track_caller]
-pub fn object<'a>(objects: &'a BTreeMap<String, Value>, key: &str) -> &'a Value {
-    objects.get(key).unwrap_or_else(|| panic!("no object {key}; found {:?}", objects.keys()))
+fn has_programs(test: &str, programs: &[&str]) -> bool {
+    let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from) else {
+        crate::skip(test, "BACKSTAY_KUBE_TESTS=1 scripts/test.sh runs it");
+        return false;
+    };
+    let missing: Vec<_> = programs.iter().filter(|program| !assets.join(program).is_file()).collect();
+    if !missing.is_empty() {
+        crate::skip(test, &format!("{} lacks {missing:?}", assets.display()));
+    }
+    missing.is_empty()
 }
 
-fn key(value: &Value) -> String {
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or("_").to_owned();
-    format!("{}/{}/{}", text("/metadata/namespace"), text("/kind"), text("/metadata/name"))
+/// A program of `KUBEBUILDER_ASSETS`.
+fn asset(program: &str) -> PathBuf {
+    Path::new(&std::env::var_os("KUBEBUILDER_ASSETS").expect("a test asks kube::can_run first")).join(program)
+}
+
+/// A script of `scripts/kube-lab`.
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kube-lab").join(name)
 }

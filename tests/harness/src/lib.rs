@@ -20,8 +20,9 @@
 
 mod cli;
 mod compare;
-mod kube;
+pub mod kube;
 mod loopfs;
+mod manifests;
 mod pair;
 mod plan;
 mod ports;
@@ -32,8 +33,8 @@ mod wait;
 
 pub use cli::{Output, run_backstay};
 pub use compare::{assert_same, copy_tree, fingerprint, rsync_differences};
-pub use kube::{object, objects_under};
 pub use loopfs::{FileSystem, LoopFs};
+pub use manifests::{object, objects_under};
 pub use pair::Pair;
 pub use plan::Plan;
 pub use ports::free_address;

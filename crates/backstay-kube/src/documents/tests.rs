@@ -215,11 +215,14 @@ fn every_sample_is_read() {
     assert_eq!(parse("shop.yaml", &sample("shop.yaml")).unwrap(), parse("shop.yaml", SHOP).unwrap());
     let policies = parse("schedule-policy.yaml", &sample("schedule-policy.yaml")).unwrap();
     assert_eq!(policies.iter().map(Document::name).collect::<Vec<_>>(), ["business-hours", "nightly"]);
-    assert_eq!(parse("full.yaml", &sample("full.yaml")).unwrap().len(), 1);
+    for name in ["full.yaml", "cluster.yaml"] {
+        assert_eq!(parse(name, &sample(name)).unwrap().len(), 1, "{name}");
+    }
 }
 
 #[test]
-fn the_full_sample_has_every_field() {
+fn the_samples_have_every_field() {
+    let cluster = yaml::parse::<Value>(&sample("cluster.yaml")).unwrap().remove(0);
     let full = yaml::parse::<Value>(&sample("full.yaml")).unwrap().remove(0);
     let schema = schema_of::<PlanSpec>();
     let names =
@@ -228,10 +231,21 @@ fn the_full_sample_has_every_field() {
     for name in names(&schema) {
         // The one it cannot have beside `schedule`.
         assert!(
-            name == "schedulePolicy" || has(&full["spec"], &name),
-            "config/samples/full.yaml lacks {name}"
+            name == "schedulePolicy" || has(&full["spec"], &name) || has(&cluster["spec"], &name),
+            "neither config/samples/full.yaml nor cluster.yaml has {name}"
         );
     }
     let schedule = schema_of::<backstay_types::plan::Schedule>();
     names(&schedule).iter().for_each(|name| assert!(has(&full["spec"]["schedule"], name), "{name}"));
+}
+
+#[test]
+fn a_transform_that_cannot_be_used_is_refused_with_its_line() {
+    let text = "apiVersion: backstay.dev/v1alpha1\nkind: ReplicationPlan\nmetadata: {name: shop}\nspec:\n  pair: west\n  namespaces: [shop]\n  transforms:\n    - {kind: Service, jsonPatch: '{a: 1}'}\n";
+    let error = parse("plan.yaml", text).unwrap_err();
+    assert!(
+        error.to_string().starts_with("read plan.yaml, document 1, line 8: spec.transforms[0].jsonPatch: "),
+        "{error}"
+    );
+    assert!(error.hint().is_some());
 }

@@ -52,6 +52,8 @@ const NO_NODE: Rule =
 
 /// Group, kind, rule.
 const TABLE: &[(&str, &str, Rule)] = &[
+    // Runs nothing, but a claim that goes by mistake would take the replica with it.
+    ("", "PersistentVolume", Rule::Set(&[("/spec/persistentVolumeReclaimPolicy", Held::Text("Retain"))])),
     ("", "Pod", Rule::Defer),
     ("", "ReplicationController", REPLICAS),
     ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", Rule::Defer),

@@ -1,0 +1,174 @@
+//! One page of a list: which of its objects are captured, and as what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use backstay_types::manifest::RelPath;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::needed::Needed;
+use crate::cluster::discovery::Resource;
+use crate::cluster::error::RequestError;
+use crate::cluster::request::{PageMeta, decode};
+use crate::failure::Failures;
+use crate::folder::{CapturedObject, OBJECT_BYTES_MAX};
+use crate::hold::HoldError;
+use crate::normalise::{NormaliseOptions, limit_subjects, normalise};
+use crate::object::Scopes;
+use crate::skip::{Owners, SkipReason, skip};
+use crate::{ObjectId, canonical};
+
+/// Which objects of a list are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// Those of the namespaces in scope.
+    Namespaces,
+    /// Those that others need.
+    Needed,
+    /// All.
+    Whole,
+}
+
+/// What decides about an object.
+pub(super) struct Context {
+    pub(super) pick: Pick,
+    pub(super) names: Arc<BTreeSet<String>>,
+    pub(super) owners: Arc<Owners>,
+    pub(super) needed: Arc<Needed>,
+}
+
+/// What was taken out of pages.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) objects: Vec<CapturedObject>,
+    /// Everything that was in scope, captured or not: it may own what comes later.
+    pub(super) ids: Vec<ObjectId>,
+    pub(super) skipped: BTreeMap<SkipReason, u64>,
+    pub(super) needed: Needed,
+    pub(super) failures: Failures,
+    bytes: usize,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: PageMeta,
+    #[serde(default)]
+    items: Option<Vec<Value>>,
+}
+
+/// Why an object cannot be captured.
+#[derive(Debug, thiserror::Error)]
+enum PageError {
+    #[error(transparent)]
+    Held(#[from] HoldError),
+    #[error("{bytes} bytes: at most {OBJECT_BYTES_MAX} allowed")]
+    TooLong { bytes: usize },
+}
+
+impl backstay_types::Classify for PageError {
+    fn class(&self) -> backstay_types::Class {
+        match self {
+            PageError::Held(error) => error.class(),
+            PageError::TooLong { .. } => backstay_types::Class::LimitExceeded,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            PageError::Held(error) => error.hint(),
+            PageError::TooLong { .. } => {
+                Some("label the object backstay.dev/exclude, or split it".to_owned())
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// Parses a page. Blocks for some 40 ms on a page of 4 MiB.
+    pub(super) fn read(
+        page: &[u8],
+        resource: &Resource,
+        context: &Context,
+    ) -> Result<(PageMeta, usize, Self), RequestError> {
+        let page: Page = decode(page)?;
+        let mut batch = Self::default();
+        let items = page.items.unwrap_or_default();
+        let count = items.len();
+        items.into_iter().for_each(|object| batch.take(object, resource, context));
+        Ok((page.metadata, count, batch))
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.objects.extend(other.objects);
+        self.ids.extend(other.ids);
+        for (reason, count) in other.skipped {
+            *self.skipped.entry(reason).or_default() += count;
+        }
+        self.needed.extend(other.needed);
+        self.failures.extend(other.failures);
+        self.bytes += other.bytes;
+    }
+
+    /// Takes one object, or leaves it.
+    pub(super) fn take(&mut self, mut object: Value, resource: &Resource, context: &Context) {
+        // Items of a list do not repeat what the list says.
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), resource.api_version().into());
+            fields.insert("kind".to_owned(), resource.kind.kind.clone().into());
+        }
+        let id = match ObjectId::of(&object) {
+            Ok(id) => id,
+            Err(error) => return self.failures.add(resource.path(None), &error),
+        };
+        let in_scope = match context.pick {
+            Pick::Namespaces => id.namespace.as_ref().is_some_and(|name| context.names.contains(name)),
+            Pick::Needed => context.needed.wants(&id, &object),
+            Pick::Whole => true,
+        };
+        if !in_scope {
+            return;
+        }
+        let reason = skip(&id, &object, &context.owners).or_else(|| no_subject(&id, &mut object, context));
+        self.ids.push(id.clone());
+        if let Some(reason) = reason {
+            *self.skipped.entry(reason).or_default() += 1;
+            return;
+        }
+        self.needed.note(&id, &object);
+        match captured(&id, &mut object) {
+            Ok((key, bytes)) => {
+                self.bytes += bytes.len();
+                self.objects.push(CapturedObject { key, bytes });
+            }
+            Err(error) => self.failures.add(id.to_string(), &error),
+        }
+    }
+}
+
+fn captured(id: &ObjectId, object: &mut Value) -> Result<(RelPath, Vec<u8>), PageError> {
+    normalise(object, NormaliseOptions::default())?;
+    // A live object says itself whether it is in a namespace.
+    let key = id.key(&Scopes::default()).map_err(HoldError::from)?;
+    let bytes = canonical::to_bytes(object);
+    if bytes.len() > OBJECT_BYTES_MAX {
+        return Err(PageError::TooLong { bytes: bytes.len() });
+    }
+    Ok((key, bytes))
+}
+
+/// Leaves in a binding the subjects of the scope only.
+fn no_subject(id: &ObjectId, object: &mut Value, context: &Context) -> Option<SkipReason> {
+    let is_binding = id.kind.group == "rbac.authorization.k8s.io" && id.kind.kind.ends_with("Binding");
+    let has_subjects = object.get("subjects").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+    if !is_binding || !has_subjects {
+        return None;
+    }
+    let is_left = limit_subjects(object, |namespace| context.names.contains(namespace));
+    (!is_left).then_some(SkipReason::NoSubject)
+}

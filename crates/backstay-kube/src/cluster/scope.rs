@@ -1,0 +1,116 @@
+//! Which objects of a cluster a plan covers.
+
+use std::collections::BTreeSet;
+
+use backstay_types::plan::{KindPattern, LabelSelector, PlanSpec};
+use serde_json::Value;
+
+use super::Cluster;
+use super::error::{ClusterError, RequestError};
+use super::request::{Ask, JSON, escape};
+use crate::GroupKind;
+
+/// What to capture.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Namespaces by name.
+    pub namespaces: Vec<String>,
+    /// Further namespaces by their labels.
+    pub namespace_selector: Option<LabelSelector>,
+    /// Objects with these labels only.
+    pub selector: Option<LabelSelector>,
+    /// These kinds only.
+    pub include: Vec<KindPattern>,
+    /// All but these.
+    pub exclude: Vec<KindPattern>,
+}
+
+impl Scope {
+    /// The scope of a plan; none if it covers no cluster.
+    pub fn of(spec: &PlanSpec) -> Option<Self> {
+        spec.covers_cluster().then(|| Self {
+            namespaces: spec.namespaces.clone(),
+            namespace_selector: spec.namespace_selector.clone(),
+            selector: spec.selector.clone(),
+            include: spec.include_resources.clone(),
+            exclude: spec.exclude_resources.clone(),
+        })
+    }
+
+    /// Whether objects of a namespaced kind are wanted.
+    pub(super) fn wants(&self, kind: &GroupKind) -> bool {
+        let any = |list: &[KindPattern]| list.iter().any(|pattern| pattern.matches(&kind.group, &kind.kind));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+
+    /// Whether all objects of a cluster-scoped kind are wanted: it is named, and not by a wildcard.
+    pub(super) fn wants_whole(&self, kind: &GroupKind) -> bool {
+        self.wants(kind)
+            && self.include.iter().any(|one| one.is_exact() && one.matches(&kind.group, &kind.kind))
+    }
+
+    /// Whether a kind is left out by name.
+    pub(super) fn excludes(&self, kind: &GroupKind) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(&kind.group, &kind.kind))
+    }
+}
+
+/// The namespaces of a scope, as objects, and how many the cluster has in all.
+pub(super) struct Namespaces {
+    pub(super) objects: Vec<Value>,
+    pub(super) names: BTreeSet<String>,
+    pub(super) total: usize,
+}
+
+/// Finds the namespaces of a scope. One that is named and not there is an error: an empty capture would take the
+/// objects of the standby with it.
+pub(super) async fn namespaces(cluster: &Cluster, scope: &Scope) -> Result<Namespaces, ClusterError> {
+    let mut objects = Vec::new();
+    let mut total = 0;
+    if let Some(selector) = &scope.namespace_selector {
+        let path = format!("/api/v1/namespaces?labelSelector={}", escape(&selector.to_query()));
+        let list: Value = cluster
+            .ask_for(&Ask::get(path, JSON))
+            .await
+            .map_err(|error| error.fatal("list the namespaces of the plan"))?;
+        objects.extend(list.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
+        total = objects.len();
+        if objects.is_empty() && scope.namespaces.is_empty() {
+            return Err(ClusterError::NothingSelected);
+        }
+    }
+    for name in &scope.namespaces {
+        if objects.iter().any(|object| name_of(object) == Some(name)) {
+            continue;
+        }
+        let path = format!("/api/v1/namespaces/{}", escape(name));
+        match cluster.ask_for::<Value>(&Ask::get(path, JSON)).await {
+            Ok(object) => objects.push(object),
+            Err(error) if error.is_not_found() => {
+                return Err(ClusterError::NoNamespace { namespace: name.clone() });
+            }
+            Err(error) => return Err(error.fatal(format!("read namespace {name}"))),
+        }
+    }
+    for object in &mut objects {
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), "v1".into());
+            fields.insert("kind".to_owned(), "Namespace".into());
+        }
+    }
+    let names: BTreeSet<String> = objects.iter().filter_map(name_of).map(str::to_owned).collect();
+    total = total.max(names.len()).max(count(cluster).await.unwrap_or(0));
+    Ok(Namespaces { objects, names, total })
+}
+
+/// How many namespaces there are: one page of one item says how many remain.
+async fn count(cluster: &Cluster) -> Result<usize, RequestError> {
+    let path = "/api/v1/namespaces?limit=1".to_owned();
+    let page: Value = cluster.ask_for(&Ask::get(path, super::request::METADATA_LIST)).await?;
+    let remaining = page.pointer("/metadata/remainingItemCount").and_then(Value::as_u64).unwrap_or(0);
+    Ok(usize::try_from(remaining).unwrap_or(usize::MAX).saturating_add(1))
+}
+
+fn name_of(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/name")?.as_str()
+}

@@ -1,0 +1,94 @@
+//! A cluster as its administrator sees it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::Output;
+use crate::cli::run;
+
+/// The way into a running cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Its folder, as `scripts/kube-lab` has it.
+    dir: PathBuf,
+    /// The network namespace from which it is reached.
+    netns: Option<String>,
+}
+
+impl Cluster {
+    pub(super) fn new(dir: PathBuf, netns: Option<String>) -> Cluster {
+        Cluster { dir, netns }
+    }
+
+    /// Its folder: settings, keys, logs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// The log of one of its programs so far, such as `apiserver`.
+    pub fn log(&self, label: &str) -> String {
+        let path = self.dir.join("log").join(format!("{label}.log"));
+        fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// A command that runs in the cluster's network.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(netns) = &self.netns else { return Command::new(program) };
+        // Not `ip netns exec`, which hides /sys/fs/cgroup.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{netns}")).arg(program);
+        command
+    }
+
+    /// Runs kubectl as the administrator; the caller judges how it ended.
+    pub fn kubectl<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        let mut command = self.command(super::asset("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args);
+        run(command)
+    }
+
+    /// `kubectl get ARGS -o json`, which must succeed.
+    #[track_caller]
+    pub fn get(&self, args: &[&str]) -> Value {
+        self.kubectl(["get", "-o", "json"].iter().chain(args)).ok().json()
+    }
+
+    /// Whether `kubectl get ARGS` finds what it is asked for.
+    pub fn has(&self, args: &[&str]) -> bool {
+        self.kubectl(["get"].iter().chain(args)).code == 0
+    }
+
+    /// `kubectl apply` of one or more documents, which must succeed.
+    #[track_caller]
+    pub fn apply_yaml(&self, yaml: &str) {
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        fs::write(file.path(), yaml).unwrap();
+        self.kubectl([OsStr::new("apply"), OsStr::new("-f"), file.path().as_os_str()]).ok();
+    }
+
+    /// For a test that fails: the ends of all its logs, and the whole of them where `BACKSTAY_KEEP_LOGS` says.
+    pub(super) fn show_logs(&self) {
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        for entry in fs::read_dir(self.dir.join("log")).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let file = entry.file_name().to_string_lossy().into_owned();
+            if let Ok(keep) = std::env::var("BACKSTAY_KEEP_LOGS") {
+                drop(fs::copy(&path, format!("{keep}/{name}-{file}")));
+            }
+            let log = fs::read(&path).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            eprintln!("--- last lines of {}", path.display());
+            let tail: Vec<_> = log.lines().rev().take(15).collect();
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+module backstay.dev/kube-tools/wan
+
+go 1.26.0
+
+require golang.org/x/sys v0.49.0
