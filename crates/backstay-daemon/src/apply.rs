@@ -7,8 +7,11 @@
 //!
 //! At a crash: the next start finishes the apply; a promotion finishes it first.
 
+mod cluster;
+
 use std::sync::Arc;
 
+use backstay_kube::failure::Failures;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
 use backstay_types::frame::SiteRole;
 use backstay_types::point::RestorePoint;
@@ -19,6 +22,8 @@ use crate::plans::{Applied, AppliedObjects};
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::{DaemonError, clock};
+
+pub(crate) use cluster::named;
 
 impl Site {
     /// Brings the replicas of a standby plan to its newest restore point, in a task of its own.
@@ -148,18 +153,20 @@ impl Site {
         point: &RestorePoint,
     ) -> Result<(), DaemonError> {
         let spec = self.plans.get(plan)?.spec.clone();
+        if spec.covers_cluster() {
+            // Every time: somebody may have changed the objects since. An unchanged one costs no request.
+            return self.apply_to_cluster(plan, &spec, applied, point, self.bundle(point)?);
+        }
+        if applied.cluster.is_some() {
+            // The plan has no namespaces any more: what they brought goes.
+            self.apply_to_cluster(plan, &spec, applied, point, Vec::new())?;
+            applied.cluster = None;
+        }
         let wanted = point.bundle.as_ref().map(|bundle| AppliedObjects::new(bundle.root, &spec));
         if applied.objects == wanted {
             return Ok(());
         }
-        let reader = self.store.reader(point.pair);
-        let objects = match &point.bundle {
-            Some(bundle) => backstay_volume::read_bundle(&reader, &bundle.root)?
-                .map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }))
-                .collect::<Result<Vec<_>, _>>()?,
-            // The plan has no manifests any more: what they brought goes.
-            None => Vec::new(),
-        };
+        let objects = self.bundle(point)?;
         let options = ApplyOptions {
             plan,
             restore_point: point.id,
@@ -171,6 +178,14 @@ impl Site {
         report.failures.check(plan)?;
         applied.objects = wanted;
         Ok(())
+    }
+
+    /// The objects of a restore point; none if its plan had none, and then what was applied before goes.
+    pub(crate) fn bundle(&self, point: &RestorePoint) -> Result<Vec<CapturedObject>, DaemonError> {
+        let Some(bundle) = &point.bundle else { return Ok(Vec::new()) };
+        let objects = backstay_volume::read_bundle(&self.store.reader(point.pair), &bundle.root)?;
+        let objects = objects.map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }));
+        Ok(objects.collect::<Result<_, _>>()?)
     }
 
     /// The points that must stay because a replica shows them or is on its way to or from them.
@@ -186,7 +201,7 @@ pub(crate) trait CheckFailures {
     fn check(&self, plan: &PlanName) -> Result<(), DaemonError>;
 }
 
-impl CheckFailures for folder::Failures {
+impl CheckFailures for Failures {
     fn check(&self, plan: &PlanName) -> Result<(), DaemonError> {
         match self.named.first() {
             None => Ok(()),

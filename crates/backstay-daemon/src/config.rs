@@ -63,10 +63,27 @@ pub struct SiteConfig {
     pub retry_first: Span,
     /// … up to this.
     pub retry_max: Span,
+    /// The cluster beside this site.
+    pub kubernetes: KubernetesConfig,
     /// Where volumes of a plan live on this site when it is the standby, if not in the site's folder.
     pub replicas: BTreeMap<PlanName, BTreeMap<VolumeName, PathBuf>>,
     /// Where the objects of a plan are written on this site when it is the standby, if not in the site's folder.
     pub manifests: BTreeMap<PlanName, PathBuf>,
+}
+
+/// How the cluster beside a site is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KubernetesConfig {
+    /// A kubeconfig; without one, the pod's service account, or what `KUBECONFIG` and the home folder say.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of it other than the current one.
+    pub context: Option<String>,
+    /// The node this daemon runs on: it reads the volumes of this node, and offers replicas on it.
+    pub node: Option<String>,
+    /// Where this daemon sees the root of that node's file system; `/` without it.
+    pub host_root: Option<PathBuf>,
+    /// Whether plans, policies and actions are also taken from custom resources, and reported there.
+    pub controllers: bool,
 }
 
 /// Form of log lines.
@@ -138,6 +155,7 @@ impl SiteConfig {
             log_level: LogLevel::default(),
             retry_first: keys::DEFAULT_RETRY_FIRST,
             retry_max: keys::DEFAULT_RETRY_MAX,
+            kubernetes: KubernetesConfig::default(),
             replicas: BTreeMap::new(),
             manifests: BTreeMap::new(),
         }

@@ -8,6 +8,7 @@
 
 mod encode;
 mod produce;
+mod sources;
 mod transfer;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, SessionId};
 use backstay_volume::SentState;
 use tracing::Instrument;
+use sources::Sources;
 use transfer::Transfer;
 
 use crate::api_types::{CycleOutcome, CyclePhase, ErrorInfo, LastCycle};
@@ -124,13 +126,14 @@ impl Site {
         let newest = peer.newest.map_or(0, |newest| newest.number);
         let id = RestorePointId { epoch: record.epoch, number: record.number.max(newest) + 1 };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
-        let sent = self.sent_states(record)?;
+        let sources = self.sources(record).await?;
+        let sent = self.sent_states(record, &sources)?;
         let parent = sent.iter().filter_map(SentState::parent_id).max();
         let begin = Begin { session: SessionId(rand::random()), plan: record.name.clone(), id, parent };
         let connection = self.net.wait_connection(record.pair, crate::ask::CONNECT_WITHIN).await?;
         self.limit_bandwidth();
         let meter = Metered::begin(&self.meters, &connection, begin.session);
-        let job = produce::Job { record: record.clone(), sent, parent: None, activity: activity.clone() };
+        let job = produce::Job { record: record.clone(), sources, sent, parent: None, activity: activity.clone() };
         let (sent, done) = Transfer::run(self, connection, begin, job, &meter).await?;
         let mut point = sent.point(record, self.id, id, parent);
         let wire = meter.wire();
@@ -154,9 +157,9 @@ impl Site {
         self.plans.update(&record.name, |record| record.epoch = epoch)
     }
 
-    fn sent_states(&self, record: &PlanRecord) -> Result<Vec<SentState>, DaemonError> {
+    fn sent_states(&self, record: &PlanRecord, sources: &Sources) -> Result<Vec<SentState>, DaemonError> {
         let open = |name| Ok(SentState::open(&self.sent(&record.name, name))?);
-        record.spec.volumes.iter().map(|volume| open(&volume.name)).collect()
+        sources.volumes.iter().map(|volume| open(&volume.name)).collect()
     }
 
     /// The receiver holds the point: the next cycle works against it.

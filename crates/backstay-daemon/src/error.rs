@@ -113,6 +113,37 @@ pub enum DaemonError {
     /// The manifest folder of the standby.
     #[error(transparent)]
     Folder(#[from] backstay_kube::folder::FolderError),
+    /// The cluster beside the site.
+    #[error(transparent)]
+    Cluster(#[from] backstay_kube::cluster::ClusterError),
+    /// A claim whose data this daemon cannot read: a restore point without it would have a hole.
+    #[error("plan {plan}: the data of claim {claim} cannot be read here: {why}")]
+    Claim {
+        /// The plan.
+        plan: PlanName,
+        /// Namespace and name of the claim.
+        claim: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// Kinds that could not be captured.
+    #[error("plan {plan}: the objects of {count} kinds could not be read; first: {first}")]
+    Unseen {
+        /// The plan.
+        plan: PlanName,
+        /// Class of the first.
+        class: Class,
+        /// How many.
+        count: u64,
+        /// The first of them.
+        first: String,
+    },
+    /// Claims came or went while the volumes were snapshotted.
+    #[error("plan {plan}: claims changed while their volumes were snapshotted")]
+    ClaimsChanged {
+        /// The plan.
+        plan: PlanName,
+    },
     /// A plan that contradicts itself.
     #[error("plan {plan}: {source}")]
     Plan {
@@ -492,6 +523,7 @@ impl Classify for DaemonError {
             | Self::PolicyNotFound { .. }
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
+            | Self::Claim { .. }
             | Self::Request { .. } => Class::Invalid,
             Self::NotASite { .. }
             | Self::PlanNotFound { .. }
@@ -503,8 +535,9 @@ impl Classify for DaemonError {
             | Self::NoStandby { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } => Class::Incomplete,
+            Self::ClaimsChanged { .. } => Class::Busy,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
-            Self::Refused { class, .. } | Self::Peer { class, .. } | Self::Decision { class, .. } => *class,
+            Self::Unseen { class, .. } | Self::Refused { class, .. } | Self::Peer { class, .. } | Self::Decision { class, .. } => *class,
             Self::Config(error) => error.class(),
             Self::Audit(error) => error.class(),
             Self::Net(error) => error.class(),
@@ -512,6 +545,7 @@ impl Classify for DaemonError {
             Self::Volume(error) => error.class(),
             Self::Document(error) => error.class(),
             Self::Folder(error) => error.class(),
+            Self::Cluster(error) => error.class(),
             Self::Frame(error) => error.class(),
             Self::Refusal(error) => error.class(),
             Self::Pair(error) => error.class(),
@@ -548,6 +582,11 @@ impl Classify for DaemonError {
             Self::Source { .. } => Some("the path is one of the machine the daemon runs on; check it for typing errors and that it is mounted".into()),
             Self::SourceKind { .. } => Some("`path` is for a folder, `device` for a block device or an image file".into()),
             Self::SourceOwn { .. } => Some("protect the application's data, from a folder outside of the site's own".into()),
+            Self::Claim { .. } => Some(
+                "label the claim backstay.dev/exclude=true to protect the namespace without its data, or move it to a volume of this node".into(),
+            ),
+            Self::Unseen { .. } => Some("mend the API that does not answer, or name its kinds in `excludeResources`".into()),
+            Self::ClaimsChanged { .. } => Some("the next cycle begins with the claims as they are then".into()),
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
@@ -576,6 +615,7 @@ impl Classify for DaemonError {
             Self::Volume(error) => error.hint(),
             Self::Document(error) => error.hint(),
             Self::Folder(error) => error.hint(),
+            Self::Cluster(error) => error.hint(),
             Self::Refusal(error) => error.hint(),
             Self::Pair(error) => error.hint(),
             Self::Identity(error) => error.hint(),

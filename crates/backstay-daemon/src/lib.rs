@@ -9,6 +9,7 @@ mod api;
 mod apply;
 mod ask;
 mod clock;
+mod clusters;
 mod cycle;
 mod error;
 mod files;

@@ -34,6 +34,12 @@ impl Site {
                 Document::Plan { name, spec } => self.check_plan(name, spec, &in_this_call)?,
             }
         }
+        let covers_cluster =
+            |document: &Document| matches!(document, Document::Plan { spec, .. } if spec.covers_cluster());
+        if documents.iter().any(covers_cluster) {
+            // A cluster nobody configured is told now, one that does not answer by the cycle.
+            self.cluster().await?;
+        }
         let mut applied = Vec::new();
         // Policies first: a plan of the same call may name one.
         let (policies, plans): (Vec<_>, Vec<_>) =
@@ -53,14 +59,6 @@ impl Site {
 
     fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new_policies: &[&str]) -> Result<(), DaemonError> {
         spec.validate().map_err(|source| DaemonError::Plan { plan: name.clone(), source })?;
-        if spec.covers_cluster() {
-            // Capturing nothing in their place would leave a hole that nobody sees.
-            let message = format!(
-                "plan {name}: this version does not replicate the namespaces of a cluster yet: leave out `namespaces` \
-                 and `namespaceSelector`, and name a folder of YAML in `manifests`"
-            );
-            return Err(DaemonError::Request { message });
-        }
         let peer = self.peer_named(&spec.pair)?;
         if let Some(record) = self.plans.find(name) {
             if record.role != SiteRole::Active {

@@ -15,6 +15,7 @@ use backstay_types::plan::{HoldSpec, PlanSpec, SchedulePolicySpec};
 use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
 use serde::{Deserialize, Serialize};
 
+use crate::api_types::ObjectsStatus;
 use crate::{DaemonError, files};
 
 /// What a site knows of one plan.
@@ -49,6 +50,9 @@ pub(crate) struct Applied {
     /// The objects shown.
     #[serde(default)]
     pub(crate) objects: Option<AppliedObjects>,
+    /// What the objects became on a cluster; none where they are in a folder.
+    #[serde(default)]
+    pub(crate) cluster: Option<ObjectsStatus>,
     /// When `point` was reached.
     pub(crate) time: Option<Time>,
 }

@@ -22,7 +22,7 @@ use backstay_types::{Classify, PlanName, Span};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, PromoteRequest, PromotionReport, PromotionStep, StepState};
-use crate::apply::CheckFailures;
+use crate::apply::{CheckFailures, named};
 use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
@@ -59,7 +59,7 @@ impl Site {
         let record = self.plans.get(name)?;
         if let Some(stored) = record.promotion.clone() {
             let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
-            return self.carry_out(&runtime, stored).await;
+            return self.carry_out(&runtime, stored, request.accept_partial).await;
         }
         let (peer, points) = (self.peer_facts(&record).await, self.point_facts(name)?);
         let applied = self.plans.applied(name)?;
@@ -77,10 +77,10 @@ impl Site {
         };
         match promotion::plan(&facts, clock::now())? {
             Planned::Already { epoch } => self.already(name, epoch),
-            Planned::Promote(plan) if request.dry_run => Ok(report(&plan, true)),
+            Planned::Promote(plan) if request.dry_run => self.dry_run(&record, &plan).await,
             Planned::Promote(plan) => {
                 tracing::info!("{plan}");
-                self.carry_out(&runtime, plan).await
+                self.carry_out(&runtime, plan, request.accept_partial).await
             }
         }
     }
@@ -118,6 +118,7 @@ impl Site {
             rpo_seconds: 0.0,
             rto_seconds: Some(0.0),
             steps: Vec::new(),
+            waves: Vec::new(),
             warnings: vec!["this side is active already: nothing was done".to_owned()],
             dry_run: false,
         })
@@ -165,6 +166,7 @@ impl Site {
         self: &Arc<Self>,
         runtime: &PlanRuntime,
         mut plan: PromotionPlan,
+        accept_partial: bool,
     ) -> Result<PromotionReport, DaemonError> {
         let activity = Activity::begin(CyclePhase::Promote);
         let _shown = runtime.show(activity.clone());
@@ -179,6 +181,7 @@ impl Site {
                     self.fence_peer(&mut plan).await;
                     Ok(())
                 }
+                StepName::Release => self.release(&mut plan, accept_partial).await,
                 step => self.carry_out_step(runtime, &plan, step, &activity).await,
             };
             done.inspect_err(|error| {
@@ -224,10 +227,9 @@ impl Site {
                 self.bring_to(&plan.plan, point, activity.clone()).await
             }
             StepName::Verify => self.check_replicas(plan),
-            StepName::Release => self.release(plan).await,
-            // The fence is the caller's; manifest folders have nothing that could be waited for; the report is the
+            // The fence and the release are the caller's; manifest folders have nothing that could be waited for; the report is the
             // answer itself.
-            StepName::Fence | StepName::WaitReady | StepName::Report => Ok(()),
+            StepName::Fence | StepName::Release | StepName::WaitReady | StepName::Report => Ok(()),
         }
     }
 
@@ -292,14 +294,60 @@ impl Site {
         Ok(())
     }
 
-    async fn release(self: &Arc<Self>, plan: &PromotionPlan) -> Result<(), DaemonError> {
-        let folder = self.manifests(&plan.plan);
-        if !folder.exists() {
-            return Ok(());
+    /// Starts what is held. Objects that fail do not stop the others; with any of them the promotion stays at this step
+    /// and goes on when asked again, unless the operator accepts to go on without them.
+    async fn release(
+        self: &Arc<Self>,
+        plan: &mut PromotionPlan,
+        accept_partial: bool,
+    ) -> Result<(), DaemonError> {
+        let record = self.plans.get(&plan.plan)?;
+        if !record.spec.covers_cluster() {
+            let (folder, name) = (self.manifests(&plan.plan), plan.plan.clone());
+            return self
+                .blocking("releasing the objects", move || match folder.exists() {
+                    true => folder::release(&folder, &name)?.failures.check(&name),
+                    false => Ok(()),
+                })
+                .await;
         }
-        let name = plan.plan.clone();
-        self.blocking("releasing the objects", move || folder::release(&folder, &name)?.failures.check(&name))
-            .await
+        let point = self.store.point(&plan.plan, plan.restore_point)?;
+        let site = self.clone();
+        let report = self
+            .blocking("releasing the objects", move || {
+                site.release_on_cluster(&record.name, &record.spec, &point)
+            })
+            .await?;
+        tracing::info!(
+            plan = %plan.plan,
+            released = report.released,
+            created = report.created,
+            already = report.already,
+            failed = report.failures.count,
+            "objects released"
+        );
+        plan.warnings.extend(report.warnings);
+        if !accept_partial {
+            return report.failures.check(&plan.plan);
+        }
+        plan.warnings.extend(named(&report.failures).map(|failure| format!("not released: {failure}")));
+        Ok(())
+    }
+
+    /// What a promotion would do, and nothing of it.
+    async fn dry_run(
+        self: &Arc<Self>,
+        record: &Arc<PlanRecord>,
+        plan: &PromotionPlan,
+    ) -> Result<PromotionReport, DaemonError> {
+        let mut report = report(plan, true);
+        if record.spec.covers_cluster() {
+            let point = self.store.point(&plan.plan, plan.restore_point)?;
+            let (site, record) = (self.clone(), record.clone());
+            let work = move || site.release_waves(&record.name, &record.spec, &point);
+            report.waves = self.blocking("computing the waves", work).await?;
+        }
+        Ok(report)
     }
 
     /// Goes on with a promotion that a stop or a crash cut off.
@@ -367,6 +415,7 @@ fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
         rpo_seconds: outcome.rpo.as_secs_f64(),
         rto_seconds: (!dry_run).then(|| outcome.rto.as_secs_f64()),
         steps: plan.steps().iter().map(step).collect(),
+        waves: Vec::new(),
         warnings: plan.warnings.clone(),
         dry_run,
     }

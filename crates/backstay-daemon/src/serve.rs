@@ -85,6 +85,7 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         metrics: Metrics::new(),
         meters: Arc::default(),
         runtimes: crate::runtime::Runtimes::default(),
+        cluster: crate::clusters::ClusterSlot::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         cycles: tokio::sync::Semaphore::new(crate::site::CYCLES_MAX),
@@ -133,6 +134,7 @@ impl Site {
         match SiteConfig::load(&options.dir, &options.overrides) {
             Ok(config) => {
                 self.config.store(Arc::new(config));
+                self.cluster.forget();
                 self.limit_bandwidth();
                 self.wake.notify_one();
                 tracing::info!("site.toml read again; listen addresses and paths change with a restart");

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::DaemonError;
 use crate::audit::AuditLog;
+use crate::clusters::ClusterSlot;
 use crate::config::SiteConfig;
 use crate::meter::Meters;
 use crate::metrics::Metrics;
@@ -52,6 +53,8 @@ pub(crate) struct Site {
     pub(crate) metrics: Metrics,
     pub(crate) meters: Arc<Meters>,
     pub(crate) runtimes: Runtimes,
+    /// The cluster beside the site, once it was asked for.
+    pub(crate) cluster: ClusterSlot,
     /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.
     pub(crate) cycles: Semaphore,
     /// Every task of the daemon; shutdown waits for them.

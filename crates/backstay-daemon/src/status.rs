@@ -7,7 +7,7 @@ use backstay_types::point::RestorePoint;
 use backstay_types::{PlanName, Time};
 
 use crate::api_types::{Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo};
-use crate::plans::PlanRecord;
+use crate::plans::{Applied, PlanRecord};
 use crate::site::Site;
 use crate::{DaemonError, clock};
 
@@ -76,12 +76,12 @@ impl Site {
     pub(crate) fn plan_status(&self, name: &PlanName) -> Result<PlanStatus, DaemonError> {
         let record = self.plans.get(name)?;
         let runtime = self.runtimes.of(name);
-        let (last, applied) = if record.role == SiteRole::Active && !record.promoted {
+        let (last, shown) = if record.role == SiteRole::Active && !record.promoted {
             let last = self.plans.last_success(name)?;
-            (last.map(|last| (last.point, last.snapshot_time)), None)
+            (last.map(|last| (last.point, last.snapshot_time)), Applied::default())
         } else {
             let newest = self.store.newest(name)?;
-            (newest.map(|point| (point.id, point.snapshot_time)), self.plans.applied(name)?.point)
+            (newest.map(|point| (point.id, point.snapshot_time)), self.plans.applied(name)?)
         };
         Ok(PlanStatus {
             plan: name.clone(),
@@ -92,11 +92,12 @@ impl Site {
             lag_seconds: last.map(|(_, snapshot)| clock::now().since(snapshot).as_secs_f64()),
             rpo_target_seconds: record.spec.rpo_target.map(backstay_types::Span::as_secs_f64),
             last_restore_point: last.map(|(id, _)| id),
-            applied_restore_point: applied,
+            applied_restore_point: shown.point,
             next_run: runtime.next_run(),
             cycle: runtime.activity().map(|activity| activity.view()),
             last_cycle: runtime.last(),
             apply_error: runtime.apply_error(),
+            objects: shown.cluster,
             suspended: record.spec.suspend,
         })
     }

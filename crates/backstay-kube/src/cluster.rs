@@ -37,7 +37,9 @@ use kube::{Client, Config};
 use tower::{BoxError, ServiceExt};
 
 pub use apply::{ApplyOptions, ApplyReport};
-pub use capture::{CAPTURE_RECORD_KEY, CaptureReport, Captured, FoundVolume, Missing, VolumeSource};
+pub use capture::{
+    CAPTURE_RECORD_KEY, CaptureReport, Captured, FoundVolume, Missing, VolumeSource, volume_names, volumes_of,
+};
 pub use drift::Drift;
 pub use error::ClusterError;
 pub use prepare::VolumePlace;

@@ -37,6 +37,9 @@ pub struct PromotionReport {
     pub rto_seconds: Option<f64>,
     /// What was done, or would be, in order.
     pub steps: Vec<PromotionStep>,
+    /// What a dry run would release on the cluster, one line a wave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waves: Vec<String>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
     /// Whether nothing was done.

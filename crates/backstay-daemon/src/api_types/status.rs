@@ -39,8 +39,45 @@ pub struct PlanStatus {
     pub last_cycle: Option<LastCycle>,
     /// Why the standby's replicas could not be brought up to the newest restore point, if they could not.
     pub apply_error: Option<ErrorInfo>,
+    /// What its objects became on the cluster beside the standby; `null` where there is none.
+    #[serde(default)]
+    pub objects: Option<ObjectsStatus>,
     /// Whether its schedule is suspended.
     pub suspended: bool,
+}
+
+/// The last apply of a plan's objects to a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectsStatus {
+    /// Objects that were not there.
+    pub created: u64,
+    /// Objects written because the source, or somebody on the standby, had changed them.
+    pub changed: u64,
+    /// Objects deleted and created anew, because a field changed that cannot be.
+    pub recreated: u64,
+    /// Objects that cost no request.
+    pub unchanged: u64,
+    /// Objects that the standby has its own of.
+    pub shared: u64,
+    /// Objects deleted because they are gone at the source.
+    pub removed: u64,
+    /// Objects that stay although they are gone at the source.
+    pub kept: u64,
+    /// Objects that are held, among the above.
+    pub held: u64,
+    /// Objects that wait for promotion.
+    pub deferred: u64,
+    /// Objects that somebody else changed on the standby.
+    pub drifted: u64,
+    /// Objects that could not be written.
+    pub failed: u64,
+    /// The first of them, with the reason.
+    pub first_failures: Vec<String>,
+    /// The first that drifted, with the fields.
+    pub first_drifts: Vec<String>,
+    /// What an operator should know and nothing failed for.
+    pub warnings: Vec<String>,
 }
 
 /// A cycle, promotion, restore or verification that runs.

@@ -71,6 +71,7 @@ fn fields_are_named_as_the_contract_says() {
         }),
         last_cycle: None,
         apply_error: None,
+        objects: None,
         suspended: false,
     };
     let value = to_value(&status).expect("json");
@@ -94,6 +95,7 @@ fn fields_are_named_as_the_contract_says() {
         rpo_seconds: 12.0,
         rto_seconds: Some(0.4),
         steps: vec![PromotionStep { name: "x".into(), state: StepState::Done, duration_seconds: Some(0.1) }],
+        waves: vec![],
         warnings: vec![],
         dry_run: false,
     };

@@ -10,7 +10,7 @@ use backstay_types::{PlanName, Span, VolumeName};
 
 use super::keys::{KEYS, Key, absolute};
 use super::units::{ByteSize, Rate};
-use super::{ConfigError, LogFormat, LogLevel, Origin, SiteConfig, default_advertise};
+use super::{ConfigError, KubernetesConfig, LogFormat, LogLevel, Origin, SiteConfig, default_advertise};
 
 const ENVIRONMENT_PREFIX: &str = "BACKSTAY_";
 
@@ -40,6 +40,7 @@ pub(super) struct Draft {
     pub(super) log_level: Option<LogLevel>,
     pub(super) retry_first: Option<Span>,
     pub(super) retry_max: Option<Span>,
+    pub(super) kubernetes: KubernetesConfig,
     pub(super) replicas: BTreeMap<PlanName, BTreeMap<VolumeName, PathBuf>>,
     pub(super) manifests: BTreeMap<PlanName, PathBuf>,
 }
@@ -76,6 +77,9 @@ impl Draft {
         let list = |values: &'_ [toml::Value]| values.iter().all(|value| value.as_str().is_some());
         match value {
             toml::Value::String(text) => self.set(&Origin::File, path, &Raw::Text(text)),
+            toml::Value::Boolean(yes) => {
+                self.set(&Origin::File, path, &Raw::Text(if *yes { "true" } else { "false" }))
+            }
             toml::Value::Array(values) if list(values) => {
                 let values = values.iter().filter_map(toml::Value::as_str).collect();
                 self.set(&Origin::File, path, &Raw::List(values))
@@ -188,6 +192,7 @@ impl Draft {
             log_level: self.log_level.unwrap_or_default(),
             retry_first,
             retry_max,
+            kubernetes: self.kubernetes,
             replicas: self.replicas,
             manifests: self.manifests,
         })
@@ -235,7 +240,7 @@ fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
 /// Whether a variable that names no key was meant to: its table is one of ours, and it is not one of those that
 /// Kubernetes sets in every pod beside a Service named `backstay-…`.
 fn is_meant_for_us(name: &str) -> bool {
-    let tables = ["LIMITS_", "NETWORK_", "STORE_", "ADMIN_", "LOG_", "RETRY_"];
+    let tables = ["LIMITS_", "NETWORK_", "STORE_", "ADMIN_", "LOG_", "RETRY_", "KUBERNETES_"];
     let service_link = name.contains("_SERVICE_") || name.ends_with("_PORT") || name.contains("_PORT_");
     tables.iter().any(|table| name.starts_with(table)) && !service_link
 }

@@ -49,7 +49,7 @@ macro_rules! into {
     };
 }
 
-pub(super) const KEYS: [Key; 13] = [
+pub(super) const KEYS: [Key; 18] = [
     Key {
         path: "name",
         variable: "NAME",
@@ -128,10 +128,60 @@ pub(super) const KEYS: [Key; 13] = [
         expected: "a duration of at least \"100ms\", such as \"5m\"",
         set: into!(retry_max, retry),
     },
+    Key {
+        path: "kubernetes.kubeconfig",
+        variable: "KUBERNETES_KUBECONFIG",
+        expected: "an absolute path",
+        set: |draft, text| {
+            draft.kubernetes.kubeconfig = Some(absolute(text)?);
+            Some(())
+        },
+    },
+    Key {
+        path: "kubernetes.context",
+        variable: "KUBERNETES_CONTEXT",
+        expected: "the name of a context",
+        set: |draft, text| {
+            draft.kubernetes.context = Some(name(text)?);
+            Some(())
+        },
+    },
+    Key {
+        path: "kubernetes.node",
+        variable: "KUBERNETES_NODE",
+        expected: "the name of a node",
+        set: |draft, text| {
+            draft.kubernetes.node = Some(name(text)?);
+            Some(())
+        },
+    },
+    Key {
+        path: "kubernetes.hostRoot",
+        variable: "KUBERNETES_HOST_ROOT",
+        expected: "an absolute path",
+        set: |draft, text| {
+            draft.kubernetes.host_root = Some(absolute(text)?);
+            Some(())
+        },
+    },
+    Key {
+        path: "kubernetes.controllers",
+        variable: "KUBERNETES_CONTROLLERS",
+        expected: "true or false",
+        set: |draft, text| {
+            draft.kubernetes.controllers = text.parse().ok()?;
+            Some(())
+        },
+    },
 ];
 
 pub(super) fn absolute(text: &str) -> Option<PathBuf> {
     Some(PathBuf::from(text)).filter(|path| path.is_absolute())
+}
+
+fn name(text: &str) -> Option<String> {
+    let fits = !text.is_empty() && text.len() <= 253 && text.chars().all(|c| c.is_ascii_graphic());
+    fits.then(|| text.to_owned())
 }
 
 fn endpoints(text: &str) -> Option<Vec<String>> {

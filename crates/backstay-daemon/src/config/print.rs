@@ -74,7 +74,7 @@ impl SiteConfig {
         }
     }
 
-    fn tables(&self) -> [(&'static str, Vec<Line>); 7] {
+    fn tables(&self) -> [(&'static str, Vec<Line>); 8] {
         let default = SiteConfig::default_for(&self.name, self.listen);
         let path =
             |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
@@ -208,6 +208,45 @@ impl SiteConfig {
                         "",
                     ),
                 ],
+            ),
+            ("kubernetes", self.kubernetes_lines()),
+        ]
+    }
+
+    fn kubernetes_lines(&self) -> Vec<Line> {
+        let config = &self.kubernetes;
+        let line = |key, comment, value, is_default, example| Line { key, comment, value, is_default, example };
+        let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
+        let name = |name: &Option<String>| name.as_deref().map(text);
+        vec![
+            line(
+                "kubeconfig",
+                "The cluster of plans with `namespaces`; the pod's service account or KUBECONFIG if not set.",
+                path(&config.kubeconfig),
+                false,
+                "\"/etc/backstay/kubeconfig\"",
+            ),
+            line(
+                "context",
+                "A context of it other than the current one.",
+                name(&config.context),
+                false,
+                "\"admin@shop\"",
+            ),
+            line("node", "The node whose volumes this daemon reads and offers.", name(&config.node), false, "\"node-1\""),
+            line(
+                "hostRoot",
+                "Where this daemon sees the root of that node's file system; / if not set.",
+                path(&config.host_root),
+                false,
+                "\"/host\"",
+            ),
+            line(
+                "controllers",
+                "Whether plans and actions are also taken from custom resources, and reported there.",
+                Some(config.controllers.to_string()),
+                !config.controllers,
+                "",
             ),
         ]
     }

@@ -3,13 +3,17 @@
 
 use std::sync::Arc;
 
-use backstay_kube::folder;
+use backstay_kube::folder::{self, CapturedObject};
 use backstay_types::point::{Bundle, Consistency, CycleStats, PointVolume};
 use backstay_types::{ChunkId, RestorePointId, Time};
 use backstay_volume::{ChunkSink, PatchBase, PendingState, SentState, SinkClosed, VolumeContext};
 use tokio::sync::mpsc;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
+use super::sources::Sources;
 use crate::api_types::CyclePhase;
 use crate::plans::PlanRecord;
 use crate::runtime::Activity;
@@ -22,6 +26,7 @@ const QUEUE_CHUNKS: usize = 32;
 /// What to read.
 pub(super) struct Job {
     pub(super) record: Arc<PlanRecord>,
+    pub(super) sources: Sources,
     /// One for each volume, in order.
     pub(super) sent: Vec<SentState>,
     /// The point the receiver holds whole; states of another point are not used.
@@ -79,7 +84,7 @@ impl ChunkSink for Sink {
 }
 
 impl Job {
-    fn run(self, site: &Site, sender: mpsc::Sender<Produced>) -> Result<Done, DaemonError> {
+    fn run(mut self, site: &Site, sender: mpsc::Sender<Produced>) -> Result<Done, DaemonError> {
         let peer = site.peer(self.record.pair)?;
         let spec = &self.record.spec;
         let context = VolumeContext {
@@ -93,13 +98,21 @@ impl Job {
 
         // The freeze: everything between these two lines shows one instant.
         let snapshot_time = clock::now();
-        let mut snapshots = Vec::with_capacity(spec.volumes.len());
-        for (volume, sent) in spec.volumes.iter().zip(&self.sent) {
+        let capture = self.start_capture(site);
+        let volumes = &self.sources.volumes;
+        let mut snapshots = Vec::with_capacity(volumes.len());
+        for (volume, sent) in volumes.iter().zip(&self.sent) {
             let use_parent = self.parent.is_some() && sent.parent_id() == self.parent;
             snapshots.push(backstay_volume::snapshot(volume, &context, sent, use_parent)?);
         }
-        let objects =
-            spec.manifests.as_ref().map(|manifests| folder::capture(&manifests.path)).transpose()?;
+        let objects = match (capture, &spec.manifests) {
+            (Some(capture), _) => {
+                let captured = Handle::current().block_on(capture);
+                Some(captured.map_err(|_| DaemonError::Worker { what: "capturing the objects" })??)
+            }
+            (None, Some(manifests)) => Some(folder::capture(&manifests.path)?),
+            (None, None) => None,
+        };
 
         let mut scanned = Vec::with_capacity(snapshots.len());
         for snapshot in snapshots {
@@ -137,5 +150,16 @@ impl Job {
         end.stats.duration_millis = clock::now().since(self.activity.started).0;
         let closed = sink.0.blocking_send(Produced::End(Box::new(end))).is_err();
         if closed { Err(DaemonError::Volume(SinkClosed.into())) } else { Ok(done) }
+    }
+
+    /// Reads the objects of the cluster while the volumes are snapshotted.
+    fn start_capture(
+        &mut self,
+        site: &Site,
+    ) -> Option<AbortOnDropHandle<Result<Vec<CapturedObject>, DaemonError>>> {
+        let source = self.sources.cluster.take()?;
+        let plan = self.record.name.clone();
+        let capture = async move { source.capture(&plan).await }.in_current_span();
+        Some(AbortOnDropHandle::new(site.tasks.spawn(capture)))
     }
 }

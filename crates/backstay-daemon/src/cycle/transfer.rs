@@ -177,7 +177,7 @@ impl<'a> Transfer<'a> {
                 }
                 Some(sent) = self.sending.join_next() => match sent {
                     Ok(Ok(())) => continue,
-                    Ok(Err(error)) => return Err(error.into()),
+                    Ok(Err(error)) => return Err(self.cause(frames, error).await),
                     Err(_) => return Err(DaemonError::Worker { what: "sending a batch" }),
                 },
                 produced = next_of(producer), if takes => {
@@ -225,6 +225,23 @@ impl<'a> Transfer<'a> {
             }
             None => SendEvent::ConnectionLost,
         })
+    }
+
+    /// Why a batch was not taken: a receiver that ended the session says so on the control stream, and the word may
+    /// arrive after the batch was turned away.
+    async fn cause(&self, frames: &mut mpsc::Receiver<Frame>, error: BatchSendError) -> DaemonError {
+        let refusal = async {
+            while let Some(frame) = frames.recv().await {
+                if let Frame::Refused(refused) = frame {
+                    return Some(refused);
+                }
+            }
+            None
+        };
+        match tokio::time::timeout(REFUSAL_WITHIN, refusal).await {
+            Ok(Some(refused)) => DaemonError::refused(&self.peer, refused),
+            Ok(None) | Err(_) => error.into(),
+        }
     }
 
     async fn execute(
@@ -345,6 +362,9 @@ impl<'a> Transfer<'a> {
         self.sending.spawn(async move { connection.send_batch(bytes).await });
     }
 }
+
+/// How long a refusal may take to arrive after a batch was turned away because of it.
+const REFUSAL_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A producer that gave nothing for so long is idle: what was gathered goes out.
 const IDLE_AFTER: std::time::Duration = std::time::Duration::from_millis(20);

@@ -42,7 +42,7 @@ impl Site {
     }
 
     /// A volume that holds the site itself would grow with each cycle that ships it.
-    fn check_place(&self, plan: &PlanName, source: &Path) -> Result<(), DaemonError> {
+    pub(crate) fn check_place(&self, plan: &PlanName, source: &Path) -> Result<(), DaemonError> {
         if self.is_live_replica(source)? {
             return Ok(());
         }

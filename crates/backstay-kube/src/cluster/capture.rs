@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicUsize;
 
 use backstay_types::Class;
 use backstay_types::manifest::RelPath;
+use backstay_types::plan::KindPattern;
 use serde_json::Value;
 
 use super::Cluster;
@@ -37,7 +38,7 @@ use page::{Batch, Pick};
 
 pub use record::CAPTURE_RECORD_KEY;
 pub(super) use record::{MissingKinds, is_record};
-pub use volumes::{FoundVolume, VolumeSource};
+pub use volumes::{FoundVolume, VolumeSource, volume_names, volumes_of};
 
 /// All objects of one capture together, as JSON; they are in memory at once. 31 000 Secrets of 2 KiB.
 pub(super) const BUNDLE_BYTES_MAX: usize = 96 << 20;
@@ -107,6 +108,16 @@ impl CaptureReport {
 }
 
 impl Cluster {
+    /// The volumes behind the claims that a capture of `scope` would hold.
+    pub async fn claims(&self, scope: &Scope) -> Result<Vec<FoundVolume>, ClusterError> {
+        let claim = GroupKind::new("", "PersistentVolumeClaim");
+        if !scope.wants(&claim) {
+            return Ok(Vec::new());
+        }
+        let include = vec![KindPattern { group: claim.group, kind: claim.kind }];
+        Ok(self.capture(&Scope { include, ..scope.clone() }).await?.volumes)
+    }
+
     /// Captures a scope.
     pub async fn capture(&self, scope: &Scope) -> Result<Captured, ClusterError> {
         let mut resources = self.discover().await?;
@@ -311,7 +322,7 @@ impl<'a> Run<'a> {
         self.objects.sort_by(|a, b| a.key.cmp(&b.key));
         // A page may repeat what moved while the list was read.
         self.objects.dedup_by(|a, b| a.key == b.key);
-        let volumes = volumes::found(&self.objects);
+        let volumes = volumes_of(&self.objects);
         Ok(Captured { objects: self.objects, volumes, report: self.report })
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn promotion(report: &PromotionReport) -> String {
             or_dash(report.rto_seconds, seconds),
         )
     });
+    lines.extend(report.waves.iter().cloned());
     lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.join("\n")
 }

@@ -1,6 +1,6 @@
 //! Status of plans.
 
-use backstay_daemon::api_types::{CycleOutcome, CycleStatus, LastCycle, PlanStatus};
+use backstay_daemon::api_types::{CycleOutcome, CycleStatus, LastCycle, ObjectsStatus, PlanStatus};
 
 use crate::output::{bytes, or_dash, pairs, rate, seconds, table, time, word};
 
@@ -81,8 +81,26 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.push(("Replica", format!("not brought up: {}", error.message)));
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
+    rows.extend(s.objects.iter().flat_map(objects));
     rows.push(("Next run", next_run(s)));
     pairs(rows)
+}
+
+/// The objects on the standby's cluster, and what is not as it should be, a line each.
+fn objects(objects: &ObjectsStatus) -> Vec<(&'static str, String)> {
+    let o = objects;
+    let all = o.created + o.changed + o.recreated + o.unchanged + o.shared;
+    let mut rows = vec![(
+        "Objects",
+        format!(
+            "{all} on the cluster, {} held, {} wait for promotion; {} failed, {} drifted",
+            o.held, o.deferred, o.failed, o.drifted
+        ),
+    )];
+    rows.extend(o.first_failures.iter().map(|failure| ("  failed", failure.clone())));
+    rows.extend(o.first_drifts.iter().map(|drift| ("  drifted", drift.clone())));
+    rows.extend(o.warnings.iter().map(|warning| ("  note", warning.clone())));
+    rows
 }
 
 /// The lag, marked where it is over its target.

@@ -41,6 +41,7 @@ fn plan_status() -> PlanStatus {
             duration_seconds: 3.25,
         }),
         apply_error: None,
+        objects: None,
         suspended: false,
     }
 }
@@ -200,6 +201,7 @@ fn promotion_reports_its_steps() {
                 duration_seconds: None,
             },
         ],
+        waves: vec![],
         warnings: vec!["the peer did not answer".into()],
         dry_run: false,
     };

@@ -1,8 +1,9 @@
 //! The volumes behind the claims of a capture: where their data is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use backstay_types::VolumeName;
 use serde_json::Value;
 
 use crate::folder::CapturedObject;
@@ -39,13 +40,15 @@ pub enum VolumeSource {
     },
     /// No volume yet.
     Unbound,
+    /// The claim has a volume, and the capture left it out.
+    LeftOut,
 }
 
 const CLAIMS: &str = "_PersistentVolumeClaim";
 const VOLUMES: &str = "_PersistentVolume";
 
 /// The volumes of all claims among captured objects, in order of namespace and claim.
-pub(super) fn found(objects: &[CapturedObject]) -> Vec<FoundVolume> {
+pub fn volumes_of(objects: &[CapturedObject]) -> Vec<FoundVolume> {
     let of_kind = |wanted: &'static str| {
         let kept = move |object: &&CapturedObject| object.key.components().nth(1) == Some(wanted.as_bytes());
         // What is in a bundle was JSON a moment ago.
@@ -55,16 +58,52 @@ pub(super) fn found(objects: &[CapturedObject]) -> Vec<FoundVolume> {
     let name = |object: &Value| text(object, "/metadata/name");
     let volumes: BTreeMap<String, Value> = of_kind(VOLUMES).map(|volume| (name(&volume), volume)).collect();
     let of_claim = |claim: Value| {
-        let volume = volumes.get(&text(&claim, "/spec/volumeName"));
+        let bound = text(&claim, "/spec/volumeName");
+        let volume = volumes.get(&bound);
+        let without = if bound.is_empty() { VolumeSource::Unbound } else { VolumeSource::LeftOut };
         FoundVolume {
-            name: volume.map(name).unwrap_or_default(),
+            name: bound,
             namespace: text(&claim, "/metadata/namespace"),
             claim: name(&claim),
             is_block: text(&claim, "/spec/volumeMode") == "Block",
-            source: volume.map_or(VolumeSource::Unbound, source),
+            source: volume.map_or(without, source),
         }
     };
     of_kind(CLAIMS).map(of_claim).collect()
+}
+
+/// Names of the volumes that hold data, for the manifest: `NAMESPACE-CLAIM`. One that would not be a label, or that two
+/// claims or one of `taken` would have, ends in a hash of both.
+///
+/// Both sides compute them, each from the objects alone.
+pub fn volume_names<'v>(
+    volumes: &'v [FoundVolume],
+    taken: &BTreeSet<VolumeName>,
+) -> Vec<(VolumeName, &'v FoundVolume)> {
+    let with_data = || volumes.iter().filter(|volume| matches!(volume.source, VolumeSource::Node { .. }));
+    let plain = |volume: &FoundVolume| format!("{}-{}", volume.namespace, volume.claim);
+    let mut uses: BTreeMap<String, usize> = taken.iter().map(|name| (name.to_string(), 1)).collect();
+    for volume in with_data() {
+        *uses.entry(plain(volume)).or_default() += 1;
+    }
+    let name = |volume: &FoundVolume| {
+        let plain = plain(volume);
+        match plain.parse::<VolumeName>() {
+            Ok(name) if uses.get(&plain) == Some(&1) => name,
+            _ => hashed(volume, &plain),
+        }
+    };
+    with_data().map(|volume| (name(volume), volume)).collect()
+}
+
+/// At most so much of the plain name is kept before a hash.
+const PLAIN_CHARS_MAX: usize = 46;
+
+fn hashed(volume: &FoundVolume, plain: &str) -> VolumeName {
+    let hash = blake3::hash(format!("{}/{}", volume.namespace, volume.claim).as_bytes()).to_hex();
+    let begin: String = plain.chars().take(PLAIN_CHARS_MAX).map(|c| if c == '.' { '-' } else { c }).collect();
+    let hash: String = hash.chars().take(16).collect();
+    format!("{}-{hash}", begin.trim_end_matches('-')).parse().expect("names of objects and a hash make a label")
 }
 
 fn source(volume: &Value) -> VolumeSource {
@@ -132,7 +171,7 @@ mod tests {
         };
         let affinity = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [
             {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]}]}});
-        let found = found(&[
+        let found = volumes_of(&[
             volume("p1", json!({"hostPath": {"path": "/data/1"}, "capacity": {}})),
             volume("p2", json!({"local": {"path": "/data/2"}, "nodeAffinity": affinity})),
             volume("p3", json!({"csi": {"driver": "ebs.csi.aws.com"}})),
@@ -142,6 +181,7 @@ mod tests {
             claim("c", Some("p3")),
             claim("d", Some("p4")),
             claim("e", None),
+            claim("f", Some("p9")),
         ]);
         let sources: Vec<_> = found.into_iter().map(|volume| (volume.claim, volume.source)).collect();
         let node = |path: &str, node: Option<&str>| VolumeSource::Node {
@@ -155,7 +195,41 @@ mod tests {
             ("c", driver("ebs.csi.aws.com")),
             ("d", driver("nfs")),
             ("e", VolumeSource::Unbound),
+            ("f", VolumeSource::LeftOut),
         ];
         assert_eq!(sources, expected.map(|(claim, source)| (claim.to_owned(), source)));
+    }
+
+    #[test]
+    fn names_are_labels_and_differ() {
+        let volume = |namespace: &str, claim: &str, source| FoundVolume {
+            name: String::new(),
+            namespace: namespace.to_owned(),
+            claim: claim.to_owned(),
+            is_block: false,
+            source,
+        };
+        let on_node = |namespace: &str, claim: &str| {
+            volume(namespace, claim, VolumeSource::Node { path: "/data".into(), node: None })
+        };
+        let long = "x".repeat(200);
+        let volumes = [
+            on_node("shop", "data"),
+            volume("shop", "unbound", VolumeSource::Unbound),
+            on_node("a", "b-c"),
+            on_node("a-b", "c"),
+            on_node("shop", "www.example.org"),
+            on_node("shop", &long),
+            on_node("shop", "taken"),
+        ];
+        let taken = BTreeSet::from(["shop-taken".parse().unwrap()]);
+        let names: Vec<_> =
+            volume_names(&volumes, &taken).into_iter().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names[0], "shop-data");
+        assert_eq!(names.len(), 6);
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 6, "{names:?}");
+        for (name, begin) in names.iter().skip(1).zip(["a-b-c-", "a-b-c-", "shop-www-example-org-", "shop-xxx", "shop-taken-"]) {
+            assert!(name.starts_with(begin), "{name}");
+        }
     }
 }

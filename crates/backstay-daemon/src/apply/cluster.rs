@@ -1,0 +1,148 @@
+//! The objects of a plan on the cluster beside this site.
+//!
+//! 1. One object that cannot be written stops neither the others nor the apply: all are counted, the first are named
+//!    in the status, and the next restore point tries again.
+//! 2. A cluster that does not answer stops the apply, which is then not finished.
+
+use std::sync::Arc;
+
+use backstay_kube::cluster::{ApplyOptions, ApplyReport, Cluster, Drift, ReleaseReport};
+use backstay_kube::failure::Failures;
+use backstay_kube::folder::CapturedObject;
+use backstay_types::PlanName;
+use backstay_types::plan::PlanSpec;
+use backstay_types::point::RestorePoint;
+use tokio::runtime::Handle;
+
+use crate::DaemonError;
+use crate::api_types::ObjectsStatus;
+use crate::plans::Applied;
+use crate::site::Site;
+
+/// Objects, drifts and warnings of each kind that a status names; the rest are counted.
+const NAMED_MAX: usize = 10;
+
+impl Site {
+    /// Applies objects, held. Blocks.
+    pub(super) fn apply_to_cluster(
+        &self,
+        plan: &PlanName,
+        spec: &PlanSpec,
+        applied: &mut Applied,
+        point: &RestorePoint,
+        objects: Vec<CapturedObject>,
+    ) -> Result<(), DaemonError> {
+        let work = OnCluster::new(self, plan, spec, point, objects);
+        let report = Handle::current().block_on(async {
+            let cluster = self.cluster().await?;
+            Ok::<_, DaemonError>(cluster.apply(&work.objects, &work.options()).await?)
+        })?;
+        let status = ObjectsStatus::of(report);
+        tracing::info!(
+            %plan,
+            created = status.created,
+            changed = status.changed + status.recreated,
+            removed = status.removed,
+            unchanged = status.unchanged,
+            held = status.held,
+            drifted = status.drifted,
+            failed = status.failed,
+            "objects of {} applied",
+            point.id
+        );
+        status.first_failures.iter().for_each(|failure| tracing::warn!(%plan, "object not applied: {failure}"));
+        applied.cluster = Some(status);
+        Ok(())
+    }
+
+    /// Gives the objects their originals back. Blocks.
+    pub(crate) fn release_on_cluster(
+        &self,
+        plan: &PlanName,
+        spec: &PlanSpec,
+        point: &RestorePoint,
+    ) -> Result<ReleaseReport, DaemonError> {
+        let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?);
+        Handle::current().block_on(async {
+            let cluster = self.cluster().await?;
+            Ok(cluster.release(&work.objects, &work.options()).await?)
+        })
+    }
+
+    /// What a promotion to `point` would release, one line a wave. Blocks; asks nothing of the cluster.
+    pub(crate) fn release_waves(
+        &self,
+        plan: &PlanName,
+        spec: &PlanSpec,
+        point: &RestorePoint,
+    ) -> Result<Vec<String>, DaemonError> {
+        let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?);
+        let waves = Handle::current().block_on(Cluster::release_plan(&work.objects, &work.options()))?;
+        let mut lines: Vec<_> = waves.to_string().lines().map(str::to_owned).collect();
+        lines.extend(named(&waves.failures).map(|failure| format!("not released: {failure}")));
+        Ok(lines)
+    }
+}
+
+/// Everything that an apply or a release borrows.
+struct OnCluster<'a> {
+    plan: &'a PlanName,
+    spec: &'a PlanSpec,
+    point: &'a RestorePoint,
+    objects: Arc<Vec<CapturedObject>>,
+    volumes: std::collections::BTreeMap<String, backstay_kube::cluster::VolumePlace>,
+}
+
+impl<'a> OnCluster<'a> {
+    fn new(
+        site: &Site,
+        plan: &'a PlanName,
+        spec: &'a PlanSpec,
+        point: &'a RestorePoint,
+        objects: Vec<CapturedObject>,
+    ) -> Self {
+        let volumes = site.volume_places(plan, spec, &objects);
+        Self { plan, spec, point, objects: Arc::new(objects), volumes }
+    }
+
+    fn options(&self) -> ApplyOptions<'_> {
+        ApplyOptions { plan: self.plan, restore_point: self.point.id, spec: self.spec, volumes: &self.volumes }
+    }
+}
+
+/// The first failures, each with its object.
+pub(crate) fn named(failures: &Failures) -> impl Iterator<Item = String> + '_ {
+    failures.named.iter().take(NAMED_MAX).map(|failure| format!("{}: {}", failure.key, failure.message))
+}
+
+impl ObjectsStatus {
+    fn of(report: ApplyReport) -> Self {
+        Self {
+            created: report.created,
+            changed: report.changed,
+            recreated: report.recreated,
+            unchanged: report.unchanged,
+            shared: report.shared,
+            removed: report.removed,
+            kept: report.kept,
+            held: report.held,
+            deferred: report.deferred,
+            drifted: report.drifted,
+            failed: report.failures.count,
+            first_failures: named(&report.failures).collect(),
+            first_drifts: report.drifts.iter().take(NAMED_MAX).map(told).collect(),
+            warnings: report.warnings.into_iter().take(NAMED_MAX).collect(),
+        }
+    }
+}
+
+/// `Deployment.apps shop/web: /spec/replicas changed by kubectl-edit`.
+fn told(drift: &Drift) -> String {
+    let fields = |what: &str, fields: &[String]| match fields {
+        [] => None,
+        fields => Some(format!("{} {what}", fields.join(", "))),
+    };
+    let parts = [fields("changed", &drift.changed), fields("added", &drift.added)];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    format!("{}: {} by {}", drift.object, parts.join(", "), drift.managers.join(", "))
+}

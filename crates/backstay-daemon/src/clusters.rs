@@ -1,0 +1,68 @@
+//! The cluster beside a site: connected when it is first needed, so that a site without one asks for none, and an API
+//! server that is down delays nothing but its own plans.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use backstay_kube::cluster::{Cluster, ClusterOptions, VolumePlace, volumes_of};
+use backstay_kube::folder::CapturedObject;
+use backstay_types::plan::PlanSpec;
+use backstay_types::{PlanName, VolumeName};
+
+use crate::DaemonError;
+use crate::config::KubernetesConfig;
+use crate::site::Site;
+
+/// The connection, once there is one. Its configuration is read again after [`ClusterSlot::forget`].
+#[derive(Default)]
+pub(crate) struct ClusterSlot(Mutex<Option<Cluster>>);
+
+const POISONED: &str = "no holder of this lock panics";
+
+impl ClusterSlot {
+    /// Connects anew at the next use.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().expect(POISONED) = None;
+    }
+}
+
+impl Site {
+    /// The cluster beside this site.
+    pub(crate) async fn cluster(&self) -> Result<Cluster, DaemonError> {
+        if let Some(cluster) = self.cluster.0.lock().expect(POISONED).clone() {
+            return Ok(cluster);
+        }
+        let KubernetesConfig { kubeconfig, context, .. } = self.config.load().kubernetes.clone();
+        let cluster = Cluster::connect(&ClusterOptions { kubeconfig, context }).await?;
+        *self.cluster.0.lock().expect(POISONED) = Some(cluster.clone());
+        Ok(cluster)
+    }
+
+    /// Where this daemon reads a path of its node.
+    pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
+        match &self.config.load().kubernetes.host_root {
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
+    /// Where the replicas of the volumes of a bundle are, by name of the PersistentVolume.
+    pub(crate) fn volume_places(
+        &self,
+        plan: &PlanName,
+        spec: &PlanSpec,
+        objects: &[CapturedObject],
+    ) -> BTreeMap<String, VolumePlace> {
+        let node = self.config.load().kubernetes.node.clone();
+        let volumes = volumes_of(objects);
+        let place = |volume: VolumeName| VolumePlace { path: self.replica(plan, &volume), node: node.clone() };
+        let named = backstay_kube::cluster::volume_names(&volumes, &own_names(spec));
+        named.into_iter().map(|(name, volume)| (volume.name.clone(), place(name))).collect()
+    }
+}
+
+/// The names of the volumes that a plan lists itself.
+pub(crate) fn own_names(spec: &PlanSpec) -> BTreeSet<VolumeName> {
+    spec.volumes.iter().map(|volume| volume.name.clone()).collect()
+}

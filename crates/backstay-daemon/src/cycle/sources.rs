@@ -1,0 +1,88 @@
+//! What a cycle reads: the volumes that the plan lists, and those behind the claims of its namespaces.
+//!
+//! 1. A claim whose data cannot be read here fails the cycle: a restore point has no hole.
+//! 2. The claims are found before anything is snapshotted, and looked at again with the objects: volumes and objects
+//!    of one restore point belong together.
+
+use backstay_kube::cluster::{Cluster, FoundVolume, Scope, VolumeSource, volume_names};
+use backstay_types::plan::{SnapshotSpec, VolumeSpec};
+use backstay_types::PlanName;
+
+use crate::DaemonError;
+use crate::clusters::own_names;
+use crate::plans::PlanRecord;
+use crate::site::Site;
+
+/// What one cycle reads.
+pub(super) struct Sources {
+    pub(super) volumes: Vec<VolumeSpec>,
+    pub(super) cluster: Option<ClusterSource>,
+}
+
+/// The objects that one cycle reads from a cluster.
+pub(super) struct ClusterSource {
+    pub(super) cluster: Cluster,
+    pub(super) scope: Scope,
+    /// The claims that [`Sources::volumes`] stands for.
+    pub(super) claims: Vec<FoundVolume>,
+}
+
+impl Site {
+    pub(super) async fn sources(&self, record: &PlanRecord) -> Result<Sources, DaemonError> {
+        let mut volumes = record.spec.volumes.clone();
+        let Some(scope) = Scope::of(&record.spec) else { return Ok(Sources { volumes, cluster: None }) };
+        let cluster = self.cluster().await?;
+        let claims = cluster.claims(&scope).await?;
+        check_readable(&record.name, &claims, self.config.load().kubernetes.node.as_deref())?;
+        for (name, claim) in volume_names(&claims, &own_names(&record.spec)) {
+            let VolumeSource::Node { path, .. } = &claim.source else { continue };
+            let path = self.on_host(path);
+            self.check_place(&record.name, &path)?;
+            let (path, device) = if claim.is_block { (None, Some(path)) } else { (Some(path), None) };
+            volumes.push(VolumeSpec { name, path, device, snapshot: SnapshotSpec::default() });
+        }
+        Ok(Sources { volumes, cluster: Some(ClusterSource { cluster, scope, claims }) })
+    }
+}
+
+/// Claims without a volume have no data yet; all others must be of this node.
+fn check_readable(plan: &PlanName, claims: &[FoundVolume], here: Option<&str>) -> Result<(), DaemonError> {
+    for claim in claims {
+        let why = match &claim.source {
+            VolumeSource::Unbound => continue,
+            VolumeSource::Node { node: Some(node), .. } if here.is_some_and(|here| here != node) => {
+                format!("its volume {} is on node {node}", claim.name)
+            }
+            VolumeSource::Node { .. } => continue,
+            VolumeSource::LeftOut => "its volume is left out by the plan's `excludeResources`".to_owned(),
+            VolumeSource::Driver { driver } => {
+                format!("its volume {} is behind {driver}, which cannot be read in place", claim.name)
+            }
+        };
+        let claim = format!("{}/{}", claim.namespace, claim.claim);
+        return Err(DaemonError::Claim { plan: plan.clone(), claim, why });
+    }
+    Ok(())
+}
+
+impl ClusterSource {
+    /// Captures the objects, all of them or none.
+    pub(super) async fn capture(
+        &self,
+        plan: &PlanName,
+    ) -> Result<Vec<backstay_kube::folder::CapturedObject>, DaemonError> {
+        let captured = self.cluster.capture(&self.scope).await?;
+        let report = &captured.report;
+        let missing = report.missing.iter().map(|missing| (missing.class, missing.to_string()));
+        let failed = report.failures.named.iter();
+        let failed = failed.map(|failure| (failure.class, format!("{}: {}", failure.key, failure.message)));
+        if let Some((class, first)) = missing.chain(failed).next() {
+            let count = report.missing.len() as u64 + report.failures.count;
+            return Err(DaemonError::Unseen { plan: plan.clone(), class, count, first });
+        }
+        if captured.volumes != self.claims {
+            return Err(DaemonError::ClaimsChanged { plan: plan.clone() });
+        }
+        Ok(captured.objects)
+    }
+}
