@@ -183,7 +183,8 @@ impl Site {
     /// The objects of a restore point; none if its plan had none, and then what was applied before goes.
     pub(crate) fn bundle(&self, point: &RestorePoint) -> Result<Vec<CapturedObject>, DaemonError> {
         let Some(bundle) = &point.bundle else { return Ok(Vec::new()) };
-        let objects = backstay_volume::read_bundle(&self.store.reader(point.pair), &bundle.root)?;
+        let reader = self.store.reader(point.pair);
+        let objects = backstay_volume::read_bundle(&reader, &bundle.root)?;
         let objects = objects.map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }));
         Ok(objects.collect::<Result<_, _>>()?)
     }

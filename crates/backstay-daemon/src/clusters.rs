@@ -56,7 +56,8 @@ impl Site {
     ) -> BTreeMap<String, VolumePlace> {
         let node = self.config.load().kubernetes.node.clone();
         let volumes = volumes_of(objects);
-        let place = |volume: VolumeName| VolumePlace { path: self.replica(plan, &volume), node: node.clone() };
+        let place =
+            |volume: VolumeName| VolumePlace { path: self.replica(plan, &volume), node: node.clone() };
         let named = backstay_kube::cluster::volume_names(&volumes, &own_names(spec));
         named.into_iter().map(|(name, volume)| (volume.name.clone(), place(name))).collect()
     }

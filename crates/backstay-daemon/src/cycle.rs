@@ -18,8 +18,8 @@ use backstay_types::frame::{Begin, SiteRole};
 use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, SessionId};
 use backstay_volume::SentState;
-use tracing::Instrument;
 use sources::Sources;
+use tracing::Instrument;
 use transfer::Transfer;
 
 use crate::api_types::{CycleOutcome, CyclePhase, ErrorInfo, LastCycle};
@@ -133,7 +133,8 @@ impl Site {
         let connection = self.net.wait_connection(record.pair, crate::ask::CONNECT_WITHIN).await?;
         self.limit_bandwidth();
         let meter = Metered::begin(&self.meters, &connection, begin.session);
-        let job = produce::Job { record: record.clone(), sources, sent, parent: None, activity: activity.clone() };
+        let job =
+            produce::Job { record: record.clone(), sources, sent, parent: None, activity: activity.clone() };
         let (sent, done) = Transfer::run(self, connection, begin, job, &meter).await?;
         let mut point = sent.point(record, self.id, id, parent);
         let wire = meter.wire();

@@ -537,7 +537,10 @@ impl Classify for DaemonError {
             Self::Objects { .. } => Class::Incomplete,
             Self::ClaimsChanged { .. } => Class::Busy,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
-            Self::Unseen { class, .. } | Self::Refused { class, .. } | Self::Peer { class, .. } | Self::Decision { class, .. } => *class,
+            Self::Unseen { class, .. }
+            | Self::Refused { class, .. }
+            | Self::Peer { class, .. }
+            | Self::Decision { class, .. } => *class,
             Self::Config(error) => error.class(),
             Self::Audit(error) => error.class(),
             Self::Net(error) => error.class(),

@@ -50,7 +50,10 @@ impl Site {
             "objects of {} applied",
             point.id
         );
-        status.first_failures.iter().for_each(|failure| tracing::warn!(%plan, "object not applied: {failure}"));
+        status
+            .first_failures
+            .iter()
+            .for_each(|failure| tracing::warn!(%plan, "object not applied: {failure}"));
         applied.cluster = Some(status);
         Ok(())
     }
@@ -106,7 +109,12 @@ impl<'a> OnCluster<'a> {
     }
 
     fn options(&self) -> ApplyOptions<'_> {
-        ApplyOptions { plan: self.plan, restore_point: self.point.id, spec: self.spec, volumes: &self.volumes }
+        ApplyOptions {
+            plan: self.plan,
+            restore_point: self.point.id,
+            spec: self.spec,
+            volumes: &self.volumes,
+        }
     }
 }
 

@@ -215,8 +215,10 @@ impl SiteConfig {
 
     fn kubernetes_lines(&self) -> Vec<Line> {
         let config = &self.kubernetes;
-        let line = |key, comment, value, is_default, example| Line { key, comment, value, is_default, example };
-        let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
+        let line =
+            |key, comment, value, is_default, example| Line { key, comment, value, is_default, example };
+        let path =
+            |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
         let name = |name: &Option<String>| name.as_deref().map(text);
         vec![
             line(
@@ -233,7 +235,13 @@ impl SiteConfig {
                 false,
                 "\"admin@shop\"",
             ),
-            line("node", "The node whose volumes this daemon reads and offers.", name(&config.node), false, "\"node-1\""),
+            line(
+                "node",
+                "The node whose volumes this daemon reads and offers.",
+                name(&config.node),
+                false,
+                "\"node-1\"",
+            ),
             line(
                 "hostRoot",
                 "Where this daemon sees the root of that node's file system; / if not set.",

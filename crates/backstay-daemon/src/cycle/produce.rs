@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use backstay_kube::folder::{self, CapturedObject};
 use backstay_types::point::{Bundle, Consistency, CycleStats, PointVolume};
-use backstay_types::{ChunkId, RestorePointId, Time};
+use backstay_types::{ChunkId, PlanName, RestorePointId, Time};
 use backstay_volume::{ChunkSink, PatchBase, PendingState, SentState, SinkClosed, VolumeContext};
-use tokio::sync::mpsc;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::sources::Sources;
+use super::sources::{ClusterSource, Sources};
 use crate::api_types::CyclePhase;
 use crate::plans::PlanRecord;
 use crate::runtime::Activity;
@@ -98,7 +98,7 @@ impl Job {
 
         // The freeze: everything between these two lines shows one instant.
         let snapshot_time = clock::now();
-        let capture = self.start_capture(site);
+        let capture = self.sources.cluster.take().map(|source| capture(site, &self.record.name, source));
         let volumes = &self.sources.volumes;
         let mut snapshots = Vec::with_capacity(volumes.len());
         for (volume, sent) in volumes.iter().zip(&self.sent) {
@@ -151,15 +151,15 @@ impl Job {
         let closed = sink.0.blocking_send(Produced::End(Box::new(end))).is_err();
         if closed { Err(DaemonError::Volume(SinkClosed.into())) } else { Ok(done) }
     }
+}
 
-    /// Reads the objects of the cluster while the volumes are snapshotted.
-    fn start_capture(
-        &mut self,
-        site: &Site,
-    ) -> Option<AbortOnDropHandle<Result<Vec<CapturedObject>, DaemonError>>> {
-        let source = self.sources.cluster.take()?;
-        let plan = self.record.name.clone();
-        let capture = async move { source.capture(&plan).await }.in_current_span();
-        Some(AbortOnDropHandle::new(site.tasks.spawn(capture)))
-    }
+/// Reads the objects of a cluster while the volumes are snapshotted.
+fn capture(
+    site: &Site,
+    plan: &PlanName,
+    source: ClusterSource,
+) -> AbortOnDropHandle<Result<Vec<CapturedObject>, DaemonError>> {
+    let plan = plan.clone();
+    let work = async move { source.capture(&plan).await };
+    AbortOnDropHandle::new(site.tasks.spawn(work.in_current_span()))
 }

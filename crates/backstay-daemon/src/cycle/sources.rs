@@ -5,8 +5,8 @@
 //!    of one restore point belong together.
 
 use backstay_kube::cluster::{Cluster, FoundVolume, Scope, VolumeSource, volume_names};
-use backstay_types::plan::{SnapshotSpec, VolumeSpec};
 use backstay_types::PlanName;
+use backstay_types::plan::{SnapshotSpec, VolumeSpec};
 
 use crate::DaemonError;
 use crate::clusters::own_names;

@@ -114,7 +114,8 @@ impl Cluster {
         if !scope.wants(&claim) {
             return Ok(Vec::new());
         }
-        let include = vec![KindPattern { group: claim.group, kind: claim.kind }];
+        let claims: KindPattern = "PersistentVolumeClaim".parse().expect("a kind by its name");
+        let include = vec![claims];
         Ok(self.capture(&Scope { include, ..scope.clone() }).await?.volumes)
     }
 

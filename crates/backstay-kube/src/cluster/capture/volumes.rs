@@ -103,7 +103,9 @@ fn hashed(volume: &FoundVolume, plain: &str) -> VolumeName {
     let hash = blake3::hash(format!("{}/{}", volume.namespace, volume.claim).as_bytes()).to_hex();
     let begin: String = plain.chars().take(PLAIN_CHARS_MAX).map(|c| if c == '.' { '-' } else { c }).collect();
     let hash: String = hash.chars().take(16).collect();
-    format!("{}-{hash}", begin.trim_end_matches('-')).parse().expect("names of objects and a hash make a label")
+    format!("{}-{hash}", begin.trim_end_matches('-'))
+        .parse()
+        .expect("names of objects and a hash make a label")
 }
 
 fn source(volume: &Value) -> VolumeSource {
@@ -228,7 +230,9 @@ mod tests {
         assert_eq!(names[0], "shop-data");
         assert_eq!(names.len(), 6);
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 6, "{names:?}");
-        for (name, begin) in names.iter().skip(1).zip(["a-b-c-", "a-b-c-", "shop-www-example-org-", "shop-xxx", "shop-taken-"]) {
+        for (name, begin) in
+            names.iter().skip(1).zip(["a-b-c-", "a-b-c-", "shop-www-example-org-", "shop-xxx", "shop-taken-"])
+        {
             assert!(name.starts_with(begin), "{name}");
         }
     }
