@@ -63,7 +63,7 @@ apiVersion: batch/v1
 kind: CronJob
 metadata: {name: report, namespace: shop}
 spec:
-  schedule: '*/5 * * * *'
+  schedule: '0 0 1 1 *'
   jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: report, image: report:1}]}}}}
 ";
 
@@ -132,7 +132,7 @@ fn a_namespace_and_its_volume_are_one_restore_point() {
 
     let status = rig.cycle();
     assert_eq!(status["objects"]["failed"], 0, "{status}");
-    assert_eq!(status["objects"]["held"], 2, "the StatefulSet and the CronJob: {status}");
+    assert_eq!(status["objects"]["held"], 3, "the StatefulSet, the CronJob and the volume: {status}");
     assert_eq!(rig.on_standby(&["statefulset", "db"])["spec"]["replicas"], 0);
     assert_eq!(rig.on_standby(&["cronjob", "report"])["spec"]["suspend"], true);
     let replica = rig.pair.west.replica("shop", "shop-data");
@@ -199,7 +199,7 @@ fn an_object_that_fails_is_told_and_holds_up_neither_data_nor_the_rest() {
     // A takeover starts all it can, says what is missing, and goes on when asked again.
     rig.pair.east.kill();
     rig.pair.west.allow_errors("promotion stopped");
-    rig.pair.west.cli(["promote", "shop"]).refused(&[6], &["shop/password"]);
+    rig.pair.west.cli(["promote", "shop"]).refused(&[7], &["shop/password"]);
     assert_eq!(rig.on_standby(&["statefulset", "db"])["spec"]["replicas"], 3);
     assert_eq!(rig.pair.west.status("shop")["role"], "promoting");
     rig.standby.cluster().kubectl(["delete", "resourcequota", "none", "-n", "shop"]).ok();

@@ -7,16 +7,15 @@
 //! At a crash: see 2.
 
 mod check;
+mod peer;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use backstay_engine::promotion::{
-    self, PeerFacts, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName,
-    StepState as EngineState,
+    self, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
 };
 use backstay_kube::folder;
-use backstay_types::frame::{Frame, Promoted, SiteRole};
+use backstay_types::frame::SiteRole;
 use backstay_types::point::{Consistency, RestorePoint};
 use backstay_types::{Classify, PlanName, Span};
 use tracing::Instrument;
@@ -28,9 +27,6 @@ use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::{DaemonError, clock, files};
-
-/// How long a connected peer may take to say whether it is active. A takeover does not wait for a dead one.
-const PEER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Plans promoted at once by `--all`: the steps wait for disks, not for processors.
 const PROMOTIONS_MAX: usize = 4;
@@ -126,25 +122,6 @@ impl Site {
 
     fn last_promotion(&self, name: &PlanName) -> std::path::PathBuf {
         self.plans.plan_folder(name).join("last-promotion.json")
-    }
-
-    async fn peer_facts(&self, record: &PlanRecord) -> PeerFacts {
-        if self.net.connection(record.pair).is_none() {
-            return PeerFacts::default();
-        }
-        match tokio::time::timeout(PEER_ANSWERS_WITHIN, self.ask_plan(record.pair, &record.name)).await {
-            Ok(Ok(state)) => PeerFacts { reachable: true, state: Some(state) },
-            // It is there, and may be active.
-            Ok(Err(error @ DaemonError::Refused { .. })) => {
-                tracing::warn!("the peer does not tell its role: {error}");
-                PeerFacts { reachable: true, state: None }
-            }
-            Ok(Err(error)) => {
-                tracing::warn!("the peer does not answer: {error}");
-                PeerFacts::default()
-            }
-            Err(_) => PeerFacts::default(),
-        }
     }
 
     fn point_facts(&self, name: &PlanName) -> Result<Vec<PointFacts>, DaemonError> {
@@ -261,22 +238,6 @@ impl Site {
             Ok(())
         })
         .await
-    }
-
-    /// Tells the peer, if it is connected. One that does not hear it now hears it when it sends.
-    async fn fence_peer(&self, plan: &mut PromotionPlan) {
-        let Ok(record) = self.plans.get(&plan.plan) else { return };
-        if self.net.connection(record.pair).is_none() {
-            return;
-        }
-        let frame = Promoted { plan: plan.plan.clone(), epoch: plan.epoch }.into();
-        let told = tokio::time::timeout(PEER_ANSWERS_WITHIN, self.ask(record.pair, frame)).await;
-        match told {
-            Ok(Ok(Frame::Done(_))) => {}
-            Ok(Ok(other)) => plan.warnings.push(format!("the peer answered with a frame {}", other.name())),
-            Ok(Err(error)) => plan.warnings.push(format!("the peer was not told: {error}")),
-            Err(_) => plan.warnings.push("the peer was not told: it did not answer in 5 s".to_owned()),
-        }
     }
 
     /// The replicas are where they should be and were brought to exactly this point.

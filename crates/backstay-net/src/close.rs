@@ -21,6 +21,8 @@ pub(crate) mod code {
     pub(crate) const PROTOCOL: VarInt = VarInt::from_u32(6);
     /// All said (pairing).
     pub(crate) const DONE: VarInt = VarInt::from_u32(7);
+    /// Not a packet came for longer than could be waited.
+    pub(crate) const SILENT: VarInt = VarInt::from_u32(8);
 
     /// Codes of stopped streams: a batch of a session that is not registered.
     pub(crate) const UNREGISTERED: VarInt = VarInt::from_u32(16);
@@ -134,6 +136,7 @@ fn by_code(found: VarInt, why: String) -> CloseReason {
         code::REMOVED | code::STRANGER => CloseReason::Untrusted { why },
         code::INCOMPATIBLE => CloseReason::Incompatible { why },
         code::SUPERSEDED => CloseReason::Superseded,
+        code::SILENT => CloseReason::TimedOut,
         code::PROTOCOL => CloseReason::Protocol { why },
         other => CloseReason::Failed { why: format!("closed with code {other}: {why}") },
     }

@@ -156,6 +156,11 @@ impl Connection {
         self.0.quinn.closed().await.into()
     }
 
+    /// Closes it as one whose peer is not heard any more; a peer that is there after all connects again.
+    pub fn give_up(&self) {
+        self.close(crate::close::code::SILENT, "nothing was heard");
+    }
+
     pub(crate) fn about(&self) -> &About {
         &self.0.about
     }
