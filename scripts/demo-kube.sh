@@ -63,9 +63,10 @@ await() { # SECONDS WHAT COMMAND...
 }
 serve() { # SITE ADDRESS: starts a daemon beside its cluster; the process id is in $served
     backstay "$1" init --name "$1" --listen "$2:7443" >/dev/null
-    BACKSTAY_KUBERNETES_KUBECONFIG=$lab/$1/kubeconfig BACKSTAY_KUBERNETES_NODE=$1-node \
+    # Not through a function: its process id would be that of a shell.
+    env BACKSTAY_KUBERNETES_KUBECONFIG="$lab/$1/kubeconfig" BACKSTAY_KUBERNETES_NODE="$1-node" \
         BACKSTAY_KUBERNETES_CONTROLLERS=true \
-        inside "$1" "$bin" serve --site "$lab/$1/site" >"$lab/$1/backstay.log" 2>&1 8>&- &
+        nsenter --net="/run/netns/$1" "$bin" serve --site "$lab/$1/site" >"$lab/$1/backstay.log" 2>&1 8>&- &
     served=$!
     await 30 "the daemon of $1" backstay "$1" pair list
 }
@@ -169,7 +170,7 @@ newer() { [ "$(points)" -gt "$wait_for" ]; }
 await 30 "one more restore point" newer
 scripts/kube-lab/node.sh "$lab/ka" crash 8>&- &
 crashing=$!
-kill -9 "$ka_pid"
+kill -9 "$ka_pid" && wait "$ka_pid" 2>/dev/null || true
 scripts/kube-lab/control-plane.sh "$lab/ka" crash 8>&-
 wait $crashing
 wrote=$(last_line "$lab/ka/volumes/0/orders")

@@ -1,20 +1,24 @@
-//! Figures of the Kubernetes plane between two real control planes: many Secrets of one namespace, and mixed objects
-//! in ten. Time from the first request to the last, peak memory of this process, bytes of the bundle that changed.
+//! Figures of the Kubernetes plane: two real control planes, a site with its daemon beside each; many Secrets of one
+//! namespace, and mixed objects in ten. Time from `backstay sync` to the commit, and to the end of the apply on the
+//! standby; objects written there; peak memory of either daemon.
 //!
-//! `KUBEBUILDER_ASSETS=$(scripts/kube-assets.sh | tail -n1) cargo bench -p backstay-benches --bench kube [secrets|mixed]`
+//! `BACKSTAY_BIN=$PWD/target/release/backstay KUBEBUILDER_ASSETS=$(scripts/kube-assets.sh | tail -n1) \
+//!     cargo bench -p backstay-benches --bench kube [secrets|mixed]`
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "a program that measures by the real clock, and fails by panicking"
 )]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use backstay_kube::cluster::{ApplyOptions, Captured, Cluster, ClusterOptions, Scope};
+use backstay_kube::cluster::{ApplyOptions, Cluster, ClusterOptions};
 use backstay_tests::kube::{self, ControlPlane, ControlPlaneOptions};
+use backstay_tests::{Pair, SiteOptions, eventually_some};
 use backstay_types::plan::PlanSpec;
 use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde_json::{Value, json};
@@ -39,42 +43,55 @@ fn main() {
     }
 }
 
-/// Two captures and applies; the second finds everything as it left it.
+/// Two sites beside two clusters. Cycles: the first, one after nothing changed, one after one object changed.
 async fn measure(name: &str, objects: Vec<Value>) {
     let active = ControlPlane::start("active", ControlPlaneOptions::default());
     let standby = ControlPlane::start("standby", ControlPlaneOptions::default());
     let spec = spec(&objects);
-    let (source, target) = (connect(&active).await, connect(&standby).await);
-    create(&active, &source, &spec, objects).await;
-    let scope = Scope::of(&spec).unwrap();
-
-    reset_peak();
-    let mut last: Option<Captured> = None;
-    for cycle in ["first", "unchanged"] {
+    let count = objects.len();
+    let changing = objects.first().unwrap().clone();
+    create(&active, &connect(&active).await, &spec, objects).await;
+    let beside = |plane: &ControlPlane| SiteOptions {
+        env: vec![(
+            "BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(),
+            plane.cluster().kubeconfig().to_str().unwrap().to_owned(),
+        )],
+        ..SiteOptions::default()
+    };
+    let mut pair = Pair::with(beside(&active), beside(&standby));
+    let document = json!({"apiVersion": "backstay.dev/v1alpha1", "kind": "ReplicationPlan",
+        "metadata": {"name": "bench"}, "spec": spec});
+    pair.east.apply(&document.to_string()).ok();
+    for cycle in ["first", "unchanged", "one changed"] {
+        if cycle == "one changed" {
+            let text = |pointer: &str| changing.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+            let (kind, name) = (text("/kind"), text("/metadata/name"));
+            let namespace = format!("--namespace={}", text("/metadata/namespace"));
+            active.cluster().kubectl(["label", &kind, &name, &namespace, "changed=yes"]).ok();
+        }
         let started = Instant::now();
-        let captured = source.capture(&scope).await.unwrap();
-        let took = started.elapsed().as_secs_f64();
-        assert!(captured.report.is_complete(), "{:?}", captured.report);
-        let bytes = changed_bytes(last.as_ref(), &captured);
-        let objects = Arc::new(captured.objects.clone());
-        let (peak_capture, started) = (peak_mib(), Instant::now());
-        let report = target.apply(&objects, &options(&spec)).await.unwrap();
-        let applied = started.elapsed().as_secs_f64();
-        assert_eq!(report.failures.named, []);
-        let writes = report.created + report.changed + report.recreated + report.removed;
+        let point = pair.east.sync("bench");
+        let committed = started.elapsed().as_secs_f64();
+        let status = eventually_some("the standby has applied it", Duration::from_secs(600), || {
+            let status = pair.west.status("bench");
+            (status["appliedRestorePoint"] == point["id"]).then_some(status)
+        });
+        let total = started.elapsed().as_secs_f64();
+        let of = |what: &str| status["objects"][what].as_u64().unwrap();
+        assert_eq!(of("failed"), 0, "{status}");
         println!(
-            "{name:8} {cycle:10} {:6} objects   capture {took:6.2} s   apply {applied:6.2} s   {writes:6} writes   \
-             {:8} bytes changed   peak {peak_capture}/{} MiB",
-            objects.len(),
-            bytes,
-            peak_mib(),
+            "{name:8} {cycle:12} {count:6} objects   committed {committed:6.2} s   applied {total:6.2} s   \
+             {:6} writes   {:8} bytes on the wire   peak {}/{} MiB",
+            of("created") + of("changed") + of("recreated") + of("removed"),
+            point["wireBytes"],
+            pair.east.peak_memory_mib(),
+            pair.west.peak_memory_mib(),
         );
-        last = Some(captured);
     }
 }
 
 fn plan() -> &'static PlanName {
-    static PLAN: std::sync::LazyLock<PlanName> = std::sync::LazyLock::new(|| "bench".parse().unwrap());
+    static PLAN: std::sync::LazyLock<PlanName> = std::sync::LazyLock::new(|| "fill".parse().unwrap());
     &PLAN
 }
 
@@ -93,8 +110,7 @@ fn spec(objects: &[Value]) -> PlanSpec {
     let mut namespaces: Vec<&str> =
         objects.iter().filter_map(|object| object.pointer("/metadata/namespace")?.as_str()).collect();
     namespaces.dedup();
-    serde_json::from_value(json!({"pair": "west", "namespaces": namespaces, "startApplications": true}))
-        .unwrap()
+    serde_json::from_value(json!({"pair": "west", "namespaces": namespaces})).unwrap()
 }
 
 /// Fills the active side, by the product's own apply: nothing else is as quick.
@@ -111,7 +127,9 @@ async fn create(active: &ControlPlane, cluster: &Cluster, spec: &PlanSpec, objec
         bytes: backstay_kube::canonical::to_bytes(&object),
     };
     let objects = Arc::new(objects.into_iter().map(captured).collect::<Vec<_>>());
-    let report = cluster.apply(&objects, &options(spec)).await.unwrap();
+    // As they are, not held.
+    let spec = PlanSpec { start_applications: true, ..spec.clone() };
+    let report = cluster.apply(&objects, &options(&spec)).await.unwrap();
     assert_eq!(report.failures.named, []);
 }
 
@@ -160,22 +178,4 @@ fn mixed() -> Vec<Value> {
         }
     };
     (0..MIXED).map(one).collect()
-}
-
-fn changed_bytes(last: Option<&Captured>, now: &Captured) -> usize {
-    let before: BTreeMap<_, _> =
-        last.into_iter().flat_map(|last| &last.objects).map(|object| (&object.key, &object.bytes)).collect();
-    let changed = now.objects.iter().filter(|object| before.get(&object.key) != Some(&&object.bytes));
-    changed.map(|object| object.bytes.len()).sum()
-}
-
-/// Peak resident memory of this process.
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() / 1024
-}
-
-fn reset_peak() {
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }

@@ -50,6 +50,7 @@ impl Site {
         name: &PlanName,
         request: PromoteRequest,
     ) -> Result<PromotionReport, DaemonError> {
+        let asked = clock::now();
         let runtime = self.runtimes.of(name);
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
@@ -71,7 +72,7 @@ impl Site {
             force: request.force,
             accept_partial: request.accept_partial,
         };
-        match promotion::plan(&facts, clock::now())? {
+        match promotion::plan(&facts, asked)? {
             Planned::Already { epoch } => self.already(name, epoch),
             Planned::Promote(plan) if request.dry_run => self.dry_run(&record, &plan).await,
             Planned::Promote(plan) => {
