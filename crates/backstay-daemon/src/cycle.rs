@@ -7,6 +7,7 @@
 //! At a crash: the receiver keeps the chunks it was sent, and the next cycle asks what is missing.
 
 mod encode;
+mod objects;
 mod produce;
 mod sources;
 mod transfer;
@@ -18,6 +19,7 @@ use backstay_types::frame::{Begin, SiteRole};
 use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, SessionId};
 use backstay_volume::SentState;
+use objects::SentObjects;
 use sources::Sources;
 use tracing::Instrument;
 use transfer::Transfer;
@@ -128,13 +130,21 @@ impl Site {
         tracing::Span::current().record("restore_point", tracing::field::display(id));
         let sources = self.sources(record).await?;
         let sent = self.sent_states(record, &sources)?;
-        let parent = sent.iter().filter_map(SentState::parent_id).max();
+        let objects = SentObjects::open(self.sent_objects(&record.name))?;
+        let of_volumes = sent.iter().filter_map(SentState::parent_id).max();
+        let parent = of_volumes.max(objects.parent_id());
         let begin = Begin { session: SessionId(rand::random()), plan: record.name.clone(), id, parent };
         let connection = self.net.wait_connection(record.pair, crate::ask::CONNECT_WITHIN).await?;
         self.limit_bandwidth();
         let meter = Metered::begin(&self.meters, &connection, begin.session);
-        let job =
-            produce::Job { record: record.clone(), sources, sent, parent: None, activity: activity.clone() };
+        let job = produce::Job {
+            record: record.clone(),
+            sources,
+            sent,
+            objects,
+            parent: None,
+            activity: activity.clone(),
+        };
         let (sent, done) = Transfer::run(self, connection, begin, job, &meter).await?;
         let mut point = sent.point(record, self.id, id, parent);
         let wire = meter.wire();
@@ -176,6 +186,7 @@ impl Site {
             for pending in done.pending {
                 pending.adopt(id)?;
             }
+            done.objects.map_or(Ok(()), |objects| objects.adopt(id))?;
             site.plans.set_last_success(&name, &LastSuccess { point: id, snapshot_time })?;
             site.plans.update(&name, |record| record.number = record.number.max(id.number))?;
             Ok(())

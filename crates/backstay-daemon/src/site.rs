@@ -83,6 +83,11 @@ impl Site {
         self.dir.join(layout::SENT).join(plan.as_str()).join(volume.as_str())
     }
 
+    /// Where the sender's own state of a plan's objects is; no volume has such a name.
+    pub(crate) fn sent_objects(&self, plan: &PlanName) -> PathBuf {
+        self.dir.join(layout::SENT).join(plan.as_str()).join("_objects")
+    }
+
     /// A peer by name.
     pub(crate) fn peer_named(&self, name: &str) -> Result<Arc<PeerRecord>, DaemonError> {
         let peers = self.net.peers();

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
+use super::objects::{PendingObjects, SentObjects};
 use super::sources::{ClusterSource, Sources};
 use crate::api_types::CyclePhase;
 use crate::plans::PlanRecord;
@@ -29,6 +30,7 @@ pub(super) struct Job {
     pub(super) sources: Sources,
     /// One for each volume, in order.
     pub(super) sent: Vec<SentState>,
+    pub(super) objects: SentObjects,
     /// The point the receiver holds whole; states of another point are not used.
     pub(super) parent: Option<RestorePointId>,
     pub(super) activity: Arc<Activity>,
@@ -61,6 +63,7 @@ pub(super) struct End {
 /// What is kept until the receiver has acknowledged.
 pub(super) struct Done {
     pub(super) pending: Vec<PendingState>,
+    pub(super) objects: Option<PendingObjects>,
 }
 
 /// Starts the producer. It ends early when nobody takes its chunks any more.
@@ -121,7 +124,7 @@ impl Job {
         self.activity
             .enter(CyclePhase::Transfer, scanned.iter().map(|volume| volume.totals().read_bytes).sum());
         let mut sink = Sink(sender);
-        let mut done = Done { pending: Vec::new() };
+        let mut done = Done { pending: Vec::new(), objects: None };
         let mut end = End {
             snapshot_time,
             consistency: Consistency::Crash,
@@ -145,7 +148,9 @@ impl Job {
         }
         if let Some(objects) = objects {
             let objects = objects.into_iter().map(|object| (object.key, object.bytes));
-            end.bundle = Some(backstay_volume::write_bundle(objects, &context, &mut sink)?);
+            let mut known = self.objects.sink(self.parent, &mut sink);
+            end.bundle = Some(backstay_volume::write_bundle(objects, &context, &mut known)?);
+            done.objects = Some(known.pending(&self.objects));
         }
         end.stats.duration_millis = clock::now().since(self.activity.started).0;
         let closed = sink.0.blocking_send(Produced::End(Box::new(end))).is_err();
