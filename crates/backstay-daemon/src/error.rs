@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use backstay_types::frame::{FrameError, Refused, SiteRole};
+use backstay_types::plan::InvalidRule;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 use backstay_volume::VolumeError;
 
@@ -224,6 +225,24 @@ pub enum DaemonError {
         plan: PlanName,
         /// What it names.
         policy: String,
+    },
+    /// A rule nobody knows.
+    #[error("plan {plan}: there is no Rule {rule}")]
+    RuleNotFound {
+        /// The plan.
+        plan: PlanName,
+        /// What it names.
+        rule: String,
+    },
+    /// A rule that does not fit its place in a plan.
+    #[error("plan {plan}: rule {rule}: {source}")]
+    Rule {
+        /// The plan.
+        plan: PlanName,
+        /// The rule.
+        rule: String,
+        /// What is wrong.
+        source: InvalidRule,
     },
     /// A volume that is not in the restore point.
     #[error("restore point {point} of plan {plan} has no volume {volume}")]
@@ -490,6 +509,8 @@ impl Classify for DaemonError {
             | Self::VolumesMeet { .. }
             | Self::PolicyRetention { .. }
             | Self::PolicyNotFound { .. }
+            | Self::RuleNotFound { .. }
+            | Self::Rule { .. }
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
             | Self::Request { .. } => Class::Invalid,
@@ -537,6 +558,8 @@ impl Classify for DaemonError {
             Self::PeerNotFound { known: names, .. } => known("peer", names)
                 .map(|names| format!("{names}; pair with `backstay pair key` there and `backstay pair join KEY` here")),
             Self::PolicyNotFound { policy, .. } => Some(format!("apply a SchedulePolicy named {policy} first, or in the same call")),
+            Self::RuleNotFound { rule, .. } => Some(format!("apply a Rule named {rule} first, or in the same call; config/rules has some to begin with")),
+            Self::Rule { source, .. } => source.hint(),
             Self::VolumeUnclear { .. } => Some("name one with --volume".into()),
             Self::OtherPair { plan } => Some(format!(
                 "delete it first with `backstay plan delete {plan}`, restore points kept for the other peer with --purge; or choose another name"

@@ -144,7 +144,7 @@ fn wrong_types_say_what_was_expected() {
         (
             "kind: ReplicationPlan",
             "kind: ReplicationPlans",
-            "line 2: kind: expected ReplicationPlan or SchedulePolicy, found ReplicationPlans, did you mean `ReplicationPlan`?",
+            "line 2: kind: expected ReplicationPlan, SchedulePolicy or Rule, found ReplicationPlans, did you mean `ReplicationPlan`?",
         ),
         ("kind: ReplicationPlan\n", "", "line 1: missing field `kind` in the document"),
     ] {
@@ -248,4 +248,35 @@ fn a_transform_that_cannot_be_used_is_refused_with_its_line() {
         "{error}"
     );
     assert!(error.hint().is_some());
+}
+
+#[test]
+fn a_rule_is_read_and_checked() {
+    let text = "apiVersion: backstay.dev/v1alpha1\nkind: Rule\nmetadata: {name: quiet}\nspec:\n  rules:\n  - podSelector: {app: db}\n    actions:\n    - {value: sync, timeout: 10s, onError: Continue}\n";
+    let documents = parse("rule.yaml", text).unwrap();
+    let [Document::Rule { name, spec }] = documents.as_slice() else { panic!("{documents:?}") };
+    assert_eq!((name.as_str(), documents[0].kind()), ("quiet", "Rule"));
+    assert_eq!(spec.rules[0].actions[0].timeout(), Span::from_secs(10));
+    for (from, to, expected) in [
+        (
+            "onError: Continue",
+            "onError: Ignore",
+            "line 8: spec.rules[0].actions[0].onError: expected one of Fail, Continue, found \"Ignore\"",
+        ),
+        (
+            "timeout",
+            "timout",
+            "line 8: unknown field `timout` in spec.rules[0].actions[0], did you mean `timeout`?",
+        ),
+        ("{app: db}", "{}", "line 5: spec.rules[0].podSelector: expected at least one"),
+        (
+            "value: sync",
+            "value: sync, background: true",
+            "line 5: spec.rules[0].actions[0].value: expected `${WAIT_CMD}` if and only if `background` is true",
+        ),
+    ] {
+        assert_eq!(error(&text.replace(from, to)), format!("read shop.yaml, document 1, {expected}"));
+    }
+    let without_pods = error_with("pair: west", "pair: west\n  preExecRule: quiet");
+    assert!(without_pods.contains("run in pods"), "{without_pods}");
 }
