@@ -210,7 +210,8 @@ impl Frozen {
         if let Some(error) = fatal(&self.failures) {
             return Err(error);
         }
-        let quiet = self.warnings.is_empty() && self.failures.iter().all(|one| one.when == fault::When::After);
+        let quiet =
+            self.warnings.is_empty() && self.failures.iter().all(|one| one.when == fault::When::After);
         let failed = self.failures.iter().map(Failure::to_string);
         let report = FreezeReport {
             pods: self.count,

@@ -280,3 +280,30 @@ fn a_rule_is_read_and_checked() {
     let without_pods = error_with("pair: west", "pair: west\n  preExecRule: quiet");
     assert!(without_pods.contains("run in pods"), "{without_pods}");
 }
+
+#[test]
+fn the_ready_made_rules_are_read_and_are_shell() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let documents = parse("rule", &std::fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        for document in documents {
+            let Document::Rule { name, spec } = document else { panic!("{}: {document:?}", path.display()) };
+            for action in spec.rules.iter().flat_map(|target| &target.actions) {
+                let shell = std::process::Command::new("sh").args(["-n", "-c", &action.value]).output().unwrap();
+                assert!(shell.status.success(), "{name}: {}", String::from_utf8_lossy(&shell.stderr));
+            }
+            // What lets go after the snapshot fits there.
+            assert!(!name.ends_with("unlock") || spec.validate_after().is_ok(), "{name}");
+            names.push(name);
+        }
+    }
+    names.sort();
+    let expected = [
+        "cassandra", "elasticsearch", "etcd", "kafka", "mariadb", "mongodb", "mongodb-unlock", "mysql",
+        "postgresql", "redis",
+    ];
+    assert_eq!(names, expected);
+}

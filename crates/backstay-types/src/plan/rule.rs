@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Class, Classify, Span, limits};
 
 /// What a background action runs when it holds, as a variable of its shell: it tells that the action holds, and
-/// comes back when the snapshot is taken. `mysql -e "FLUSH TABLES WITH READ LOCK; system ${WAIT_CMD}"`.
+/// comes back when the snapshot is taken. `mysql -e "FLUSH TABLES WITH READ LOCK; system ${WAIT_CMD};"`.
 pub const WAIT_CMD: &str = "WAIT_CMD";
 
 /// `spec` of a `Rule`: commands that quiet an application for a snapshot. All matching pods are frozen at the same
@@ -136,7 +136,7 @@ impl Classify for InvalidRule {
     fn hint(&self) -> Option<String> {
         match self {
             InvalidRule::Wait { .. } => Some(
-                "run it where the lock is held: mysql -e \"FLUSH TABLES WITH READ LOCK; system ${WAIT_CMD}\""
+                "run it where the lock is held: mysql -e \"FLUSH TABLES WITH READ LOCK; system ${WAIT_CMD};\""
                     .to_owned(),
             ),
             InvalidRule::BackgroundAfter { .. } => {

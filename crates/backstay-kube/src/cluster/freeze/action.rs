@@ -2,7 +2,8 @@
 //!
 //! 1. An action that does not do its part in time is ended, with its children, before anything else runs in its pod
 //!    (test `an_action_that_takes_too_long_is_ended`).
-//! 2. A background action counts as holding only as long as its keeper's stream is open and has not said otherwise.
+//! 2. A background action held if its keeper let go of it when it was told to, and not before (test
+//!    `a_lock_that_is_lost_before_the_snapshot_is_noticed`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,7 +30,9 @@ const BACKOFF: Duration = Duration::from_millis(250);
 
 /// Starts a command in a container.
 pub(super) type Start = Arc<
-    dyn Fn(Place, Vec<String>) -> Pin<Box<dyn Future<Output = Result<Attached, ExecError>> + Send>> + Send + Sync,
+    dyn Fn(Place, Vec<String>) -> Pin<Box<dyn Future<Output = Result<Attached, ExecError>> + Send>>
+        + Send
+        + Sync,
 >;
 
 /// A name for the folder of a keeper that no other had.
@@ -77,7 +80,7 @@ pub(super) async fn begin(start: &Start, step: &Step, thaw: &mut Thaw) -> Result
         match said {
             Ok(said) => match said? {
                 Said::Holding if step.action.background => return Ok(Begun::Holding(attached)),
-                Said::Holding => {}
+                Said::Holding | Said::Released => {}
                 Said::Ended(0) if !step.action.background => return Ok(Begun::Done),
                 Said::Ended(code) => {
                     let stderr = stderr(attached, step).await;
@@ -97,32 +100,33 @@ pub(super) async fn begin(start: &Start, step: &Step, thaw: &mut Thaw) -> Result
 
 /// Holds until told to thaw, then lets go.
 pub(super) async fn hold(step: &Step, mut attached: Attached, mut thaw: Thaw) -> Result<(), Failure> {
-    let ended = tokio::select! {
+    let (said, is_asked) = tokio::select! {
         biased;
-        ended = until_end(&mut attached) => Some(ended),
-        () = thaw.told() => None,
+        said = change(&mut attached) => (said, false),
+        () = thaw.told() => (ask_release(&mut attached).await, true),
     };
-    let failure = |when| move |error| Failure::new(when, step, error);
-    match ended {
-        Some(Ok(code)) => {
-            let stderr = stderr(attached, step).await;
-            Err(failure(When::Before)(ExecError::LetGo { code, stderr }))
-        }
-        Some(Err(error)) => Err(failure(When::Before)(error)),
-        None => release(step, attached).await.map_err(failure(When::After)),
-    }
-}
-
-async fn release(step: &Step, mut attached: Attached) -> Result<(), ExecError> {
+    let held = is_asked && matches!(said, Ok(Said::Released));
     let time = step.action.timeout();
-    attached.stop().await?;
-    match timeout(time.to_duration() + END_WAIT, until_end(&mut attached)).await {
-        Ok(code) => match code? {
-            0 => Ok(()),
-            code => Err(ExecError::Failed { code, stderr: stderr(attached, step).await }),
-        },
-        Err(_) => Err(ExecError::TimedOut { what: "end", timeout: time }),
-    }
+    let end = match said {
+        Ok(Said::Ended(code)) => Ok(code),
+        Ok(_) => timeout(time.to_duration() + END_WAIT, until_end(&mut attached))
+            .await
+            .map_err(|_| ExecError::TimedOut { what: "end", timeout: time })
+            .flatten(),
+        Err(error) => Err(error),
+    };
+    let (when, error) = match end {
+        Ok(0) if held => return Ok(()),
+        Ok(code) => {
+            let stderr = stderr(attached, step).await;
+            match held {
+                true => (When::After, ExecError::Failed { code, stderr }),
+                false => (When::Before, ExecError::LetGo { code, stderr }),
+            }
+        }
+        Err(error) => (if held { When::After } else { When::Before }, error),
+    };
+    Err(Failure::new(when, step, error))
 }
 
 /// Runs a step that must run, also where that takes a few tries. A container that is gone has nothing to thaw.
@@ -152,7 +156,9 @@ pub(super) async fn stop_left(start: &Start, step: &Step) -> Result<(), ExecErro
     .await
 }
 
-async fn persist<F: Future<Output = Result<(), ExecError>>>(attempt: impl Fn() -> F) -> Result<(), ExecError> {
+async fn persist<F: Future<Output = Result<(), ExecError>>>(
+    attempt: impl Fn() -> F,
+) -> Result<(), ExecError> {
     let mut wait = BACKOFF;
     for _ in 1..TRIES {
         match attempt().await {
@@ -177,11 +183,29 @@ async fn attach(start: &Start, step: &Step) -> Result<Attached, ExecError> {
 
 /// Stops it, and waits until it has ended.
 async fn end(attached: &mut Attached) -> Result<(), ExecError> {
-    attached.stop().await?;
+    drop(attached.stop().await);
     // Without an answer in time the caller's own outcome is what is told; the stream's end comes next.
     match timeout(END_WAIT, until_end(attached)).await {
         Ok(ended) => ended.map(|_| ()),
         Err(_) => Err(ExecError::Lost { why: "the keeper does not answer".to_owned() }),
+    }
+}
+
+/// Tells it to let go, and hears what it says to that.
+async fn ask_release(attached: &mut Attached) -> Result<Said, ExecError> {
+    // A stream that takes no word has a last word to read, or ends.
+    drop(attached.stop().await);
+    let silent = |_| ExecError::Lost { why: "the keeper does not answer".to_owned() };
+    timeout(END_WAIT, change(attached)).await.map_err(silent).flatten()
+}
+
+/// Until it says anything but that it holds.
+async fn change(attached: &mut Attached) -> Result<Said, ExecError> {
+    loop {
+        match attached.next().await? {
+            Said::Holding => {}
+            said => return Ok(said),
+        }
     }
 }
 

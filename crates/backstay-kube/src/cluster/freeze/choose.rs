@@ -112,9 +112,8 @@ fn container(pod: &Pod, target: &RuleTarget) -> Result<(Place, bool, bool), Free
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let spec = pod.spec.iter();
     // Sidecars are init containers that go on.
-    let all: Vec<&Container> = spec
-        .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()))
-        .collect();
+    let all: Vec<&Container> =
+        spec.flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten())).collect();
     let annotated = pod.metadata.annotations.iter().find_map(|all| all.get(DEFAULT_CONTAINER));
     let wanted = target.container.as_ref().or(annotated);
     let found = match wanted {
@@ -177,9 +176,8 @@ mod tests {
     fn chosen(rule: Value, side: Side, pods: Vec<Pod>) -> Result<Chosen, FreezeError> {
         let rule: RuleSpec = serde_json::from_value(rule).unwrap();
         let found = rule.rules.iter().enumerate();
-        let found: Vec<_> = found
-            .map(|(index, target)| Found { side, index, target, pods: pods.clone() })
-            .collect();
+        let found: Vec<_> =
+            found.map(|(index, target)| Found { side, index, target, pods: pods.clone() }).collect();
         let mut count = 0;
         choose(&found, || {
             count += 1;
@@ -188,7 +186,11 @@ mod tests {
     }
 
     fn steps(chosen: &Chosen) -> Vec<Vec<&str>> {
-        chosen.pods.iter().map(|pod| pod.pre.iter().map(|step| step.action.value.as_str()).collect()).collect()
+        chosen
+            .pods
+            .iter()
+            .map(|pod| pod.pre.iter().map(|step| step.action.value.as_str()).collect())
+            .collect()
     }
 
     #[test]
@@ -211,9 +213,7 @@ mod tests {
 
     #[test]
     fn what_does_not_run_is_left_out_and_told() {
-        let rule = |container: Option<&str>| {
-            json!({"rules": [{"podSelector": {"a": "b"}, "container": container, "actions": [{"value": "x"}]}]})
-        };
+        let rule = |container: Option<&str>| json!({"rules": [{"podSelector": {"a": "b"}, "container": container, "actions": [{"value": "x"}]}]});
         let ended = pod("a", |pod| pod["status"]["phase"] = "Succeeded".into());
         let leaving = pod("b", |pod| pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into());
         let none = chosen(rule(None), Side::Pre, vec![ended.clone(), leaving]).unwrap();
@@ -230,7 +230,10 @@ mod tests {
             pod["status"]["containerStatuses"][1]["state"] = json!({"running": {}});
         });
         let log = chosen(rule(None), Side::Pre, vec![annotated]).unwrap();
-        assert_eq!((log.pods[0].pre[0].place.container.as_str(), log.pods[0].pre[0].is_private), ("log", false));
+        assert_eq!(
+            (log.pods[0].pre[0].place.container.as_str(), log.pods[0].pre[0].is_private),
+            ("log", false)
+        );
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) enum Exit {
 pub(super) enum Said {
     /// It holds.
     Holding,
+    /// It was told to stop, and has not ended yet.
+    Released,
     /// It ended.
     Ended(i32),
 }
@@ -54,11 +56,7 @@ pub(super) struct Streams {
 
 impl Cluster {
     /// Starts a command in a container.
-    pub(super) async fn exec(
-        &self,
-        place: &Place,
-        command: Vec<String>,
-    ) -> Result<Attached, ExecError> {
+    pub(super) async fn exec(&self, place: &Place, command: Vec<String>) -> Result<Attached, ExecError> {
         let pods: Api<k8s_openapi::api::core::v1::Pod> =
             Api::namespaced(self.client.clone(), &place.namespace);
         let params = AttachParams::default()
@@ -175,6 +173,7 @@ impl Attached {
             let line: Vec<u8> = self.line.drain(..=end).collect();
             match std::str::from_utf8(&line).unwrap_or_default().trim_end() {
                 "holding" => return Some(Said::Holding),
+                "released" => return Some(Said::Released),
                 line => {
                     if let Some(code) = line.strip_prefix("end ").and_then(|code| code.parse().ok()) {
                         return Some(Said::Ended(code));

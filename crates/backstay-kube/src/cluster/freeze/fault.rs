@@ -104,10 +104,9 @@ impl Classify for FreezeError {
             }
             FreezeError::Action { hint, .. } => hint.clone(),
             FreezeError::Record { source, path, .. } => match source.kind() {
-                std::io::ErrorKind::InvalidData => Some(format!(
-                    "run the rule's post-actions by hand, then remove {}",
-                    path.display()
-                )),
+                std::io::ErrorKind::InvalidData => {
+                    Some(format!("run the rule's post-actions by hand, then remove {}", path.display()))
+                }
                 _ => None,
             },
         }
@@ -135,7 +134,9 @@ pub(super) enum ExecError {
 
 fn told(stderr: &Option<String>) -> String {
     match stderr.as_deref() {
-        None => ", and what it wrote is not told, since its container has Secrets in its environment".to_owned(),
+        None => {
+            ", and what it wrote is not told, since its container has Secrets in its environment".to_owned()
+        }
         Some("") => String::new(),
         Some(text) => format!(": {text}"),
     }
@@ -165,8 +166,12 @@ impl Classify for ExecError {
     fn class(&self) -> Class {
         match self {
             ExecError::Refused { class, .. } => *class,
-            ExecError::Lost { .. } | ExecError::TimedOut { .. } | ExecError::NotStarted { .. } => Class::Transient,
-            ExecError::Failed { .. } | ExecError::NeverHeld { .. } | ExecError::LetGo { .. } => Class::Incomplete,
+            ExecError::Lost { .. } | ExecError::TimedOut { .. } | ExecError::NotStarted { .. } => {
+                Class::Transient
+            }
+            ExecError::Failed { .. } | ExecError::NeverHeld { .. } | ExecError::LetGo { .. } => {
+                Class::Incomplete
+            }
         }
     }
 
@@ -175,11 +180,15 @@ impl Classify for ExecError {
             ExecError::Refused { class: Class::Unauthorized, .. } => {
                 "grant Backstay `create` on `pods/exec` in this namespace (config/deploy)"
             }
-            ExecError::NotStarted { .. } => "an image needs `sh`, `mkdir`, `mkfifo`, `rm` and `sleep` for a rule",
+            ExecError::NotStarted { .. } => {
+                "an image needs `sh`, `mkdir`, `mkfifo`, `rm` and `sleep` for a rule"
+            }
             ExecError::TimedOut { .. } => "raise the action's `timeout`, or see what it waits for",
             ExecError::Failed { stderr: None, .. }
             | ExecError::NeverHeld { stderr: None, .. }
-            | ExecError::LetGo { stderr: None, .. } => "run the action's command with `kubectl exec` to see why",
+            | ExecError::LetGo { stderr: None, .. } => {
+                "run the action's command with `kubectl exec` to see why"
+            }
             _ => return None,
         };
         Some(hint.to_owned())
@@ -257,7 +266,10 @@ mod tests {
     fn nothing_is_told_of_a_container_with_secrets() {
         let failed = |stderr: Option<&str>| ExecError::Failed { code: 1, stderr: stderr.map(shorten) };
         assert_eq!(failed(Some("")).to_string(), "it ended with code 1");
-        assert_eq!(failed(Some("Access denied\nbye\n")).to_string(), "it ended with code 1: Access denied bye");
+        assert_eq!(
+            failed(Some("Access denied\nbye\n")).to_string(),
+            "it ended with code 1: Access denied bye"
+        );
         let private = failed(None);
         assert!(private.to_string().contains("is not told") && private.hint().is_some());
         let long = "x".repeat(5000);

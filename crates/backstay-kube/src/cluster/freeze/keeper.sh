@@ -1,7 +1,7 @@
 # Runs one action in a container, and ends it when told to. A closed stream does not end a process there; this does.
 #   $1 name of its folder   $2 seconds it may take in all   $3 seconds to end in after it held   $4 the command
-# Prints `holding` when the command runs $WAIT_CMD, and `end CODE` when it ended; what the command itself prints goes
-# to standard error. Told to stop by a line on standard input or by its end, by a line in the folder's `words`, or by
+# Prints `holding` when the command runs $WAIT_CMD, `released` when it is told to stop, and `end CODE` when it ended: an
+# end without a release before it is a lock that was lost. What the command itself prints goes to standard error. Told to stop by a line on standard input or by its end, by a line in the folder's `words`, or by
 # the clock. Then $WAIT_CMD comes back, and a command that held has time to end; any other is killed at once.
 exec 3<&0 </dev/null
 folder=
@@ -15,8 +15,10 @@ if [ -z "$folder" ]; then
     echo "neither /dev/shm nor /tmp can be written to" >&2
     exit 125
 fi
-trap 'rm -rf "$folder"' EXIT
-mkfifo "$folder/words" "$folder/gate" "$folder/news" || exit 125
+if ! mkfifo "$folder/words" "$folder/gate" "$folder/news"; then
+    rm -rf "$folder"
+    exit 125
+fi
 echo "{ echo >'$folder/news'; read -r _ <'$folder/gate'; } 2>/dev/null; exit 0" >"$folder/wait"
 WAIT_CMD="sh $folder/wait"
 export WAIT_CMD
@@ -32,7 +34,7 @@ fi
 action=$!
 
 nap() {
-    sleep "$1" &
+    sleep "$1" >/dev/null 2>&1 &
     sleeper=$!
     trap 'kill "$sleeper"; exit 0' TERM
     wait "$sleeper"
@@ -50,18 +52,21 @@ clock=$!
 {
     exec 5<>"$folder/gate"
     read -r _ <"$folder/words"
+    echo released
     rm -f "$folder/gate"
     exec 5<&-
     [ ! -e "$folder/held" ] || nap "$3"
     kill -TERM "$group$action"
     nap 2
     kill -KILL "$group$action"
-} >/dev/null 2>&1 3<&- &
+} 2>/dev/null 3<&- &
 warden=$!
 exec 3<&-
 
 wait "$action"
 code=$?
 kill "$announcer" "$listener" "$clock" "$warden" 2>/dev/null
+# Before anything is said: where nobody listens any more, that is the end of this shell.
+rm -rf "$folder"
 echo "end $code"
 exit "$code"

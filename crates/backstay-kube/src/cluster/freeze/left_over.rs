@@ -9,10 +9,10 @@ use super::super::Cluster;
 use super::super::error::ClusterError;
 use super::super::request::{Ask, JSON, escape};
 use super::choose::runs;
+use super::fatal;
 use super::fault::FreezeError;
 use super::pod::{PodEnd, thaw};
 use super::record::{PodSteps, Record, Step};
-use super::fatal;
 
 impl Cluster {
     /// Undoes what a freeze that never ended left behind: ends its background actions and runs its post-actions, in
