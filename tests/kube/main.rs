@@ -13,3 +13,4 @@ mod control_plane;
 mod nodes;
 mod objects;
 mod plans;
+mod rules;

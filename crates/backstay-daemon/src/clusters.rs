@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use backstay_kube::cluster::{Cluster, ClusterOptions, VolumePlace, volumes_of};
 use backstay_kube::folder::CapturedObject;
 use backstay_types::plan::PlanSpec;
-use backstay_types::{PlanName, VolumeName};
+use backstay_types::{Classify, PlanName, VolumeName};
 
 use crate::DaemonError;
 use crate::config::KubernetesConfig;
+use crate::plans::PlanRecord;
 use crate::site::Site;
 
 /// The connection, once there is one. Its configuration is read again after [`ClusterSlot::forget`].
@@ -37,6 +38,24 @@ impl Site {
         let cluster = Cluster::connect(&ClusterOptions { kubeconfig, context }).await?;
         *self.cluster.0.lock().expect(POISONED) = Some(cluster.clone());
         Ok(cluster)
+    }
+
+    /// Undoes what a daemon that died in a freeze left frozen. What cannot be undone now is undone by the next cycle.
+    pub(crate) fn thaw_left_over_soon(self: &Arc<Self>, record: &PlanRecord) {
+        let (site, plan, path) = (self.clone(), record.name.clone(), self.plans.freeze_record(&record.name));
+        if !path.exists() {
+            return;
+        }
+        self.tasks.spawn(async move {
+            let thaw = async { Ok::<_, DaemonError>(site.cluster().await?.thaw_left_over(&path).await?) };
+            match thaw.await {
+                Ok(pods) => tracing::warn!(%plan, pods, "thawed what an earlier daemon had left frozen"),
+                Err(error) => {
+                    site.metrics.count_error(error.class());
+                    tracing::error!(%plan, class = error.class().label(), "an application may still be frozen: {error}");
+                }
+            }
+        });
     }
 
     /// Where this daemon reads a path of its node.

@@ -68,6 +68,7 @@ impl Site {
             outcome: if outcome.is_ok() { CycleOutcome::Succeeded } else { CycleOutcome::Failed },
             error: outcome.as_ref().err().map(|error| ErrorInfo::new(error)),
             duration_seconds: clock::now().since(activity.started).as_secs_f64(),
+            freeze_seconds: activity.freeze.get().map(|length| length.as_secs_f64()),
         };
         span.in_scope(|| self.tell_outcome(name, &outcome, &ended));
         let config = self.config.load();

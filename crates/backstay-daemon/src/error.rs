@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use backstay_types::frame::{FrameError, Refused, SiteRole};
+use backstay_types::plan::InvalidRule;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 use backstay_volume::VolumeError;
 
@@ -116,6 +117,9 @@ pub enum DaemonError {
     /// The cluster beside the site.
     #[error(transparent)]
     Cluster(#[from] backstay_kube::cluster::ClusterError),
+    /// Rules of a plan.
+    #[error(transparent)]
+    Freeze(#[from] backstay_kube::cluster::FreezeError),
     /// A claim whose data this daemon cannot read: a restore point without it would have a hole.
     #[error("plan {plan}: the data of claim {claim} cannot be read here: {why}")]
     Claim {
@@ -255,6 +259,24 @@ pub enum DaemonError {
         plan: PlanName,
         /// What it names.
         policy: String,
+    },
+    /// A rule nobody knows.
+    #[error("plan {plan}: there is no Rule {rule}")]
+    RuleNotFound {
+        /// The plan.
+        plan: PlanName,
+        /// What it names.
+        rule: String,
+    },
+    /// A rule that does not fit its place in a plan.
+    #[error("plan {plan}: rule {rule}: {source}")]
+    Rule {
+        /// The plan.
+        plan: PlanName,
+        /// The rule.
+        rule: String,
+        /// What is wrong.
+        source: InvalidRule,
     },
     /// A volume that is not in the restore point.
     #[error("restore point {point} of plan {plan} has no volume {volume}")]
@@ -521,6 +543,8 @@ impl Classify for DaemonError {
             | Self::VolumesMeet { .. }
             | Self::PolicyRetention { .. }
             | Self::PolicyNotFound { .. }
+            | Self::RuleNotFound { .. }
+            | Self::Rule { .. }
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
             | Self::Claim { .. }
@@ -549,6 +573,7 @@ impl Classify for DaemonError {
             Self::Document(error) => error.class(),
             Self::Folder(error) => error.class(),
             Self::Cluster(error) => error.class(),
+            Self::Freeze(error) => error.class(),
             Self::Frame(error) => error.class(),
             Self::Refusal(error) => error.class(),
             Self::Pair(error) => error.class(),
@@ -574,6 +599,8 @@ impl Classify for DaemonError {
             Self::PeerNotFound { known: names, .. } => known("peer", names)
                 .map(|names| format!("{names}; pair with `backstay pair key` there and `backstay pair join KEY` here")),
             Self::PolicyNotFound { policy, .. } => Some(format!("apply a SchedulePolicy named {policy} first, or in the same call")),
+            Self::RuleNotFound { rule, .. } => Some(format!("apply a Rule named {rule} first, or in the same call; config/rules has some to begin with")),
+            Self::Rule { source, .. } => source.hint(),
             Self::VolumeUnclear { .. } => Some("name one with --volume".into()),
             Self::OtherPair { plan } => Some(format!(
                 "delete it first with `backstay plan delete {plan}`, restore points kept for the other peer with --purge; or choose another name"
@@ -619,6 +646,7 @@ impl Classify for DaemonError {
             Self::Document(error) => error.hint(),
             Self::Folder(error) => error.hint(),
             Self::Cluster(error) => error.hint(),
+            Self::Freeze(error) => error.hint(),
             Self::Refusal(error) => error.hint(),
             Self::Pair(error) => error.hint(),
             Self::Identity(error) => error.hint(),

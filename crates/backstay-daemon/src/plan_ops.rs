@@ -2,13 +2,14 @@
 
 mod sources;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backstay_engine::role;
 use backstay_engine::schedule::Timetable;
 use backstay_kube::documents::{self, Document};
 use backstay_types::frame::{DropPlan, Frame, SharePlan, SiteRole};
-use backstay_types::plan::{InvalidPlan, PlanSpec, Retention, SchedulePolicySpec};
+use backstay_types::plan::{InvalidPlan, PlanSpec, Retention, RuleSpec, SchedulePolicySpec};
 use backstay_types::{Epoch, PairId, PlanName};
 
 use crate::api_types::{Applied, ApplyResult};
@@ -21,17 +22,12 @@ impl Site {
     /// Applies every document, or none: all are checked before the first is stored.
     pub(crate) async fn apply_documents(self: &Arc<Self>, yaml: &str) -> Result<Vec<Applied>, DaemonError> {
         let documents = documents::parse("the plan", yaml)?;
-        let in_this_call: Vec<&str> = documents
-            .iter()
-            .filter_map(|document| match document {
-                Document::SchedulePolicy { name, .. } => Some(name.as_str()),
-                Document::Plan { .. } => None,
-            })
-            .collect();
+        let new = NewSpecs::of(&documents);
         for document in &documents {
             match document {
                 Document::SchedulePolicy { name, spec } => check_policy(name, spec)?,
-                Document::Plan { name, spec } => self.check_plan(name, spec, &in_this_call)?,
+                Document::Rule { name, spec } => self.check_rule_users(name, spec)?,
+                Document::Plan { name, spec } => self.check_plan(name, spec, &new)?,
             }
         }
         let covers_cluster =
@@ -41,23 +37,32 @@ impl Site {
             self.cluster().await?;
         }
         let mut applied = Vec::new();
-        // Policies first: a plan of the same call may name one.
-        let (policies, plans): (Vec<_>, Vec<_>) =
-            documents.into_iter().partition(|document| matches!(document, Document::SchedulePolicy { .. }));
-        for document in policies.into_iter().chain(plans) {
-            applied.push(match document {
+        // Plans last: one of the same call may name what comes with it.
+        let (plans, others): (Vec<_>, Vec<_>) =
+            documents.into_iter().partition(|document| matches!(document, Document::Plan { .. }));
+        for document in others.into_iter().chain(plans) {
+            let kind = document.kind();
+            let (name, (changed, existed)) = match document {
                 Document::SchedulePolicy { name, spec } => {
-                    let (changed, existed) = self.plans.put_policy(&name, *spec)?;
-                    Applied { kind: "SchedulePolicy".into(), name, result: result(existed, changed) }
+                    let outcome = self.plans.policies().put(&name, *spec)?;
+                    (name, outcome)
                 }
-                Document::Plan { name, spec } => self.apply_plan(name, *spec).await?,
-            });
+                Document::Rule { name, spec } => {
+                    let outcome = self.plans.rules().put(&name, *spec)?;
+                    (name, outcome)
+                }
+                Document::Plan { name, spec } => {
+                    let outcome = self.apply_plan(&name, *spec).await?;
+                    (name.to_string(), outcome)
+                }
+            };
+            applied.push(Applied { kind: kind.into(), name, result: result(existed, changed) });
         }
         self.wake.notify_one();
         Ok(applied)
     }
 
-    fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new_policies: &[&str]) -> Result<(), DaemonError> {
+    fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new: &NewSpecs<'_>) -> Result<(), DaemonError> {
         spec.validate().map_err(|source| DaemonError::Plan { plan: name.clone(), source })?;
         let peer = self.peer_named(&spec.pair)?;
         if let Some(record) = self.plans.find(name) {
@@ -69,10 +74,16 @@ impl Site {
             }
         }
         if let Some(policy) = &spec.schedule_policy
-            && self.plans.policy(policy).is_none()
-            && !new_policies.contains(&policy.as_str())
+            && self.plans.policies().get(policy).is_none()
+            && !new.policies.contains(policy.as_str())
         {
             return Err(DaemonError::PolicyNotFound { plan: name.clone(), policy: policy.clone() });
+        }
+        for rule in spec.rules() {
+            let not_found = || DaemonError::RuleNotFound { plan: name.clone(), rule: rule.to_owned() };
+            let known = new.rules.get(rule).map(|spec| (*spec).clone());
+            let known = known.or_else(|| self.plans.rules().get(rule)).ok_or_else(not_found)?;
+            check_rule_use(name, spec, rule, &known)?;
         }
         if let Some(schedule) = &spec.schedule {
             Timetable::parse(schedule)
@@ -81,23 +92,28 @@ impl Site {
         self.check_sources(name, spec)
     }
 
-    async fn apply_plan(self: &Arc<Self>, name: PlanName, spec: PlanSpec) -> Result<Applied, DaemonError> {
-        let old = self.plans.find(&name);
+    /// Whether a plan changed, and whether it was there.
+    async fn apply_plan(
+        self: &Arc<Self>,
+        name: &PlanName,
+        spec: PlanSpec,
+    ) -> Result<(bool, bool), DaemonError> {
+        let old = self.plans.find(name);
         let changed = old.as_ref().is_none_or(|old| old.spec != spec);
         if changed {
             let peer = self.peer_named(&spec.pair)?;
             let record = match &old {
                 Some(old) => PlanRecord { spec, ..(**old).clone() },
-                None => self.new_plan(&name, peer.pair, spec).await?,
+                None => self.new_plan(name, peer.pair, spec).await?,
             };
             self.plans.put(record)?;
         }
-        let existed = old.is_some();
-        Ok(Applied {
-            kind: "ReplicationPlan".into(),
-            name: name.to_string(),
-            result: result(existed, changed),
-        })
+        Ok((changed, old.is_some()))
+    }
+
+    /// A rule that changes must fit the plans that name it.
+    fn check_rule_users(&self, name: &str, spec: &RuleSpec) -> Result<(), DaemonError> {
+        self.plans.list().iter().try_for_each(|plan| check_rule_use(&plan.name, &plan.spec, name, spec))
     }
 
     /// A plan that begins here. Points of an earlier plan of its name may have been kept, here or by the peer: it
@@ -138,7 +154,7 @@ impl Site {
         let mut spec = record.spec.clone();
         // The standby does not know the policies of this site: it gets what they say.
         spec.schedule = self.schedule_of(&record.name, &record.spec)?;
-        let policy = spec.schedule_policy.take().and_then(|policy| self.plans.policy(&policy));
+        let policy = spec.schedule_policy.take().and_then(|policy| self.plans.policies().get(&policy));
         if let Some(retain) = policy.and_then(|policy| policy.retain)
             && spec.retention == Retention::default()
         {
@@ -205,6 +221,39 @@ impl Site {
         }
         Ok(changed)
     }
+}
+
+/// What a call brings with it that its plans may name.
+struct NewSpecs<'d> {
+    policies: BTreeSet<&'d str>,
+    rules: BTreeMap<&'d str, &'d RuleSpec>,
+}
+
+impl<'d> NewSpecs<'d> {
+    fn of(documents: &'d [Document]) -> Self {
+        let mut new = Self { policies: BTreeSet::new(), rules: BTreeMap::new() };
+        for document in documents {
+            match document {
+                Document::SchedulePolicy { name, .. } => {
+                    new.policies.insert(name);
+                }
+                Document::Rule { name, spec } => {
+                    new.rules.insert(name, spec);
+                }
+                Document::Plan { .. } => {}
+            }
+        }
+        new
+    }
+}
+
+/// Whether `rule` can do what `plan` uses it for, if it uses it.
+fn check_rule_use(plan: &PlanName, spec: &PlanSpec, rule: &str, known: &RuleSpec) -> Result<(), DaemonError> {
+    if spec.post_exec_rule.as_deref() != Some(rule) {
+        return Ok(());
+    }
+    let error = |source| DaemonError::Rule { plan: plan.clone(), rule: rule.to_owned(), source };
+    known.validate_after().map_err(error)
 }
 
 /// The refusal of a plan that is not active here.

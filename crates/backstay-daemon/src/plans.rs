@@ -11,8 +11,9 @@ use std::sync::{Arc, RwLock};
 
 use backstay_engine::promotion::PromotionPlan;
 use backstay_types::frame::SiteRole;
-use backstay_types::plan::{HoldSpec, PlanSpec, SchedulePolicySpec};
+use backstay_types::plan::{HoldSpec, PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::api_types::ObjectsStatus;
@@ -85,7 +86,8 @@ pub(crate) struct LastSuccess {
 pub(crate) struct PlanBook {
     folder: PathBuf,
     plans: RwLock<BTreeMap<PlanName, Arc<PlanRecord>>>,
-    policies: RwLock<BTreeMap<String, SchedulePolicySpec>>,
+    policies: Named<SchedulePolicySpec>,
+    rules: Named<RuleSpec>,
 }
 
 const POISONED: &str = "no holder of this lock panics";
@@ -102,8 +104,12 @@ impl PlanBook {
                 plans.insert(record.name.clone(), Arc::new(record));
             }
         }
-        let policies = files::read_json(&folder.join("policies.json"))?.unwrap_or_default();
-        Ok(Self { folder: folder.to_owned(), plans: RwLock::new(plans), policies: RwLock::new(policies) })
+        Ok(Self {
+            folder: folder.to_owned(),
+            plans: RwLock::new(plans),
+            policies: Named::open(folder.join("policies.json"))?,
+            rules: Named::open(folder.join("rules.json"))?,
+        })
     }
 
     /// Every plan, by name.
@@ -183,6 +189,11 @@ impl PlanBook {
         self.folder.join(name.as_str())
     }
 
+    /// What a freeze under way has to undo, also after a crash.
+    pub(crate) fn freeze_record(&self, name: &PlanName) -> PathBuf {
+        self.plan_folder(name).join("frozen.json")
+    }
+
     /// What the replicas of a plan show.
     pub(crate) fn applied(&self, name: &PlanName) -> Result<Applied, DaemonError> {
         Ok(files::read_json(&self.plan_folder(name).join("applied.json"))?.unwrap_or_default())
@@ -203,22 +214,41 @@ impl PlanBook {
         files::write_json(&self.plan_folder(name).join("last-success.json"), last)
     }
 
-    /// A schedule policy.
-    pub(crate) fn policy(&self, name: &str) -> Option<SchedulePolicySpec> {
-        self.policies.read().expect(POISONED).get(name).cloned()
+    /// The schedule policies.
+    pub(crate) fn policies(&self) -> &Named<SchedulePolicySpec> {
+        &self.policies
     }
 
-    /// Adds or replaces a schedule policy durably; tells whether anything changed, and whether it was there.
-    pub(crate) fn put_policy(
-        &self,
-        name: &str,
-        spec: SchedulePolicySpec,
-    ) -> Result<(bool, bool), DaemonError> {
-        let mut policies = self.policies.write().expect(POISONED);
-        let old = policies.insert(name.to_owned(), spec.clone());
+    /// The rules.
+    pub(crate) fn rules(&self) -> &Named<RuleSpec> {
+        &self.rules
+    }
+}
+
+/// What plans name: specs by name, all of a kind in one durable JSON file.
+pub(crate) struct Named<T> {
+    path: PathBuf,
+    specs: RwLock<BTreeMap<String, T>>,
+}
+
+impl<T: Clone + PartialEq + Serialize + DeserializeOwned> Named<T> {
+    fn open(path: PathBuf) -> Result<Self, DaemonError> {
+        let specs = files::read_json(&path)?.unwrap_or_default();
+        Ok(Self { path, specs: RwLock::new(specs) })
+    }
+
+    /// One of them, if it is known.
+    pub(crate) fn get(&self, name: &str) -> Option<T> {
+        self.specs.read().expect(POISONED).get(name).cloned()
+    }
+
+    /// Adds or replaces one durably; tells whether anything changed, and whether it was there.
+    pub(crate) fn put(&self, name: &str, spec: T) -> Result<(bool, bool), DaemonError> {
+        let mut specs = self.specs.write().expect(POISONED);
+        let old = specs.insert(name.to_owned(), spec.clone());
         let changed = old.as_ref() != Some(&spec);
         if changed {
-            files::write_json(&self.folder.join("policies.json"), &*policies)?;
+            files::write_json(&self.path, &*specs)?;
         }
         Ok((changed, old.is_some()))
     }

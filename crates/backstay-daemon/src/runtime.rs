@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
-use backstay_types::{PlanName, Time};
+use backstay_types::{PlanName, Span, Time};
 use backstay_volume::Progress;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +105,8 @@ pub(crate) struct Activity {
     /// Bytes done in earlier phases: the counter of the volumes only grows.
     done_before: AtomicU64,
     total: AtomicU64,
+    /// How long rules kept an application frozen.
+    pub(crate) freeze: OnceLock<Span>,
 }
 
 impl Activity {
@@ -118,6 +120,7 @@ impl Activity {
             progress: Progress::default(),
             done_before: AtomicU64::new(0),
             total: AtomicU64::new(0),
+            freeze: OnceLock::new(),
         })
     }
 

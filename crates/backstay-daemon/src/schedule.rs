@@ -96,7 +96,7 @@ impl Site {
     ) -> Result<Option<Schedule>, DaemonError> {
         match (&spec.schedule, &spec.schedule_policy) {
             (Some(schedule), _) => Ok(Some(schedule.clone())),
-            (None, Some(policy)) => match self.plans.policy(policy) {
+            (None, Some(policy)) => match self.plans.policies().get(policy) {
                 Some(found) => Ok(Some(found.schedule)),
                 None => Err(DaemonError::PolicyNotFound { plan: plan.clone(), policy: policy.clone() }),
             },

@@ -156,6 +156,7 @@ impl Site {
     /// Goes on with what a stop or a crash cut off.
     fn resume(self: &Arc<Self>) -> Result<(), DaemonError> {
         for record in self.plans.list() {
+            self.thaw_left_over_soon(&record);
             if record.promotion.is_some() {
                 self.finish_promotion_soon(record.name.clone());
             } else if record.role == backstay_types::frame::SiteRole::Standby {

@@ -1,4 +1,4 @@
-//! A cluster, through its API server: capture on the active side; apply, hold and release on the standby.
+//! A cluster, through its API server: capture and freeze on the active side; apply, hold and release on the standby.
 //!
 //! Speaks to the API server over a few dozen HTTP/1.1 connections and nothing between: no client-side rate limit
 //! (priority and fairness are the server's), no retry layer that hides what happened, and nothing that logs a
@@ -16,6 +16,7 @@ mod discovery;
 mod drift;
 mod error;
 mod fault;
+mod freeze;
 mod items;
 mod links;
 mod live;
@@ -42,6 +43,7 @@ pub use capture::{
 };
 pub use drift::Drift;
 pub use error::ClusterError;
+pub use freeze::{FreezeError, FreezeReport, FreezeRequest, Frozen};
 pub use prepare::VolumePlace;
 pub use release::{ReleasePlan, ReleaseReport, Wave};
 pub use scope::Scope;

@@ -22,7 +22,7 @@ pub use plan::{
     SchedulePolicyStatus,
 };
 pub use point::{RestorePoint, RestorePointSpec, RestorePointStatus};
-pub use rule::{ActionKind, OnError, Rule, RuleAction, RuleSpec, RuleStatus, RuleTarget};
+pub use rule::{Rule, RuleSpec, RuleStatus};
 
 use crate::yaml;
 

@@ -1,4 +1,4 @@
-//! Plans and schedule policies as YAML: several documents a file, checked against the schemas of the custom
+//! Plans, schedule policies and rules as YAML: several documents a file, checked against the schemas of the custom
 //! resources.
 //!
 //! 1. What is accepted has no field that was not understood, anywhere (test `an_unknown_field_is_named`).
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
-use backstay_types::plan::{InvalidPlan, PlanSpec, SchedulePolicySpec};
+use backstay_types::plan::{InvalidPlan, InvalidRule, PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::{Class, Classify, PlanName, limits};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -42,6 +42,13 @@ pub enum Document {
         /// Its schedule.
         spec: Box<SchedulePolicySpec>,
     },
+    /// A `Rule`.
+    Rule {
+        /// Its name.
+        name: String,
+        /// What it runs, valid in itself.
+        spec: Box<RuleSpec>,
+    },
 }
 
 impl Document {
@@ -50,6 +57,7 @@ impl Document {
         match self {
             Document::Plan { .. } => PLAN,
             Document::SchedulePolicy { .. } => POLICY,
+            Document::Rule { .. } => RULE,
         }
     }
 
@@ -57,13 +65,14 @@ impl Document {
     pub fn name(&self) -> &str {
         match self {
             Document::Plan { name, .. } => name.as_str(),
-            Document::SchedulePolicy { name, .. } => name,
+            Document::SchedulePolicy { name, .. } | Document::Rule { name, .. } => name,
         }
     }
 }
 
 const PLAN: &str = "ReplicationPlan";
 const POLICY: &str = "SchedulePolicy";
+const RULE: &str = "Rule";
 
 /// What is wrong with a document, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +131,7 @@ pub enum Problem {
         found: String,
     },
     /// A kind that is not applied this way.
-    #[error("kind: expected {PLAN} or {POLICY}, found {found}{}", did_you_mean(nearest))]
+    #[error("kind: expected {PLAN}, {POLICY} or {RULE}, found {found}{}", did_you_mean(nearest))]
     Kind {
         /// What it says.
         found: String,
@@ -180,6 +189,9 @@ pub enum Problem {
     /// A plan that contradicts itself.
     #[error("spec: {0}")]
     Plan(InvalidPlan),
+    /// A rule that cannot be used.
+    #[error("spec.{0}")]
+    Rule(InvalidRule),
     /// A hold that cannot be used.
     #[error("spec.{0}")]
     Hold(HoldSpecError),
@@ -216,12 +228,10 @@ impl Classify for DocumentError {
 
     fn hint(&self) -> Option<String> {
         match &*self.problem {
-            Problem::Kind { found, .. } if found == "Rule" => {
-                Some("rules run in pods and need a cluster".to_owned())
-            }
             Problem::Hold(error) => error.hint(),
             Problem::Transform(error) => error.hint(),
             Problem::Plan(error) => error.hint(),
+            Problem::Rule(error) => error.hint(),
             Problem::NoDocuments => {
                 Some(format!("a document begins with `apiVersion: {}` and `kind: {PLAN}`", crds::API_VERSION))
             }
@@ -293,8 +303,9 @@ fn parse_one(node: &Node) -> Result<Document, check::Found> {
     match kind {
         PLAN => plan(node),
         POLICY => policy(node),
+        RULE => rule(node),
         other => {
-            let nearest = nearest(other, [PLAN, POLICY].into_iter());
+            let nearest = nearest(other, [PLAN, POLICY, RULE].into_iter());
             Err((line, Problem::Kind { found: other.to_owned(), nearest }))
         }
     }
@@ -313,25 +324,23 @@ fn plan(node: &Node) -> Result<Document, check::Found> {
         let line = transforms.and_then(|list| list.item(error.index)).map_or(line, |item| item.line);
         (line, Problem::Transform(error))
     })?;
-    let (line, name) = name(node);
-    let at = "metadata.name".to_owned();
-    let name = name.parse().map_err(|error: backstay_types::InvalidName| {
-        (line, Problem::Value { at, message: error.to_string() })
-    })?;
-    Ok(Document::Plan { name, spec: Box::new(spec) })
+    Ok(Document::Plan { name: name(node)?, spec: Box::new(spec) })
 }
 
 fn policy(node: &Node) -> Result<Document, check::Found> {
     static SCHEMA: LazyLock<Value> = LazyLock::new(|| top_schema(POLICY, &schema_of::<SchedulePolicySpec>()));
     check(node, "", &SCHEMA)?;
     let spec: SchedulePolicySpec = spec(node)?;
-    let (line, name) = name(node);
-    // The same rule as for plans: it is an object name in a cluster and a file name without one.
-    let at = "metadata.name".to_owned();
-    let checked: PlanName = name.parse().map_err(|error: backstay_types::InvalidName| {
-        (line, Problem::Value { at, message: error.to_string() })
-    })?;
-    Ok(Document::SchedulePolicy { name: checked.to_string(), spec: Box::new(spec) })
+    Ok(Document::SchedulePolicy { name: name(node)?.to_string(), spec: Box::new(spec) })
+}
+
+fn rule(node: &Node) -> Result<Document, check::Found> {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(|| top_schema(RULE, &schema_of::<RuleSpec>()));
+    check(node, "", &SCHEMA)?;
+    let spec: RuleSpec = spec(node)?;
+    let line = node.get("spec").map_or(0, |spec| spec.line);
+    spec.validate().map_err(|invalid| (line, Problem::Rule(invalid)))?;
+    Ok(Document::Rule { name: name(node)?.to_string(), spec: Box::new(spec) })
 }
 
 /// The line of the volume that a plan contradicts itself in.
@@ -347,9 +356,13 @@ fn plan_line(node: &Node, invalid: &InvalidPlan) -> Option<u64> {
     volumes.iter().rfind(named).map(|volume| volume.line)
 }
 
-fn name(node: &Node) -> (u64, &str) {
+/// The same for every kind: it is an object name in a cluster and a file name without one.
+fn name(node: &Node) -> Result<PlanName, check::Found> {
     let name = node.get("metadata").and_then(|metadata| metadata.get("name"));
-    name.map_or((0, ""), |name| (name.line, name.text().unwrap_or_default()))
+    let (line, text) = name.map_or((0, ""), |name| (name.line, name.text().unwrap_or_default()));
+    text.parse().map_err(|error: backstay_types::InvalidName| {
+        (line, Problem::Value { at: "metadata.name".to_owned(), message: error.to_string() })
+    })
 }
 
 /// Reads the spec into its type, which parses texts such as durations.

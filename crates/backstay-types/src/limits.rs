@@ -1,5 +1,7 @@
 //! Every bound of the product that two crates share, with the arithmetic behind it. Units come last.
 
+use crate::Span;
+
 /// A plan, volume or site name: a DNS label.
 pub const NAME_BYTES_MAX: usize = 63;
 
@@ -66,6 +68,18 @@ pub const PACK_BYTES_TARGET: u64 = 64 << 20;
 
 /// An error message from a peer.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// Entries of one list of a rule: targets, labels, actions.
+pub const RULE_ITEMS_MAX: usize = 64;
+
+/// One command of a rule. It travels in the address of a request, of which an API server reads 1 MiB.
+pub const RULE_COMMAND_BYTES_MAX: usize = 16 << 10;
+
+/// How long an action of a rule may take, unless it says.
+pub const RULE_TIMEOUT_DEFAULT: Span = Span::from_secs(30);
+
+/// … and if it says: a flush of hundreds of gigabytes.
+pub const RULE_TIMEOUT_MAX: Span = Span::from_secs(3600);
 
 /// A plan as text.
 pub const PLAN_BYTES_MAX: usize = 256 << 10;

@@ -1,5 +1,6 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod rule;
 mod scope;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
     InvalidKindPattern, KindPattern, LabelExpression, LabelOperator, LabelSelector, TransformSpec,
 };
@@ -26,6 +28,12 @@ pub struct PlanSpec {
     /// Name of a `SchedulePolicy` to use instead of an inline schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_policy: Option<String>,
+    /// Name of a `Rule` that runs before the snapshot, in the pods of the plan's namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pre_exec_rule: Option<String>,
+    /// Name of a `Rule` that runs after the snapshot, also when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_exec_rule: Option<String>,
     /// How many restore points are kept on the standby.
     #[serde(default)]
     pub retention: Retention,
@@ -362,6 +370,9 @@ pub enum InvalidPlan {
     /// Both an inline schedule and a policy.
     #[error("expected at most one of `schedule` and `schedulePolicy`")]
     TwoSchedules,
+    /// Rules, and no pods to run them in.
+    #[error("`preExecRule` and `postExecRule` run in pods, and the plan names no namespaces")]
+    RuleWithoutPods,
     /// Too much of something.
     #[error("the plan has {found} volumes: at most {max} allowed", max = limits::PLAN_VOLUMES_MAX)]
     TooManyVolumes {
@@ -392,6 +403,11 @@ impl PlanSpec {
         !self.namespaces.is_empty() || self.namespace_selector.is_some()
     }
 
+    /// The rules it names.
+    pub fn rules(&self) -> impl Iterator<Item = &str> {
+        self.pre_exec_rule.iter().chain(&self.post_exec_rule).map(String::as_str)
+    }
+
     /// Whether objects of ours on the standby go when they are gone at the source.
     pub fn purges_deleted(&self) -> bool {
         self.purge_deleted_resources.unwrap_or(true)
@@ -404,6 +420,9 @@ impl PlanSpec {
         }
         if self.manifests.is_some() && self.covers_cluster() {
             return Err(InvalidPlan::TwoClusters);
+        }
+        if self.rules().next().is_some() && !self.covers_cluster() {
+            return Err(InvalidPlan::RuleWithoutPods);
         }
         self.validate_objects()?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {

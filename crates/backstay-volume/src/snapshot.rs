@@ -85,6 +85,11 @@ impl Snapshot {
         Ok(Scanned { job: self.job, outcome })
     }
 
+    /// Whether it shows no instant: the volume itself is read, from now on and for as long as that takes.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.job.source, Source::InPlace(_))
+    }
+
     /// Releases the snapshot without reading it. Dropping it does the same and logs a failure.
     pub fn release(mut self) -> Result<(), VolumeError> {
         self.job.source.release()

@@ -18,7 +18,7 @@ pub(super) const ROUTES: [Route; 24] = [
     ("post", "/pairs/{peer}/rotate", "Replace the certificate authorities of a pair", false),
     ("delete", "/pairs/{peer}", "Cut a peer off", false),
     ("get", "/plans", "Every plan", false),
-    ("post", "/plans", "Apply plans and schedule policies", true),
+    ("post", "/plans", "Apply plans, schedule policies and rules", true),
     ("get", "/plans/{name}", "A plan as it was written", false),
     ("delete", "/plans/{name}", "Forget a plan; with purge=true its restore points here, too", false),
     ("post", "/plans/{name}/suspend", "Stop its schedule", false),

@@ -17,7 +17,7 @@ pub struct ApplyRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Applied {
-    /// `ReplicationPlan`, `SchedulePolicy` or `Rules`.
+    /// `ReplicationPlan`, `SchedulePolicy` or `Rule`.
     pub kind: String,
     /// `metadata.name`.
     pub name: String,

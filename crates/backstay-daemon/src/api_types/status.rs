@@ -148,6 +148,9 @@ pub struct LastCycle {
     pub error: Option<ErrorInfo>,
     /// How long it took.
     pub duration_seconds: f64,
+    /// How long rules kept the application frozen; `null` where the plan has none.
+    #[serde(default)]
+    pub freeze_seconds: Option<f64>,
 }
 
 /// How a cycle ended.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backstay_kube::folder::{self, CapturedObject};
 use backstay_types::point::{Bundle, Consistency, CycleStats, PointVolume};
 use backstay_types::{ChunkId, PlanName, RestorePointId, Time};
-use backstay_volume::{ChunkSink, PatchBase, PendingState, SentState, SinkClosed, VolumeContext};
+use backstay_volume::{ChunkSink, PatchBase, PendingState, SentState, SinkClosed, Snapshot, VolumeContext};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -99,24 +99,9 @@ impl Job {
         };
         let progress = &self.activity.progress;
 
-        // The freeze: everything between these two lines shows one instant.
-        let snapshot_time = clock::now();
-        let capture = self.sources.cluster.take().map(|source| capture(site, &self.record.name, source));
-        let volumes = &self.sources.volumes;
-        let mut snapshots = Vec::with_capacity(volumes.len());
-        for (volume, sent) in volumes.iter().zip(&self.sent) {
-            let use_parent = self.parent.is_some() && sent.parent_id() == self.parent;
-            snapshots.push(backstay_volume::snapshot(volume, &context, sent, use_parent)?);
-        }
-        let objects = match (capture, &spec.manifests) {
-            (Some(capture), _) => {
-                let captured = Handle::current().block_on(capture);
-                Some(captured.map_err(|_| DaemonError::Worker { what: "capturing the objects" })??)
-            }
-            (None, Some(manifests)) => Some(folder::capture(&manifests.path)?),
-            (None, None) => None,
-        };
-
+        let on_cluster = self.sources.cluster.take();
+        let Taken { snapshot_time, consistency, snapshots, objects } =
+            self.take(site, &context, on_cluster)?;
         let mut scanned = Vec::with_capacity(snapshots.len());
         for snapshot in snapshots {
             scanned.push(snapshot.scan(progress)?);
@@ -127,7 +112,7 @@ impl Job {
         let mut done = Done { pending: Vec::new(), objects: None };
         let mut end = End {
             snapshot_time,
-            consistency: Consistency::Crash,
+            consistency,
             volumes: Vec::new(),
             bundle: None,
             stats: CycleStats::default(),
@@ -156,6 +141,77 @@ impl Job {
         let closed = sink.0.blocking_send(Produced::End(Box::new(end))).is_err();
         if closed { Err(DaemonError::Volume(SinkClosed.into())) } else { Ok(done) }
     }
+
+    /// Snapshots every volume and captures the objects while the application is frozen, and no longer.
+    fn take(
+        &self,
+        site: &Site,
+        context: &VolumeContext,
+        on_cluster: Option<ClusterSource>,
+    ) -> Result<Taken, DaemonError> {
+        let frozen = match &on_cluster {
+            Some(source) => Handle::current().block_on(source.freeze())?,
+            None => None,
+        };
+        let taken = self.take_frozen(site, context, on_cluster);
+        let Some(frozen) = frozen else { return taken };
+        let thawed = Handle::current().block_on(frozen.thaw());
+        // What failed first is the cause; what could not be undone is recorded, and tried again by the next cycle.
+        let mut taken = taken.inspect_err(|_| {
+            if let Err(error) = &thawed {
+                tracing::warn!("not thawed: {error}");
+            }
+        })?;
+        let report = thawed?;
+        // Only the first of a cycle counts, and there is one.
+        let _first = self.activity.freeze.set(report.length);
+        tracing::info!(pods = report.pods, held = %report.held, length = %report.length, "application frozen and thawed");
+        report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        taken.consistency = report.consistency;
+        if let Some(index) = taken.snapshots.iter().position(Snapshot::is_in_place) {
+            let volume =
+                self.sources.volumes.get(index).map(|volume| volume.name.to_string()).unwrap_or_default();
+            tracing::warn!(
+                volume,
+                "read in place, after the freeze: the restore point is not application-consistent"
+            );
+            taken.consistency = Consistency::Crash;
+        }
+        Ok(taken)
+    }
+
+    fn take_frozen(
+        &self,
+        site: &Site,
+        context: &VolumeContext,
+        on_cluster: Option<ClusterSource>,
+    ) -> Result<Taken, DaemonError> {
+        let snapshot_time = clock::now();
+        let capture = on_cluster.map(|source| capture(site, &self.record.name, source));
+        let volumes = &self.sources.volumes;
+        let mut snapshots = Vec::with_capacity(volumes.len());
+        for (volume, sent) in volumes.iter().zip(&self.sent) {
+            let use_parent = self.parent.is_some() && sent.parent_id() == self.parent;
+            snapshots.push(backstay_volume::snapshot(volume, context, sent, use_parent)?);
+        }
+        let objects = match (capture, &self.record.spec.manifests) {
+            (Some(capture), _) => {
+                let captured = Handle::current().block_on(capture);
+                Some(captured.map_err(|_| DaemonError::Worker { what: "capturing the objects" })??)
+            }
+            (None, Some(manifests)) => Some(folder::capture(&manifests.path)?),
+            (None, None) => None,
+        };
+        Ok(Taken { snapshot_time, consistency: Consistency::Crash, snapshots, objects })
+    }
+}
+
+/// Everything that shows the instant of the restore point.
+struct Taken {
+    snapshot_time: Time,
+    consistency: Consistency,
+    snapshots: Vec<Snapshot>,
+    objects: Option<Vec<CapturedObject>>,
 }
 
 /// Reads the objects of a cluster while the volumes are snapshotted.

@@ -4,9 +4,13 @@
 //! 2. The claims are found before anything is snapshotted, and looked at again with the objects: volumes and objects
 //!    of one restore point belong together.
 
-use backstay_kube::cluster::{Cluster, FoundVolume, Scope, VolumeSource, volume_names};
+use std::path::PathBuf;
+
+use backstay_kube::cluster::{
+    Cluster, FoundVolume, FreezeRequest, Frozen, Scope, VolumeSource, volume_names,
+};
 use backstay_types::PlanName;
-use backstay_types::plan::{SnapshotSpec, VolumeSpec};
+use backstay_types::plan::{RuleSpec, SnapshotSpec, VolumeSpec};
 
 use crate::DaemonError;
 use crate::clusters::own_names;
@@ -25,6 +29,14 @@ pub(super) struct ClusterSource {
     pub(super) scope: Scope,
     /// The claims that [`Sources::volumes`] stands for.
     pub(super) claims: Vec<FoundVolume>,
+    rules: Rules,
+}
+
+/// What quiets the application while volumes and objects are taken.
+struct Rules {
+    pre: Option<RuleSpec>,
+    post: Option<RuleSpec>,
+    record: PathBuf,
 }
 
 impl Site {
@@ -41,7 +53,21 @@ impl Site {
             let (path, device) = if claim.is_block { (None, Some(path)) } else { (Some(path), None) };
             volumes.push(VolumeSpec { name, path, device, snapshot: SnapshotSpec::default() });
         }
-        Ok(Sources { volumes, cluster: Some(ClusterSource { cluster, scope, claims }) })
+        let rules = self.rules(record)?;
+        Ok(Sources { volumes, cluster: Some(ClusterSource { cluster, scope, claims, rules }) })
+    }
+
+    fn rules(&self, record: &PlanRecord) -> Result<Rules, DaemonError> {
+        let find = |rule: &Option<String>| {
+            let Some(rule) = rule else { return Ok(None) };
+            let unknown = || DaemonError::RuleNotFound { plan: record.name.clone(), rule: rule.clone() };
+            self.plans.rules().get(rule).map(Some).ok_or_else(unknown)
+        };
+        Ok(Rules {
+            pre: find(&record.spec.pre_exec_rule)?,
+            post: find(&record.spec.post_exec_rule)?,
+            record: self.plans.freeze_record(&record.name),
+        })
     }
 }
 
@@ -66,6 +92,16 @@ fn check_readable(plan: &PlanName, claims: &[FoundVolume], here: Option<&str>) -
 }
 
 impl ClusterSource {
+    /// Freezes the application, if the plan says how.
+    pub(super) async fn freeze(&self) -> Result<Option<Frozen>, DaemonError> {
+        let Rules { pre, post, record } = &self.rules;
+        if pre.is_none() && post.is_none() {
+            return Ok(None);
+        }
+        let request = FreezeRequest { scope: &self.scope, pre: pre.as_ref(), post: post.as_ref(), record };
+        Ok(Some(self.cluster.freeze(&request).await?))
+    }
+
     /// Captures the objects, all of them or none.
     pub(super) async fn capture(
         &self,

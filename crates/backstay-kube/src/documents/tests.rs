@@ -144,7 +144,7 @@ fn wrong_types_say_what_was_expected() {
         (
             "kind: ReplicationPlan",
             "kind: ReplicationPlans",
-            "line 2: kind: expected ReplicationPlan or SchedulePolicy, found ReplicationPlans, did you mean `ReplicationPlan`?",
+            "line 2: kind: expected ReplicationPlan, SchedulePolicy or Rule, found ReplicationPlans, did you mean `ReplicationPlan`?",
         ),
         ("kind: ReplicationPlan\n", "", "line 1: missing field `kind` in the document"),
     ] {
@@ -248,4 +248,71 @@ fn a_transform_that_cannot_be_used_is_refused_with_its_line() {
         "{error}"
     );
     assert!(error.hint().is_some());
+}
+
+#[test]
+fn a_rule_is_read_and_checked() {
+    let text = "apiVersion: backstay.dev/v1alpha1\nkind: Rule\nmetadata: {name: quiet}\nspec:\n  rules:\n  - podSelector: {app: db}\n    actions:\n    - {value: sync, timeout: 10s, onError: Continue}\n";
+    let documents = parse("rule.yaml", text).unwrap();
+    let [Document::Rule { name, spec }] = documents.as_slice() else { panic!("{documents:?}") };
+    assert_eq!((name.as_str(), documents[0].kind()), ("quiet", "Rule"));
+    assert_eq!(spec.rules[0].actions[0].timeout(), Span::from_secs(10));
+    for (from, to, expected) in [
+        (
+            "onError: Continue",
+            "onError: Ignore",
+            "line 8: spec.rules[0].actions[0].onError: expected one of Fail, Continue, found \"Ignore\"",
+        ),
+        (
+            "timeout",
+            "timout",
+            "line 8: unknown field `timout` in spec.rules[0].actions[0], did you mean `timeout`?",
+        ),
+        ("{app: db}", "{}", "line 5: spec.rules[0].podSelector: expected at least one"),
+        (
+            "value: sync",
+            "value: sync, background: true",
+            "line 5: spec.rules[0].actions[0].value: expected `${WAIT_CMD}` if and only if `background` is true",
+        ),
+    ] {
+        assert_eq!(error(&text.replace(from, to)), format!("read shop.yaml, document 1, {expected}"));
+    }
+    let without_pods = error_with("pair: west", "pair: west\n  preExecRule: quiet");
+    assert!(without_pods.contains("run in pods"), "{without_pods}");
+}
+
+#[test]
+fn the_ready_made_rules_are_read_and_are_shell() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/rules");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let documents = parse("rule", &std::fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        for document in documents {
+            let Document::Rule { name, spec } = document else { panic!("{}: {document:?}", path.display()) };
+            for action in spec.rules.iter().flat_map(|target| &target.actions) {
+                let shell =
+                    std::process::Command::new("sh").args(["-n", "-c", &action.value]).output().unwrap();
+                assert!(shell.status.success(), "{name}: {}", String::from_utf8_lossy(&shell.stderr));
+            }
+            // What lets go after the snapshot fits there.
+            assert!(!name.ends_with("unlock") || spec.validate_after().is_ok(), "{name}");
+            names.push(name);
+        }
+    }
+    names.sort();
+    let expected = [
+        "cassandra",
+        "elasticsearch",
+        "etcd",
+        "kafka",
+        "mariadb",
+        "mongodb",
+        "mongodb-unlock",
+        "mysql",
+        "postgresql",
+        "redis",
+    ];
+    assert_eq!(names, expected);
 }

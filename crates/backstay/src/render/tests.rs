@@ -39,6 +39,7 @@ fn plan_status() -> PlanStatus {
             outcome: CycleOutcome::Succeeded,
             error: None,
             duration_seconds: 3.25,
+            freeze_seconds: None,
         }),
         apply_error: None,
         objects: None,
@@ -113,6 +114,7 @@ fn status_of_one_plan_shows_why_the_last_cycle_failed() {
             hint: Some("run the daemon as root".into()),
         }),
         duration_seconds: 0.5,
+        freeze_seconds: None,
     });
     assert_eq!(
         status(&failed),

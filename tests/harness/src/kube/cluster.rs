@@ -1,10 +1,12 @@
 //! A cluster as its administrator sees it.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use crate::Output;
@@ -47,6 +49,23 @@ impl Cluster {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{netns}")).arg(program);
         command
+    }
+
+    /// Does some work on a thread inside the cluster's network. What it starts is there too.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let enter = || {
+            let Some(netns) = &self.netns else { return };
+            let netns = File::open(Path::new("/run/netns").join(netns)).unwrap();
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        };
+        let outcome = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                enter();
+                work()
+            });
+            thread.join()
+        });
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Runs kubectl as the administrator; the caller judges how it ended.
