@@ -292,7 +292,8 @@ fn the_ready_made_rules_are_read_and_are_shell() {
         for document in documents {
             let Document::Rule { name, spec } = document else { panic!("{}: {document:?}", path.display()) };
             for action in spec.rules.iter().flat_map(|target| &target.actions) {
-                let shell = std::process::Command::new("sh").args(["-n", "-c", &action.value]).output().unwrap();
+                let shell =
+                    std::process::Command::new("sh").args(["-n", "-c", &action.value]).output().unwrap();
                 assert!(shell.status.success(), "{name}: {}", String::from_utf8_lossy(&shell.stderr));
             }
             // What lets go after the snapshot fits there.
@@ -302,8 +303,16 @@ fn the_ready_made_rules_are_read_and_are_shell() {
     }
     names.sort();
     let expected = [
-        "cassandra", "elasticsearch", "etcd", "kafka", "mariadb", "mongodb", "mongodb-unlock", "mysql",
-        "postgresql", "redis",
+        "cassandra",
+        "elasticsearch",
+        "etcd",
+        "kafka",
+        "mariadb",
+        "mongodb",
+        "mongodb-unlock",
+        "mysql",
+        "postgresql",
+        "redis",
     ];
     assert_eq!(names, expected);
 }
