@@ -178,7 +178,7 @@ impl Classify for ExecError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             ExecError::Refused { class: Class::Unauthorized, .. } => {
-                "grant Backstay `create` on `pods/exec` in this namespace (config/deploy)"
+                "grant Backstay `get` and `create` on `pods/exec` in this namespace (config/deploy)"
             }
             ExecError::NotStarted { .. } => {
                 "an image needs `sh`, `mkdir`, `mkfifo`, `rm` and `sleep` for a rule"

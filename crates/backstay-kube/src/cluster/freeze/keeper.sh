@@ -32,6 +32,8 @@ else
     sh -c "$4" >&2 3<&- &
 fi
 action=$!
+# From here on nobody may be listening: that must not keep the gate from opening.
+trap '' PIPE
 
 nap() {
     sleep "$1" >/dev/null 2>&1 &
@@ -66,7 +68,6 @@ exec 3<&-
 wait "$action"
 code=$?
 kill "$announcer" "$listener" "$clock" "$warden" 2>/dev/null
-# Before anything is said: where nobody listens any more, that is the end of this shell.
 rm -rf "$folder"
 echo "end $code"
 exit "$code"
