@@ -10,5 +10,6 @@
 )]
 
 mod control_plane;
+mod deploy;
 mod nodes;
 mod objects;
