@@ -92,20 +92,33 @@ fn find<'d>(documents: &'d [Value], kind: &str, name: &str) -> &'d Value {
 
 /// Gives a cluster the service account of the daemon with its roles. Answers the account's kubeconfig.
 pub(crate) fn account(plane: &ControlPlane, rendered: &[Value]) -> PathBuf {
-    let is_access = |one: &&Value| {
-        let kinds =
-            ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
-        kinds.contains(&text(one, "/kind"))
-    };
     // Of a chart it is made by `helm install --create-namespace`.
-    let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    plane.cluster().apply_yaml(&in_one([&namespace].into_iter().chain(rendered.iter().filter(is_access))));
+    let namespace =
+        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let rendered = [&[namespace], rendered].concat();
+    let kinds = ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+    install(plane, &rendered, &kinds);
     plane.cluster().kubeconfig_of(NAMESPACE, "backstay")
 }
 
 /// The account of an overlay.
 pub(crate) fn account_of(plane: &ControlPlane, role: &str) -> PathBuf {
     account(plane, &overlay(role))
+}
+
+/// Installs these kinds of what was rendered.
+fn install(plane: &ControlPlane, rendered: &[Value], kinds: &[&str]) {
+    let wanted = in_one(rendered.iter().filter(|one| kinds.contains(&text(one, "/kind"))));
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    std::fs::write(file.path(), wanted).unwrap();
+    let path = file.path().to_str().unwrap();
+    plane.cluster().kubectl(["apply", "--server-side", "-f", path]).ok();
+    if kinds.contains(&"CustomResourceDefinition") {
+        plane
+            .cluster()
+            .kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"])
+            .ok();
+    }
 }
 
 /// Several documents as one text.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     NAMESPACE, ROLES, chart, documents, find, helm_template, in_one, name_of, overlay, overlay_with,
 };
-use super::{repository, text};
+use super::{install, repository, text};
 
 /// Ways to install that exist on both sides: components and settings of kustomize, values of the chart.
 const VARIANTS: [(&[&str], &[&str], &[&str]); 3] = [
@@ -102,11 +102,7 @@ fn dry_run<'v>(plane: &ControlPlane, documents: impl Iterator<Item = &'v Value>)
 /// A control plane with Backstay's namespace, account and definitions.
 fn prepared(name: &str) -> ControlPlane {
     let plane = ControlPlane::start(name, ControlPlaneOptions::default());
-    let rendered = overlay("both");
-    let kinds = ["Namespace", "ServiceAccount", "CustomResourceDefinition"];
-    plane.cluster().apply_yaml(&in_one(rendered.iter().filter(|one| kinds.contains(&text(one, "/kind")))));
-    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
-    plane.cluster().kubectl(wait).ok();
+    install(&plane, &overlay("both"), &["Namespace", "ServiceAccount", "CustomResourceDefinition"]);
     plane
 }
 

@@ -11,7 +11,7 @@ use backstay_types::{Class, Epoch, RestorePointId};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{NAMESPACE, account, account_of, chart};
+use super::{NAMESPACE, account, account_of, chart, install, overlay};
 
 const SHOP: &str = "
 apiVersion: v1
@@ -53,6 +53,7 @@ impl Mirror {
     fn start() -> Self {
         let plane = ControlPlane::start("roles", ControlPlaneOptions::default());
         plane.cluster().apply_yaml(SHOP);
+        install(&plane, &overlay("both"), &["CustomResourceDefinition"]);
         Self { plane, runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap() }
     }
 
