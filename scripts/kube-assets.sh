@@ -2,7 +2,7 @@
 # Finds, or builds once, the real Kubernetes that tests run on; the last line printed is the folder that holds it.
 #   kube-assets.sh [control]   etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl
 #   kube-assets.sh node        besides: kubelet, kube-proxy, containerd, runc, CNI plugins, images, a slow link (for root)
-#   kube-assets.sh deploy      helm, which renders the chart; a minute
+#   kube-assets.sh deploy      helm, which renders the chart; three minutes with empty Go caches
 # Looked for in $KUBEBUILDER_ASSETS, then in the cache. What is missing there is built from the pinned modules of
 # tests/kube-tools: on 2 cores 5 minutes for `control` and 2 more for `node` with empty Go caches, nothing after that.
 # A program appears in the cache complete or not at all; a change of any pin is a new folder of some 600 MB, and the

@@ -98,6 +98,10 @@ impl Mirror {
     }
 }
 
+fn count(captured: &Captured) -> u64 {
+    captured.objects.len().try_into().unwrap()
+}
+
 /// Of every role: ours are all of its own kinds, its lease, and Events.
 const ALWAYS: [&str; 6] = [
     "patch replicationplans.backstay.dev --subresource=status -n shop",
@@ -150,7 +154,7 @@ fn a_sender_reads_and_a_receiver_writes() {
     let captured = mirror.capture(sender.clone(), &spec);
     assert!(captured.report.is_complete(), "{:?}", captured.report);
     let refused = mirror.apply(sender, &spec, &captured);
-    assert_eq!(refused.failures.count as usize, captured.objects.len(), "{refused:?}");
+    assert_eq!(refused.failures.count, count(&captured), "{refused:?}");
     assert!(refused.failures.named.iter().all(|one| one.class == Class::Unauthorized), "{refused:?}");
     assert!(!mirror.plane.cluster().has(&["namespace", "shop-dr"]));
 
@@ -160,7 +164,7 @@ fn a_sender_reads_and_a_receiver_writes() {
     mirror.check("receiver", &[&ALWAYS[..], &allowed].concat(), &NEVER);
     let report = mirror.apply(receiver, &spec, &captured);
     assert_eq!(report.failures.named, []);
-    assert_eq!(report.created as usize, captured.objects.len(), "{report:?}");
+    assert_eq!(report.created, count(&captured), "{report:?}");
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn without_escalate_the_rest_still_arrives() {
     let report = mirror.apply(daemon, &spec, &captured);
     let failed: Vec<_> = report.failures.named.iter().map(|one| (one.key.as_str(), one.class)).collect();
     assert_eq!(failed, [("Role.rbac.authorization.k8s.io shop-dr/all", Class::Unauthorized)]);
-    assert_eq!(report.created as usize, captured.objects.len() - 1, "{report:?}");
+    assert_eq!(report.created, count(&captured) - 1, "{report:?}");
 }
 
 #[test]
