@@ -2,6 +2,7 @@
 # Finds, or builds once, the real Kubernetes that tests run on; the last line printed is the folder that holds it.
 #   kube-assets.sh [control]   etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl
 #   kube-assets.sh node        besides: kubelet, kube-proxy, containerd, runc, CNI plugins, images, a slow link (for root)
+#   kube-assets.sh deploy      helm, which renders the chart; three minutes with empty Go caches
 # Looked for in $KUBEBUILDER_ASSETS, then in the cache. What is missing there is built from the pinned modules of
 # tests/kube-tools: on 2 cores 5 minutes for `control` and 2 more for `node` with empty Go caches, nothing after that.
 # A program appears in the cache complete or not at all; a change of any pin is a new folder of some 600 MB, and the
@@ -13,13 +14,15 @@ tools=$PWD/tests/kube-tools
 control=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl)
 node=(kubelet kube-proxy containerd containerd-shim-runc-v2 ctr runc
     cni/bridge cni/host-local cni/loopback images.tar wan)
+deploy=(helm)
 
 wanted=()
 for part in "${@:-control}"; do
     case $part in
     control) wanted+=("${control[@]}") ;;
     node) wanted+=("${node[@]}") ;;
-    *) echo "error: unknown part '$part'; parts are control and node" >&2 && exit 2 ;;
+    deploy) wanted+=("${deploy[@]}") ;;
+    *) echo "error: unknown part '$part'; parts are control, node and deploy" >&2 && exit 2 ;;
     esac
 done
 
@@ -35,8 +38,10 @@ if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
 fi
 
 version=$(awk '$1 == "require" && $2 == "k8s.io/kubernetes" {print $3}' "$tools/kubernetes/go.mod")
-pins=$(find "$tools" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-8)
+# Without helm's pins, which lie beside it instead: another helm is no reason to build all the rest anew.
+pins=$(find "$tools" -path "$tools/helm" -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-8)
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/backstay/kube-$version-$pins
+cmp -s "$tools/helm/go.sum" "$folder/helm.pins" || rm -f "$folder/helm"
 [ -z "$(missing_in "$folder")" ] && echo "$folder" && exit
 
 PATH=$PATH:/usr/local/go/bin # where Go's own installation puts it
@@ -91,6 +96,10 @@ for file in "${wanted[@]}"; do
         ready "$file"
         ;;
     wan) compile wan wan . ;;
+    helm)
+        cp "$tools/helm/go.sum" "$folder/helm.pins"
+        compile helm helm helm.sh/helm/v4/cmd/helm
+        ;;
     esac
 done
 echo "$folder"

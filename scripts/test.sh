@@ -10,7 +10,7 @@ scripts/packages.sh rsync=rsync setfacl=acl setfattr=attr setcap=libcap2-bin \
 # Real Kubernetes, asked for with BACKSTAY_KUBE_TESTS=1: the first build of its programs takes ten minutes. Root also
 # runs nodes. Without it the tests that need it count themselves as skipped.
 if [ "${BACKSTAY_KUBE_TESTS:-0}" = 1 ]; then
-    parts=(control)
+    parts=(control deploy)
     if [ "$(id -u)" -eq 0 ]; then
         scripts/packages.sh ip=iproute2 iptables=iptables conntrack=conntrack
         parts+=(node)

@@ -102,6 +102,26 @@ fn offline_commands() {
     assert!(config.contains("memory") && config.contains(&site.listen().to_string()), "{config}");
 }
 
+/// A start script makes the site the first time, and finds it from then on.
+#[test]
+fn a_site_is_made_once() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("site");
+    let init = |more: &[&str]| {
+        let site = dir.to_str().unwrap();
+        run_backstay(&[&["init", "--site", site, "-o", "json"], more].concat())
+    };
+    let again = ["--if-missing", "--name", "west", "--listen", "127.0.0.1:7443"];
+    let made = init(&again).ok().json();
+    let found = init(&again).ok().json();
+    assert_eq!((&made["result"], &found["result"]), (&"created".into(), &"unchanged".into()));
+    assert_eq!(made["siteId"], found["siteId"]);
+    init(&["--if-missing", "--name", "east"]).refused(&[2], &["is a site already", "east", "west"]);
+    init(&["--name", "west"]).refused(&[2], &["not empty"]);
+    fs::remove_file(dir.join("site.toml")).unwrap();
+    init(&again).refused(&[2], &["not empty"]);
+}
+
 /// Monitoring: metrics with their names, health and readiness, an OpenAPI document.
 #[test]
 fn monitoring_answers() {

@@ -10,6 +10,7 @@
 )]
 
 mod control_plane;
+mod deploy;
 mod nodes;
 mod objects;
 mod plans;

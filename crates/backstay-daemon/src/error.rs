@@ -51,6 +51,16 @@ pub enum DaemonError {
         /// The folder.
         dir: PathBuf,
     },
+    /// The folder is another site.
+    #[error("{dir:?} is a site already: expected the name {expected}, found {found}")]
+    OtherSite {
+        /// The folder.
+        dir: PathBuf,
+        /// The name that was asked for.
+        expected: String,
+        /// The name its peers know it by.
+        found: String,
+    },
     /// The folder is not a site.
     #[error("{dir:?} is not a site: it has no site.toml")]
     NotASite {
@@ -532,6 +542,7 @@ impl Classify for DaemonError {
             Self::Stopping { .. } => Class::Transient,
             Self::State { .. } | Self::Damaged { .. } => Class::Corrupt,
             Self::NotEmpty { .. }
+            | Self::OtherSite { .. }
             | Self::OwnFolder { .. }
             | Self::Name(_)
             | Self::Plan { .. }
@@ -589,6 +600,7 @@ impl Classify for DaemonError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NotEmpty { .. } => Some("name a folder that does not exist or is empty".into()),
+            Self::OtherSite { found, .. } => Some(format!("name it {found}, or choose another folder: a site keeps its name")),
             Self::OwnFolder { .. } => Some("name a folder that has nothing to do with the site's own".into()),
             Self::Destination { source, .. } => Some(match named_class(source) {
                 Class::Transient => "make room there, or name another folder".into(),

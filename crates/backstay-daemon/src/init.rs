@@ -9,7 +9,7 @@ use backstay_net::Identity;
 use backstay_types::{PlanName, SiteId};
 use serde::{Deserialize, Serialize};
 
-use crate::config::SiteConfig;
+use crate::config::{Overrides, SiteConfig};
 use crate::site::layout;
 use crate::{DaemonError, files};
 
@@ -25,6 +25,18 @@ pub struct InitReport {
     pub site_id: SiteId,
     /// Where it will listen.
     pub listen: SocketAddr,
+    /// Whether it was there already.
+    pub result: InitResult,
+}
+
+/// Whether a site was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InitResult {
+    /// It was made.
+    Created,
+    /// It was there already.
+    Unchanged,
 }
 
 /// What a site is, for as long as it exists.
@@ -59,5 +71,32 @@ pub fn init(dir: &Path, name: &str, listen: SocketAddr) -> Result<InitReport, Da
     files::write_json(&dir.join(layout::SITE), &SiteFile { site_id })?;
     let config = SiteConfig::default_for(name.as_str(), listen);
     files::write(&dir.join(layout::CONFIG), config.to_toml().as_bytes())?;
-    Ok(InitReport { dir: dir.to_owned(), name: name.to_string(), site_id, listen })
+    Ok(InitReport {
+        dir: dir.to_owned(),
+        name: name.to_string(),
+        site_id,
+        listen,
+        result: InitResult::Created,
+    })
+}
+
+/// As [`init`], unless `dir` is a site of that name already: then nothing is done. For a start script that runs
+/// every time; a site of another name is refused, since its peers know it by that.
+pub fn init_if_missing(dir: &Path, name: &str, listen: SocketAddr) -> Result<InitReport, DaemonError> {
+    if !dir.join(layout::CONFIG).exists() {
+        return init(dir, name, listen);
+    }
+    let identity = Identity::load(&dir.join(layout::IDENTITY))?;
+    if identity.name() != name {
+        let found = identity.name().to_owned();
+        return Err(DaemonError::OtherSite { dir: dir.to_owned(), expected: name.to_owned(), found });
+    }
+    let config = SiteConfig::load(dir, &Overrides::default())?;
+    Ok(InitReport {
+        dir: dir.to_owned(),
+        name: name.to_owned(),
+        site_id: identity.site(),
+        listen: config.listen,
+        result: InitResult::Unchanged,
+    })
 }

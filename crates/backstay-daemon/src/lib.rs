@@ -32,6 +32,6 @@ mod take_out;
 mod upkeep;
 
 pub use error::DaemonError;
-pub use init::{InitReport, init};
+pub use init::{InitReport, InitResult, init, init_if_missing};
 pub use serve::{ServeOptions, serve};
 pub use upkeep::{rebuild_catalog, verify_offline};

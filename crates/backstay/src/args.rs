@@ -121,6 +121,9 @@ pub(crate) struct InitArgs {
     /// Where to listen for peers (UDP)
     #[arg(long, default_value = backstay_daemon::config::DEFAULT_LISTEN, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) listen: SocketAddr,
+    /// Do nothing if the folder is a site of that name already
+    #[arg(long)]
+    pub(crate) if_missing: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -12,16 +12,23 @@
 mod cluster;
 mod control_plane;
 mod node_pair;
+mod render;
 
 use std::path::{Path, PathBuf};
 
 pub use cluster::Cluster;
 pub use control_plane::{Component, ControlPlane, ControlPlaneOptions};
 pub use node_pair::{Link, NodePair};
+pub use render::{helm, kustomize};
 
 /// Whether control planes can run here; if not, says so and counts `test` as skipped.
 pub fn can_run(test: &str) -> bool {
     has_programs(test, &["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"])
+}
+
+/// Whether charts and overlays can be rendered here, and tried on control planes.
+pub fn can_deploy(test: &str) -> bool {
+    can_run(test) && has_programs(test, &["helm"])
 }
 
 /// Whether nodes with pods can run here; if not, says so and counts `test` as skipped.

@@ -1,6 +1,6 @@
 //! One site: a folder, its daemon, and the commands given to it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -28,6 +28,8 @@ pub struct SiteOptions {
     pub dir: Option<PathBuf>,
     /// Further environment of the daemon.
     pub env: Vec<(String, String)>,
+    /// A program and its arguments that becomes the daemon, such as `setpriv`.
+    pub wrapper: Vec<String>,
 }
 
 /// A site whose daemon ends with this value.
@@ -37,6 +39,7 @@ pub struct Site {
     dir: PathBuf,
     listen: SocketAddr,
     env: Vec<(String, String)>,
+    wrapper: Vec<String>,
     log: PathBuf,
     daemon: Option<Child>,
     peak_kib: u64,
@@ -56,6 +59,7 @@ impl Site {
             dir,
             listen: free_address(),
             env: options.env,
+            wrapper: options.wrapper,
             daemon: None,
             peak_kib: 0,
             allowed_errors: Mutex::default(),
@@ -92,6 +96,7 @@ impl Site {
             dir,
             listen,
             env: site.env.clone(),
+            wrapper: site.wrapper.clone(),
             daemon: None,
             peak_kib: 0,
             allowed_errors: Mutex::new(site.allowed_errors.lock().unwrap().clone()),
@@ -129,8 +134,9 @@ impl Site {
     pub fn serve(&mut self) {
         assert!(self.daemon.is_none(), "{} is already running", self.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
-        let mut command = Command::new(program());
-        command.arg("serve").arg("--site").arg(&self.dir).env("BACKSTAY_LOG_FORMAT", "json");
+        let mut words = self.wrapper.iter().map(OsString::from).chain([program().into()]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg("serve").arg("--site").arg(&self.dir).env("BACKSTAY_LOG_FORMAT", "json");
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());

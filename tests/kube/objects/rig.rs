@@ -1,8 +1,9 @@
-//! Two control planes and the library between them.
+//! Two control planes and the library between them, with the rights that an installation has: it captures as a
+//! sender and applies as a receiver.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
@@ -17,12 +18,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+use crate::deploy::account_of;
+
 /// An active and a standby control plane, and a plan between them.
 pub(super) struct Rig {
     pub(super) active: ControlPlane,
     pub(super) standby: ControlPlane,
     pub(super) spec: PlanSpec,
     plan: PlanName,
+    sender: PathBuf,
+    receiver: PathBuf,
     runtime: Runtime,
 }
 
@@ -37,6 +42,7 @@ impl Rig {
                 })
                 .map(|thread| thread.join().unwrap())
         });
+        let (sender, receiver) = (account_of(&active, "sender"), account_of(&standby, "receiver"));
         let mut fields = json!({"pair": "west"});
         fields.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         Self {
@@ -44,12 +50,15 @@ impl Rig {
             standby,
             spec: serde_json::from_value(fields).unwrap(),
             plan: "shop".parse().unwrap(),
+            sender,
+            receiver,
             runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap(),
         }
     }
 
     fn connect(&self, plane: &ControlPlane) -> Cluster {
-        let options = ClusterOptions { kubeconfig: Some(plane.cluster().kubeconfig()), context: None };
+        let kubeconfig = if std::ptr::eq(plane, &self.active) { &self.sender } else { &self.receiver };
+        let options = ClusterOptions { kubeconfig: Some(kubeconfig.clone()), context: None };
         self.runtime.block_on(Cluster::connect(&options)).unwrap()
     }
 

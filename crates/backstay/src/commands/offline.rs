@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use backstay_daemon::ServeOptions;
 use backstay_daemon::audit;
 use backstay_daemon::config::{Overrides, SiteConfig};
+use backstay_daemon::{InitResult, ServeOptions};
 use backstay_types::Class;
 
 use super::upkeep;
@@ -13,10 +13,15 @@ use crate::failure::Failure;
 use crate::{logging, output, render};
 
 pub(super) fn init(dir: &Path, args: &InitArgs) -> Result<(), Failure> {
-    let report = backstay_daemon::init(dir, args.name.as_str(), args.listen)?;
+    let make = if args.if_missing { backstay_daemon::init_if_missing } else { backstay_daemon::init };
+    let report = make(dir, args.name.as_str(), args.listen)?;
     output::show(args.output.format, &report, |_| {
         let dir = dir.display();
-        format!("Site {} made in {dir}.\nNext: backstay serve --site {dir}", args.name)
+        let done = match report.result {
+            InitResult::Created => "made",
+            InitResult::Unchanged => "was there already",
+        };
+        format!("Site {} {done} in {dir}.\nNext: backstay serve --site {dir}", args.name)
     })
 }
 

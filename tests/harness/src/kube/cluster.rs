@@ -75,6 +75,24 @@ impl Cluster {
         run(command)
     }
 
+    /// A kubeconfig of a service account, with a token as a pod of it has.
+    #[track_caller]
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
+        let token = self.kubectl(["create", "token", account, "--namespace", namespace]).ok().stdout;
+        let path = self.dir.join(format!("{namespace}-{account}.kubeconfig"));
+        fs::copy(self.kubeconfig(), &path).unwrap();
+        let user = format!("--token={}", token.trim());
+        for args in [["set-credentials", "account", &user], ["set-context", "--current", "--user=account"]] {
+            let mut command = self.command(super::asset("kubectl"));
+            run({
+                command.arg("--kubeconfig").arg(&path).arg("config").args(args);
+                command
+            })
+            .ok();
+        }
+        path
+    }
+
     /// `kubectl get ARGS -o json`, which must succeed.
     #[track_caller]
     pub fn get(&self, args: &[&str]) -> Value {
