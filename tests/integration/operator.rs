@@ -251,3 +251,20 @@ fn paths_that_cannot_be_used_say_why() {
     let serve = ["serve", "--set", "admin.listen=127.0.0.1:0", "--set", token];
     site.cli(serve).refused(&[3], &["admin.tokenFile", "/nowhere/token"]);
 }
+
+#[test]
+fn what_plans_name_outlives_a_restart() {
+    let mut pair = Pair::start();
+    let source = pair.source("source");
+    fs::write(source.join("file"), "content").unwrap();
+    let policy = "apiVersion: backstay.dev/v1alpha1\nkind: SchedulePolicy\nmetadata: {name: hourly}\nspec: {interval: 1h}\n---\n";
+    let rule = "apiVersion: backstay.dev/v1alpha1\nkind: Rule\nmetadata: {name: flush}\nspec: {rules: [{podSelector: {app: db}, actions: [{value: sync}]}]}\n---\n";
+    let plan =
+        Plan::new("shop").volume("data", &source).yaml().replace("spec:", "spec:\n  schedulePolicy: hourly");
+    pair.east.apply(&format!("{policy}{rule}{plan}")).ok();
+    pair.east.restart();
+    pair.wait_connected();
+    pair.east.sync("shop");
+    assert!(pair.east.status("shop")["nextRun"].is_string(), "the policy is known");
+    pair.east.apply(&format!("{policy}{plan}")).ok();
+}

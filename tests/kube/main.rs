@@ -11,6 +11,7 @@
 
 mod control_plane;
 mod deploy;
+mod frozen;
 mod nodes;
 mod objects;
 mod plans;

@@ -42,20 +42,25 @@ impl Site {
 
     /// Undoes what a daemon that died in a freeze left frozen. What cannot be undone now is undone by the next cycle.
     pub(crate) fn thaw_left_over_soon(self: &Arc<Self>, record: &PlanRecord) {
-        let (site, plan, path) = (self.clone(), record.name.clone(), self.plans.freeze_record(&record.name));
+        let (site, plan) = (self.clone(), record.name.clone());
+        self.tasks.spawn(async move { site.thaw_left_over(&plan).await });
+    }
+
+    /// The same, now.
+    pub(crate) async fn thaw_left_over(&self, plan: &PlanName) {
+        let path = self.plans.freeze_record(plan);
         if !path.exists() {
             return;
         }
-        self.tasks.spawn(async move {
-            let thaw = async { Ok::<_, DaemonError>(site.cluster().await?.thaw_left_over(&path).await?) };
-            match thaw.await {
-                Ok(pods) => tracing::warn!(%plan, pods, "thawed what an earlier daemon had left frozen"),
-                Err(error) => {
-                    site.metrics.count_error(error.class());
-                    tracing::error!(%plan, class = error.class().label(), "an application may still be frozen: {error}");
-                }
+        let thaw = async { Ok::<_, DaemonError>(self.cluster().await?.thaw_left_over(&path).await?) };
+        match thaw.await {
+            Ok(pods) => tracing::warn!(%plan, pods, "thawed what an earlier daemon had left frozen"),
+            Err(error) => {
+                self.metrics.count_error(error.class());
+                let class = error.class().label();
+                tracing::error!(%plan, class, "an application may still be frozen: {error}");
             }
-        });
+        }
     }
 
     /// Where this daemon reads a path of its node.

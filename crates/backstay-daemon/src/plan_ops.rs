@@ -196,6 +196,7 @@ impl Site {
                 tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
             }
         }
+        self.thaw_left_over(name).await;
         self.plans.remove(name)?;
         files::remove_folder(&self.plans.plan_folder(name))?;
         files::remove_folder(&self.dir.join(layout::SENT).join(name.as_str()))?;

@@ -99,6 +99,10 @@ impl PlanBook {
         let mut plans = BTreeMap::new();
         let list = || std::fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>();
         for entry in list().map_err(|source| DaemonError::io("list", folder, source))? {
+            // Beside the folders of plans lie the files of what plans name.
+            if !entry.path().is_dir() {
+                continue;
+            }
             let path = entry.path().join("plan.json");
             if let Some(record) = files::read_json::<PlanRecord>(&path)? {
                 plans.insert(record.name.clone(), Arc::new(record));
@@ -191,7 +195,7 @@ impl PlanBook {
 
     /// What a freeze under way has to undo, also after a crash.
     pub(crate) fn freeze_record(&self, name: &PlanName) -> PathBuf {
-        self.plan_folder(name).join("frozen.json")
+        self.plan_folder(name).join("freeze.json")
     }
 
     /// What the replicas of a plan show.
