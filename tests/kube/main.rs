@@ -10,6 +10,7 @@
 )]
 
 mod control_plane;
+mod controllers;
 mod nodes;
 mod objects;
 mod plans;

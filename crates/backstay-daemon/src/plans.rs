@@ -208,6 +208,23 @@ impl PlanBook {
         self.policies.read().expect(POISONED).get(name).cloned()
     }
 
+    /// Every schedule policy.
+    pub(crate) fn policies(&self) -> BTreeMap<String, SchedulePolicySpec> {
+        self.policies.read().expect(POISONED).clone()
+    }
+
+    /// Forgets a schedule policy durably; tells whether it was there.
+    pub(crate) fn remove_policy(&self, name: &str) -> Result<bool, DaemonError> {
+        let mut policies = self.policies.write().expect(POISONED);
+        let mut left = policies.clone();
+        let existed = left.remove(name).is_some();
+        if existed {
+            files::write_json(&self.folder.join("policies.json"), &left)?;
+            *policies = left;
+        }
+        Ok(existed)
+    }
+
     /// Adds or replaces a schedule policy durably; tells whether anything changed, and whether it was there.
     pub(crate) fn put_policy(
         &self,
