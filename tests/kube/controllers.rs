@@ -230,9 +230,13 @@ fn plans_and_policies_come_from_resources_and_are_reported_there() {
     await_condition(active, &["bssched", "often"], "Ready", "False", "InUse");
     active.kubectl(["delete", "bsplan", "shop", "-n", "dr", "--timeout=60s"]).ok();
     assert!(rig.pair.east.cli(["plan", "list", "-o", "json"]).ok().items().is_empty());
-    eventually("the mirror and the policy are gone", PATIENCE, || {
-        !standby.has(&["bsplan", "shop", "-n", HOME]) && !active.has(&["bssched", "often"])
+    // The standby keeps the plan, suspended, until it is deleted there too; its mirror goes with it.
+    eventually("the mirror is suspended", PATIENCE, || {
+        standby.get(&["bsplan", "shop", "-n", HOME])["spec"]["suspend"] == true
     });
+    rig.pair.west.cli(["plan", "delete", "shop"]).ok();
+    eventually("the mirror is gone", PATIENCE, || !standby.has(&["bsplan", "shop", "-n", HOME]));
+    eventually("the policy is gone", PATIENCE, || !active.has(&["bssched", "often"]));
     assert_eq!(shown_points(standby), ids);
 }
 

@@ -4,7 +4,8 @@
 //! 1. Whatever changes something runs as a task of the daemon and goes on when its caller is dropped, as it is when
 //!    the Lease is lost.
 //! 2. A plan that a resource keeps is changed through that resource alone (test
-//!    `a_plan_of_a_resource_is_changed_there`): what the command line changed would be undone within a second.
+//!    `plans_and_policies_come_from_resources_and_are_reported_there`): what the command line changed would be undone
+//!    within a second.
 //!
 //! At a crash nothing is lost: the resources are compared with the book again.
 

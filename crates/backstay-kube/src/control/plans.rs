@@ -8,8 +8,8 @@
 //! 2. Where it is not, the plan is what the peer says. A site without a resource for it gets a *mirror* in the
 //!    daemon's namespace, labelled [`MIRROR_LABEL`], which shows spec and status; a resource that somebody else wrote
 //!    there is told so and left alone. A promotion makes the mirror the plan's own resource.
-//! 3. A plan ends with its resource: the finalizer holds the resource until the book has let the plan go. A plan that
-//!    is not active here is only let go by its active side.
+//! 3. A plan ends with its resource: the finalizer holds the resource until the book has let the plan go. A mirror is a
+//!    view: deleted, it is made anew until the plan is deleted here (`backstay plan delete`).
 //!
 //! At a crash: every step is taken again from what is there.
 
