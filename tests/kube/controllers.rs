@@ -475,11 +475,17 @@ fn one_daemon_acts_at_a_time() {
     eventually("the second has the Lease", Duration::from_secs(10), || {
         lease_holder(cluster).starts_with("second-")
     });
-    let reporter = "second-";
     cluster.apply_yaml(&plan("default", "more", "pair: nobody, volumes: [{name: data, path: /tmp}]"));
     await_condition(cluster, &["bsplan", "more"], "Ready", "False", "NotFound");
     let events = cluster.get(&["events.events.k8s.io"]);
     let of_more =
         events["items"].as_array().unwrap().iter().find(|event| event["regarding"]["name"] == "more");
-    assert!(of_more.unwrap()["reportingInstance"].as_str().unwrap().starts_with(reporter), "{events}");
+    assert!(of_more.unwrap()["reportingInstance"].as_str().unwrap().starts_with("second-"), "{events}");
+
+    // One that finds another's name in the Lease stops at once; the other never renews, and it begins again.
+    let thief = r#"{"spec":{"holderIdentity":"thief"}}"#;
+    cluster.kubectl(["patch", "lease", "backstay-controllers", "-n", HOME, "--type=merge", "-p", thief]).ok();
+    eventually("the second has stopped", Duration::from_secs(10), || second.log().contains("Lease is lost"));
+    assert_eq!(lease_holder(cluster), "thief");
+    eventually("the second has it again", PATIENCE, || lease_holder(cluster).starts_with("second-"));
 }

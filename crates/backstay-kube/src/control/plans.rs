@@ -287,3 +287,32 @@ fn taken(standing: &Standing<'_>, name: &str) -> Told {
 pub(super) fn refusal(error: &HostError) -> Told {
     Told::new("Ready", false, error.class().reason(), error.told())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(namespace: &str, created: &str, finalizers: &[&str]) -> Arc<DynamicObject> {
+        let object = json!({
+            "apiVersion": "backstay.dev/v1alpha1", "kind": "ReplicationPlan", "spec": {},
+            "metadata": {"name": "shop", "namespace": namespace, "uid": namespace, "creationTimestamp": created,
+                "finalizers": finalizers},
+        });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn of_one_name_the_accepted_one_stands_then_the_oldest() {
+        let stands = |objects: &[Arc<DynamicObject>]| {
+            let standing = Standing::new(objects);
+            let name = "shop".parse::<PlanName>().unwrap();
+            let count = standing.resources.iter().filter(|(_, stands)| *stands).count();
+            assert_eq!(count, 1);
+            standing.of(&name).unwrap().namespace().unwrap()
+        };
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        assert_eq!(stands(&[resource("a", new, &[]), resource("b", old, &[])]), "b");
+        assert_eq!(stands(&[resource("b", old, &[]), resource("a", new, &[FINALIZER])]), "a");
+        assert_eq!(stands(&[resource("b", old, &[]), resource("a", old, &[])]), "a");
+    }
+}
