@@ -10,6 +10,7 @@
 )]
 
 mod control_plane;
+mod controllers;
 mod deploy;
 mod frozen;
 mod nodes;

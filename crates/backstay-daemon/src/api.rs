@@ -207,7 +207,10 @@ async fn plan_delete(
 ) -> Answer<Changed> {
     let name = plan_name(&name)?;
     let detail = if query.purge { "with its restore points".to_owned() } else { String::new() };
-    let outcome = api.site.delete_plan(&name, query.purge).await;
+    let outcome = match api.site.keepers.check(&name) {
+        Ok(()) => api.site.delete_plan(&name, query.purge).await,
+        Err(error) => Err(error),
+    };
     Ok(Json(Changed { changed: api.audited(&actor, "planDelete", Some(&name), detail, outcome)? }))
 }
 
@@ -313,7 +316,7 @@ async fn promote(
 }
 
 /// What a promotion was asked with, for the audit log.
-fn asked(request: &PromoteRequest) -> String {
+pub(crate) fn asked(request: &PromoteRequest) -> String {
     let point = request.restore_point.map(|point| format!("to {point}"));
     let flags =
         [(request.dry_run, "dry run"), (request.force, "force"), (request.accept_partial, "accept partial")];

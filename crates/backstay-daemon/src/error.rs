@@ -11,6 +11,14 @@ use backstay_volume::VolumeError;
 /// A failure of the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
+    /// A plan that is changed through its resource.
+    #[error("the plan {plan} is kept by the ReplicationPlan {resource}")]
+    KeptByResource {
+        /// The plan.
+        plan: PlanName,
+        /// Namespace and name of the resource.
+        resource: String,
+    },
     /// A file of the site's own state.
     #[error("{action} {path:?}: {source}")]
     Io {
@@ -558,6 +566,7 @@ impl Classify for DaemonError {
             | Self::Rule { .. }
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
+            | Self::KeptByResource { .. }
             | Self::Claim { .. }
             | Self::Request { .. } => Class::Invalid,
             Self::NotASite { .. }
@@ -667,6 +676,9 @@ impl Classify for DaemonError {
             Self::Capture(error) => error.hint(),
             Self::Promotion(error) => error.hint(),
             Self::Stream(error) => error.hint(),
+            Self::KeptByResource { resource, .. } => Some(format!(
+                "change the resource {resource} with kubectl: what is changed here would be undone"
+            )),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ mod apply;
 mod ask;
 mod clock;
 mod clusters;
+mod controllers;
 mod cycle;
 mod error;
 mod files;

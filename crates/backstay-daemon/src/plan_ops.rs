@@ -22,6 +22,19 @@ impl Site {
     /// Applies every document, or none: all are checked before the first is stored.
     pub(crate) async fn apply_documents(self: &Arc<Self>, yaml: &str) -> Result<Vec<Applied>, DaemonError> {
         let documents = documents::parse("the plan", yaml)?;
+        for document in &documents {
+            if let Document::Plan { name, .. } = document {
+                self.keepers.check(name)?;
+            }
+        }
+        self.apply_checked(documents).await
+    }
+
+    /// The same of documents that were read.
+    pub(crate) async fn apply_checked(
+        self: &Arc<Self>,
+        documents: Vec<Document>,
+    ) -> Result<Vec<Applied>, DaemonError> {
         let new = NewSpecs::of(&documents);
         for document in &documents {
             match document {
@@ -211,6 +224,7 @@ impl Site {
 
     /// Stops or starts the schedule of a plan.
     pub(crate) fn suspend_plan(&self, name: &PlanName, suspend: bool) -> Result<bool, DaemonError> {
+        self.keepers.check(name)?;
         let record = self.plans.get(name)?;
         if record.role != SiteRole::Active {
             return Err(wrong_role(&record, if suspend { "suspending" } else { "resuming" }));

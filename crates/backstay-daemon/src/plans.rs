@@ -246,6 +246,23 @@ impl<T: Clone + PartialEq + Serialize + DeserializeOwned> Named<T> {
         self.specs.read().expect(POISONED).get(name).cloned()
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> BTreeMap<String, T> {
+        self.specs.read().expect(POISONED).clone()
+    }
+
+    /// Forgets one durably; tells whether it was there.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, DaemonError> {
+        let mut specs = self.specs.write().expect(POISONED);
+        let mut left = specs.clone();
+        let existed = left.remove(name).is_some();
+        if existed {
+            files::write_json(&self.path, &left)?;
+            *specs = left;
+        }
+        Ok(existed)
+    }
+
     /// Adds or replaces one durably; tells whether anything changed, and whether it was there.
     pub(crate) fn put(&self, name: &str, spec: T) -> Result<(bool, bool), DaemonError> {
         let mut specs = self.specs.write().expect(POISONED);

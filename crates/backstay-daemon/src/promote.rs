@@ -55,6 +55,9 @@ impl Site {
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
         if let Some(stored) = record.promotion.clone() {
+            if request.dry_run {
+                return self.dry_run(&record, &stored).await;
+            }
             let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
             return self.carry_out(&runtime, stored, request.accept_partial).await;
         }

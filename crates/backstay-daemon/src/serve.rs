@@ -45,6 +45,8 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
     site.resume()?;
     tracing::info!(site = %site.name, listen = %site.net.local_addr(), "ready");
 
+    // A task, not a branch below: at the stop it gives its Lease back.
+    let controllers = site.tasks.spawn(site.clone().run_controllers());
     let outcome = tokio::select! {
         served = listeners.serve(api, site.stop.clone()) => {
             served.map_err(|source| DaemonError::io("serve", &site.dir.join(layout::SOCKET), source))
@@ -52,6 +54,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
         () = site.clone().run_schedule() => Err(DaemonError::Worker { what: "the schedule clock" }),
         () = site.clone().run_incoming() => Err(DaemonError::Worker { what: "accepting from peers" }),
         () = site.clone().run_upkeep() => Err(DaemonError::Worker { what: "upkeep" }),
+        _ = controllers => Err(DaemonError::Worker { what: "the controllers" }),
         signal = wait_for_stop(&site, &options) => signal,
     };
     tracing::info!("stopping");
@@ -86,6 +89,7 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         meters: Arc::default(),
         runtimes: crate::runtime::Runtimes::default(),
         cluster: crate::clusters::ClusterSlot::default(),
+        keepers: crate::controllers::Keepers::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         cycles: tokio::sync::Semaphore::new(crate::site::CYCLES_MAX),

@@ -17,6 +17,7 @@ use crate::DaemonError;
 use crate::audit::AuditLog;
 use crate::clusters::ClusterSlot;
 use crate::config::SiteConfig;
+use crate::controllers::Keepers;
 use crate::meter::Meters;
 use crate::metrics::Metrics;
 use crate::plans::PlanBook;
@@ -55,6 +56,8 @@ pub(crate) struct Site {
     pub(crate) runtimes: Runtimes,
     /// The cluster beside the site, once it was asked for.
     pub(crate) cluster: ClusterSlot,
+    /// Plans that custom resources keep.
+    pub(crate) keepers: Keepers,
     /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.
     pub(crate) cycles: Semaphore,
     /// Every task of the daemon; shutdown waits for them.

@@ -43,6 +43,7 @@ pub use capture::{
 };
 pub use drift::Drift;
 pub use error::ClusterError;
+pub(crate) use error::{error_class, error_text};
 pub use freeze::{FreezeError, FreezeReport, FreezeRequest, Frozen};
 pub use prepare::VolumePlace;
 pub use release::{ReleasePlan, ReleaseReport, Wave};
@@ -80,6 +81,11 @@ impl Cluster {
     pub async fn connect(options: &ClusterOptions) -> Result<Self, ClusterError> {
         let config = config(options).await?;
         Ok(Self { client: client(&config).map_err(|source| ClusterError::config(options, &source))? })
+    }
+
+    /// The namespace of this process: that of its service account, or the one its kubeconfig names.
+    pub(crate) fn own_namespace(&self) -> &str {
+        self.client.default_namespace()
     }
 
     /// The client, for those who watch objects or run commands in pods.

@@ -4,11 +4,14 @@
 //! server. A **manifest folder** ([`folder`]) stands in for one: on the active side a folder of YAML is captured
 //! into a bundle, on the standby it is written one file per object, held, and released at promotion.
 //!
+//! With custom resources, [`control`] takes plans from a cluster and reports there.
+//!
 //! The rules behind both ([`normalise`], [`skip`], [`transform`], [`hold`], [`order`], [`wave`]) are functions on
-//! JSON values. They block and do no IO; only [`cluster`] knows about tokio.
+//! JSON values. They block and do no IO; only [`cluster`] and [`control`] know about tokio.
 
 pub mod canonical;
 pub mod cluster;
+pub mod control;
 pub mod crds;
 pub mod documents;
 pub mod failure;

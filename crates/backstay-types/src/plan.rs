@@ -19,6 +19,20 @@ pub use scope::{
 /// `spec` of a `ReplicationPlan`: what is protected and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "has(self.volumes) || has(self.manifests) || has(self.namespaces) || has(self.namespaceSelector)",
+        "message": "the plan names no volumes, no namespaces and no manifests"
+    },
+    {
+        "rule": "!has(self.manifests) || !(has(self.namespaces) || has(self.namespaceSelector))",
+        "message": "expected at most one of `manifests` and `namespaces` or `namespaceSelector`"
+    },
+    {
+        "rule": "!(has(self.schedule) && has(self.schedulePolicy))",
+        "message": "expected at most one of `schedule` and `schedulePolicy`"
+    }
+]))]
 pub struct PlanSpec {
     /// Name of the peer the plan replicates to.
     pub pair: String,

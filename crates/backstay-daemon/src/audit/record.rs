@@ -23,6 +23,8 @@ pub enum Actor {
     Token,
     /// The site at the other end of a pair.
     Peer(String),
+    /// A custom resource of the cluster beside the site.
+    Resource,
     /// The daemon by itself.
     Daemon,
 }
@@ -33,6 +35,7 @@ impl fmt::Display for Actor {
             Actor::Uid(uid) => write!(f, "uid:{uid}"),
             Actor::Token => f.write_str("token"),
             Actor::Peer(name) => write!(f, "peer:{name}"),
+            Actor::Resource => f.write_str("resource"),
             Actor::Daemon => f.write_str("daemon"),
         }
     }

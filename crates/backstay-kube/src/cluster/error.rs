@@ -202,6 +202,22 @@ pub(super) fn class(status: &Status) -> Class {
     }
 }
 
+/// The same of a client's error.
+pub(crate) fn error_class(error: &kube::Error) -> Class {
+    match error {
+        kube::Error::Api(status) => class(status),
+        _ => Class::Transient,
+    }
+}
+
+/// What a client's error says, on one line. Not for requests about Secrets.
+pub(crate) fn error_text(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => shorten(&status.message),
+        error => chain(error),
+    }
+}
+
 /// Whether a namespace that is going away was in the way.
 pub(super) fn is_terminating(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);

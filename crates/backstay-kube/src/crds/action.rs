@@ -31,6 +31,9 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self == oldSelf", "message": "what is asked for never changes: delete this Failover and create another"}
+]))]
 pub struct FailoverSpec {
     /// What to do.
     pub action: FailoverAction,
@@ -70,7 +73,7 @@ pub enum FailoverAction {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailoverStatus {
-    /// `Accepted`, `Complete`, `Failed`.
+    /// `Accepted`, `Complete`, `Failed`. One that is complete or failed never runs again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The steps, in order.
@@ -88,6 +91,12 @@ pub struct FailoverStatus {
     /// Measured recovery time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rto: Option<String>,
+    /// What is released on the cluster, one line a wave; the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waves: Vec<String>,
+    /// The restore point that is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_point: Option<String>,
     /// What the operator should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -83,12 +83,11 @@ pub struct CycleProgress {
     /// Seconds to go, as far as can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<i64>,
-    /// Bytes walked.
-    pub bytes_scanned: i64,
-    /// Bytes that had changed.
-    pub bytes_changed: i64,
-    /// Bytes on the wire.
-    pub wire_bytes: i64,
+    /// Bytes dealt with.
+    pub bytes_done: i64,
+    /// Bytes to deal with, as far as known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<i64>,
 }
 
 /// A schedule that plans share by name: the same fields as in a policy without a cluster.
@@ -117,7 +116,7 @@ pub struct SchedulePolicySpec(pub plan::SchedulePolicySpec);
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SchedulePolicyStatus {
-    /// `Valid`.
+    /// `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// How many plans use it.

@@ -6,7 +6,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One committed restore point. Written by Backstay; deleting it lets the point expire.
+/// One committed restore point. Written by Backstay, and made anew if it is deleted: how long a point stays is for the
+/// plan's retention to say, so that no `kubectl delete` of a namespace takes the history with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "backstay.dev",
@@ -80,10 +81,10 @@ enum ConsistencyName {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RestorePointStatus {
-    /// `Applied`, `Verified`.
+    /// `Applied`: the replicas show it; `Damaged`: `backstay verify` could not repair it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Which rule of the retention keeps it, and until when.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_until: Option<String>,
+    /// Retention rules that keep it, such as `last` and `daily`; empty if it goes next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
 }

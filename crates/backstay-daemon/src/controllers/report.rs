@@ -1,0 +1,172 @@
+//! A site at one moment, in the words of the controllers.
+
+use std::collections::BTreeSet;
+
+use backstay_engine::retention;
+use backstay_kube::control::{
+    CycleReport, HostError, PairReport, Picture, PlanReport, PointReport, PromotionDone, StepReport,
+};
+use backstay_types::frame::SiteRole;
+use backstay_types::plan::PlanSpec;
+use backstay_types::{PlanName, RestorePointId, Span, Time};
+
+use crate::DaemonError;
+use crate::api_types::{
+    CycleOutcome, CycleStatus, ErrorInfo, PlanStatus, PromotionReport, PromotionStep, StepState,
+};
+use crate::plans::PlanRecord;
+use crate::site::Site;
+
+impl Site {
+    /// Everything the controllers show. Reads files and the catalog: blocks.
+    pub(super) fn picture(&self, also: BTreeSet<PlanName>) -> Result<Picture, DaemonError> {
+        let records = self.plans.list();
+        let plan = |record: &PlanRecord| Ok((record.name.clone(), self.plan_report(record)?));
+        let mut wanted = also;
+        wanted.extend(records.iter().map(|record| record.name.clone()));
+        let mut points = Vec::new();
+        for name in &wanted {
+            points.extend(self.point_reports(name)?);
+        }
+        Ok(Picture {
+            plans: records.iter().map(|record| plan(record)).collect::<Result<_, DaemonError>>()?,
+            policies: self.plans.policies().all(),
+            rules: self.plans.rules().all(),
+            pairs: self.net.peers().into_iter().map(pair).collect(),
+            points,
+        })
+    }
+
+    fn plan_report(&self, record: &PlanRecord) -> Result<PlanReport, DaemonError> {
+        let status = self.plan_status(&record.name)?;
+        let steps = record.promotion.iter().flat_map(|promotion| promotion.steps());
+        let step = |step: &backstay_engine::promotion::Step| StepReport {
+            name: step.name.to_string(),
+            state: step.state_name(),
+            duration: step.duration(),
+        };
+        Ok(PlanReport {
+            role: record.role,
+            promoted: record.promoted,
+            epoch: record.epoch,
+            // The name of the peer is another on its side, where the plan may come from.
+            spec: PlanSpec { pair: status.peer.clone(), ..record.spec.clone() },
+            cycle: status.cycle.as_ref().map(cycle),
+            lag: status.lag_seconds.map(span),
+            last_point: status.last_restore_point,
+            last_success: self.last_success(record, &status)?,
+            applied_point: status.applied_restore_point,
+            next_run: status.next_run,
+            last_freeze: status.last_cycle.as_ref().and_then(|last| last.freeze_seconds).map(span),
+            cycle_error: status.last_cycle.as_ref().and_then(|last| last.error.as_ref()).map(told),
+            apply_error: status.apply_error.as_ref().map(told),
+            failed_objects: status.objects.as_ref().map(|objects| objects.failed),
+            first_failures: status.objects.map(|objects| objects.first_failures).unwrap_or_default(),
+            promotion: steps.map(step).collect(),
+        })
+    }
+
+    /// When the newest restore point was committed. A sender that was restarted knows only when its snapshot was taken.
+    fn last_success(&self, record: &PlanRecord, status: &PlanStatus) -> Result<Option<Time>, DaemonError> {
+        if record.role != SiteRole::Active || record.promoted {
+            return Ok(self.store.newest(&record.name)?.map(|point| point.committed_time));
+        }
+        let last = status.last_cycle.as_ref().filter(|last| last.outcome == CycleOutcome::Succeeded);
+        if let Some(last) = last {
+            return Ok(Some(last.started_time.plus(span(last.duration_seconds))));
+        }
+        Ok(self.plans.last_success(&record.name)?.map(|last| last.snapshot_time))
+    }
+
+    /// The restore points of a plan that are here.
+    fn point_reports(&self, name: &PlanName) -> Result<Vec<PointReport>, DaemonError> {
+        let points = self.store.points(name)?;
+        let rules = match self.plans.find(name) {
+            Some(record) => {
+                let times: Vec<_> = points.iter().map(|point| (point.id, point.snapshot_time)).collect();
+                retention::verdicts(&times, &record.spec.retention, &self.points_in_use(name)?)
+            }
+            // Without its plan no rule lets a point go.
+            None => Vec::new(),
+        };
+        let held_by = |id: RestorePointId| {
+            let verdict = rules.iter().find(|verdict| verdict.id == id);
+            verdict.map(|verdict| verdict.rules.iter().map(ToString::to_string).collect()).unwrap_or_default()
+        };
+        let report = |point: &backstay_types::point::RestorePoint| {
+            Ok(PointReport {
+                plan: name.clone(),
+                id: point.id,
+                snapshot_time: point.snapshot_time,
+                committed_time: point.committed_time,
+                consistency: point.consistency,
+                bytes: point.volumes.iter().map(|volume| volume.bytes).sum(),
+                bytes_changed: point.stats.bytes_changed,
+                wire_bytes: point.stats.wire_bytes,
+                objects: point.bundle.as_ref().map(|bundle| bundle.objects),
+                held_by: held_by(point.id),
+                is_damaged: self.store.damage(name, point.id)?.is_some(),
+            })
+        };
+        points.iter().map(report).collect()
+    }
+}
+
+fn pair(peer: backstay_net::PeerStatus) -> PairReport {
+    PairReport {
+        peer: peer.record.name.clone(),
+        endpoints: peer.record.endpoints.clone(),
+        is_connected: peer.connected,
+        last_seen: peer.last_seen,
+        round_trip: peer.rtt.map(|rtt| Span(u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX))),
+    }
+}
+
+fn cycle(cycle: &CycleStatus) -> CycleReport {
+    CycleReport {
+        phase: cycle.phase.as_str(),
+        percent: u8::try_from(whole(cycle.percent.unwrap_or(0.0)).min(100)).unwrap_or(100),
+        bytes_per_second: whole(cycle.bytes_per_second),
+        eta_seconds: cycle.eta_seconds.map(whole),
+        bytes_done: cycle.bytes_done,
+        bytes_total: cycle.bytes_total,
+    }
+}
+
+/// A finished promotion, or the plan of one.
+pub(super) fn promotion(report: PromotionReport) -> PromotionDone {
+    let step = |step: PromotionStep| StepReport {
+        name: step.name,
+        state: match step.state {
+            StepState::Pending => "pending",
+            StepState::Done => "done",
+            StepState::Skipped => "skipped",
+            StepState::Failed => "failed",
+        },
+        duration: step.duration_seconds.map(span),
+    };
+    PromotionDone {
+        epoch: report.epoch,
+        restore_point: report.restore_point,
+        rpo: span(report.rpo_seconds),
+        rto: report.rto_seconds.map(span),
+        steps: report.steps.into_iter().map(step).collect(),
+        waves: report.waves,
+        warnings: report.warnings,
+    }
+}
+
+fn told(error: &ErrorInfo) -> HostError {
+    HostError { class: error.class, message: error.message.clone(), hint: error.hint.clone() }
+}
+
+/// Seconds of the admin API.
+fn span(seconds: f64) -> Span {
+    let length = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    Span(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A rate or a percentage without its fraction.
+fn whole(number: f64) -> u64 {
+    std::time::Duration::try_from_secs_f64(number).unwrap_or_default().as_secs()
+}

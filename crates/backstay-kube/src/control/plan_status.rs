@@ -1,0 +1,109 @@
+//! The status of a plan, from what the site reports.
+
+use backstay_types::Time;
+use backstay_types::frame::SiteRole;
+
+use super::condition::{Told, coarse, conditions, count};
+use super::host::{CycleReport, PlanReport};
+use crate::crds::{CycleProgress, PlanStatus};
+
+/// Failures that are named; all are counted.
+const NAMED_MAX: usize = 5;
+
+/// The status of a resource of this `generation`, of a plan that is, or is not, in the site's book.
+pub(super) fn plan_status(
+    observed: &PlanStatus,
+    ready: Told,
+    report: Option<&PlanReport>,
+    has_damage: bool,
+    generation: Option<i64>,
+    now: Time,
+) -> PlanStatus {
+    let Some(report) = report else {
+        let conditions = conditions(&observed.conditions, [ready], generation, now);
+        return PlanStatus { conditions, ..PlanStatus::default() };
+    };
+    let told = [ready, synced(report), degraded(report, has_damage)];
+    PlanStatus {
+        conditions: conditions(&observed.conditions, told, generation, now),
+        role: Some(role_name(report.role).to_owned()),
+        epoch: Some(count(report.epoch.0)),
+        phase: Some(report.cycle.as_ref().map_or_else(|| "Idle".to_owned(), |cycle| capital(cycle.phase))),
+        cycle: report.cycle.as_ref().map(progress),
+        lag: report.lag.map(coarse),
+        last_restore_point: report.last_point.map(|point| point.to_string()),
+        last_success: report.last_success.map(|time| time.to_string()),
+        next_run: report.next_run.map(|time| time.to_string()),
+        failed_objects: report.failed_objects.map(count),
+        first_failures: report.first_failures.iter().take(NAMED_MAX).cloned().collect(),
+    }
+}
+
+/// What an operator calls a role.
+pub(super) const fn role_name(role: SiteRole) -> &'static str {
+    match role {
+        SiteRole::Active => "active",
+        SiteRole::Standby => "standby",
+        SiteRole::Demoting => "demoting",
+        SiteRole::Promoting => "promoting",
+    }
+}
+
+fn capital(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
+}
+
+fn progress(cycle: &CycleReport) -> CycleProgress {
+    CycleProgress {
+        percent: i32::from(cycle.percent.min(100)),
+        bytes_per_second: count(cycle.bytes_per_second),
+        eta_seconds: cycle.eta_seconds.map(count),
+        bytes_done: count(cycle.bytes_done),
+        bytes_total: cycle.bytes_total.map(count),
+    }
+}
+
+/// Whether the standby holds what the last cycle made.
+fn synced(report: &PlanReport) -> Told {
+    let no = |reason, message: String| Told::new("Synced", false, reason, message);
+    let fixed = |reason, message: &str| Told::new("Synced", false, reason, message);
+    match (report.role, &report.cycle_error, &report.apply_error) {
+        (SiteRole::Promoting, ..) => fixed("Promoting", "this site is taking over"),
+        (SiteRole::Demoting, ..) => fixed("Fenced", "the other site was promoted"),
+        (SiteRole::Active, ..) if report.promoted => {
+            fixed("NoStandby", "this site was promoted, and its peer has not come back as standby")
+        }
+        (SiteRole::Active, Some(error), _) => no("CycleFailed", error.told()),
+        (SiteRole::Standby, _, Some(error)) => no("ApplyFailed", error.told()),
+        _ if report.last_point.is_none() => fixed("NoRestorePoint", "no cycle has committed yet"),
+        _ => Told::new("Synced", true, "Committed", "the standby holds the newest restore point"),
+    }
+}
+
+/// Whether an operator should look.
+fn degraded(report: &PlanReport, has_damage: bool) -> Told {
+    let yes = |reason, message: String| Told::new("Degraded", true, reason, message);
+    if let Some(error) = report.cycle_error.as_ref().filter(|_| report.is_ours()) {
+        return yes("CycleFailed", error.told());
+    }
+    if let Some(error) = &report.apply_error {
+        return yes("ApplyFailed", error.told());
+    }
+    if let Some(failed) = report.failed_objects.filter(|failed| *failed > 0) {
+        let first = report.first_failures.first().map(String::as_str).unwrap_or_default();
+        return yes("ObjectsFailed", format!("{failed} objects could not be applied; first: {first}"));
+    }
+    if has_damage {
+        let message =
+            "a restore point is damaged; `backstay verify --repair` fetches good copies where there are any";
+        return yes("RestorePointDamaged", message.to_owned());
+    }
+    if let (Some(lag), Some(target)) = (report.lag, report.spec.rpo_target)
+        && lag > target
+        && !report.promoted
+    {
+        return yes("LagAboveTarget", format!("the newest restore point is older than {target}"));
+    }
+    Told::new("Degraded", false, "AsExpected", "nothing needs attention")
+}
