@@ -26,11 +26,11 @@ impl Rig {
                 .map(|thread| thread.join().unwrap())
         });
         let pair = Pair::with(beside(&active), beside(&standby));
-        active.cluster().apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: dr}}");
+        active.cluster().apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: backstay-system}}");
         Rig { active, standby, pair }
     }
 
-    /// A plan `shop` over a folder and a namespace, from a resource in namespace `dr`.
+    /// A plan `shop` over a folder and a namespace, from a resource in the namespace of the daemon.
     fn shop(&self, more: &str) {
         let volume = self.pair.source("volume");
         std::fs::write(volume.join("orders"), "1\n").unwrap();
@@ -40,7 +40,7 @@ impl Rig {
         );
         let volume = format!("{{name: data, path: {}}}", volume.display());
         self.active.cluster().apply_yaml(&plan(
-            "dr",
+            HOME,
             "shop",
             &format!("pair: west, namespaces: [shop], volumes: [{volume}], {more}"),
         ));
@@ -153,13 +153,13 @@ fn plans_and_policies_come_from_resources_and_are_reported_there() {
     active.apply_yaml(
         "{apiVersion: backstay.dev/v1alpha1, kind: SchedulePolicy, metadata: {name: often}, spec: {interval: 2s}}",
     );
-    active.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: dr}}");
+    active.apply_yaml("{apiVersion: v1, kind: Namespace, metadata: {name: backstay-system}}");
     active.apply_yaml(
-        "{apiVersion: backstay.dev/v1alpha1, kind: Rule, metadata: {name: flush, namespace: dr}, \
+        "{apiVersion: backstay.dev/v1alpha1, kind: Rule, metadata: {name: flush, namespace: backstay-system}, \
          spec: {rules: [{podSelector: {app: none}, actions: [{value: sync}]}]}}",
     );
     rig.shop("schedulePolicy: often, retention: {last: 3}, preExecRule: flush");
-    let plan = ["bsplan", "shop", "-n", "dr"];
+    let plan = ["bsplan", "shop", "-n", HOME];
 
     // It runs on its schedule, and says so.
     let object = await_condition(active, &plan, "Synced", "True", "Committed");
@@ -179,7 +179,7 @@ fn plans_and_policies_come_from_resources_and_are_reported_there() {
         active.get(&["bssched", "often"])["status"]["plans"] == 1
     });
     assert!(policy["metadata"]["finalizers"].is_array());
-    let rule = ["bsrule", "flush", "-n", "dr"];
+    let rule = ["bsrule", "flush", "-n", HOME];
     await_condition(active, &rule, "Ready", "True", "Accepted");
     eventually("the rule tells who uses it, and how it went", PATIENCE, || {
         let status = active.get(&rule)["status"].clone();
@@ -206,15 +206,15 @@ fn plans_and_policies_come_from_resources_and_are_reported_there() {
     }
 
     // Only through the resource from now on.
-    rig.pair.east.cli(["plan", "suspend", "shop"]).refused(&[2], &["dr/shop", "kubectl"]);
-    rig.pair.east.cli(["plan", "delete", "shop"]).refused(&[2], &["dr/shop"]);
+    rig.pair.east.cli(["plan", "suspend", "shop"]).refused(&[2], &["backstay-system/shop", "kubectl"]);
+    rig.pair.east.cli(["plan", "delete", "shop"]).refused(&[2], &["backstay-system/shop"]);
     active
         .kubectl([
             "patch",
             "bsplan",
             "shop",
             "-n",
-            "dr",
+            HOME,
             "--type=merge",
             "-p",
             r#"{"spec":{"suspend":true}}"#,
@@ -223,7 +223,7 @@ fn plans_and_policies_come_from_resources_and_are_reported_there() {
     eventually("it is suspended", PATIENCE, || rig.pair.east.status("shop")["suspended"] == true);
 
     // A plan that replicates is no news.
-    assert_eq!(events(active, "dr", "shop"), ["Accepted", "RestorePointCommitted"]);
+    assert_eq!(events(active, HOME, "shop"), ["Accepted", "RestorePointCommitted"]);
 
     // A restore point's object is made anew; the point stays.
     let ids = rig.pair.west.restore_point_ids("shop");
@@ -239,9 +239,9 @@ fn plans_and_policies_come_from_resources_and_are_reported_there() {
     // The policy stays for as long as the plan names it; the plan goes with its resource, its points stay.
     active.kubectl(["delete", "bssched", "often", "--wait=false"]).ok();
     await_condition(active, &["bssched", "often"], "Ready", "False", "InUse");
-    active.kubectl(["delete", "bsrule", "flush", "-n", "dr", "--wait=false"]).ok();
+    active.kubectl(["delete", "bsrule", "flush", "-n", HOME, "--wait=false"]).ok();
     await_condition(active, &rule, "Ready", "False", "InUse");
-    active.kubectl(["delete", "bsplan", "shop", "-n", "dr", "--timeout=60s"]).ok();
+    active.kubectl(["delete", "bsplan", "shop", "-n", HOME, "--timeout=60s"]).ok();
     assert!(rig.pair.east.cli(["plan", "list", "-o", "json"]).ok().items().is_empty());
     // The standby keeps the plan, suspended, until it is deleted there too; its mirror goes with it.
     eventually("the mirror is suspended", PATIENCE, || {
@@ -274,45 +274,59 @@ fn a_wrong_resource_is_told_so_and_holds_up_no_other() {
         ("pair: west, namespaces: [shop], manifests: {path: /k8s}".to_owned(), "at most one of `manifests`"),
         (format!("pair: west, {volumes}, rpoTarget: soon"), "rpoTarget"),
     ] {
-        let refused = try_apply(active, &plan("dr", "wrong", &spec));
+        let refused = try_apply(active, &plan(HOME, "wrong", &spec));
         assert!(refused.code != 0 && refused.stderr.contains(told), "{told}: {}", refused.stderr);
     }
 
     // The rest by a condition, which says what to do.
-    active.apply_yaml(&plan("dr", "lost", &format!("pair: nobody, {volumes}")));
+    active.apply_yaml(&plan(HOME, "lost", &format!("pair: nobody, {volumes}")));
     active.apply_yaml(&plan(
-        "dr",
+        HOME,
         "named",
         &format!("pair: west, volumes: [{{name: Not_A_Name, path: {}}}]", folder.display()),
     ));
-    active.apply_yaml(&plan("dr", "timed", &format!("pair: west, {volumes}, schedulePolicy: later")));
-    active.apply_yaml(&plan("dr", "good", &format!("pair: west, {volumes}")));
-    let lost = await_condition(active, &["bsplan", "lost", "-n", "dr"], "Ready", "False", "NotFound");
+    active.apply_yaml(&plan(HOME, "timed", &format!("pair: west, {volumes}, schedulePolicy: later")));
+    active.apply_yaml(&plan(HOME, "good", &format!("pair: west, {volumes}")));
+    let lost = await_condition(active, &["bsplan", "lost", "-n", HOME], "Ready", "False", "NotFound");
     let message = condition(&lost, "Ready")["message"].as_str().unwrap();
     assert!(message.contains("nobody") && message.contains("known peers: west"), "{message}");
-    let named = await_condition(active, &["bsplan", "named", "-n", "dr"], "Ready", "False", "Invalid");
+    let named = await_condition(active, &["bsplan", "named", "-n", HOME], "Ready", "False", "Invalid");
     let message = condition(&named, "Ready")["message"].as_str().unwrap();
     assert!(message.contains("Not_A_Name"), "{message}");
-    await_condition(active, &["bsplan", "timed", "-n", "dr"], "Ready", "False", "Invalid");
-    await_condition(active, &["bsplan", "good", "-n", "dr"], "Ready", "True", "Accepted");
-    assert_eq!(events(active, "dr", "lost"), ["Refused"]);
+    await_condition(active, &["bsplan", "timed", "-n", HOME], "Ready", "False", "Invalid");
+    await_condition(active, &["bsplan", "good", "-n", HOME], "Ready", "True", "Accepted");
+    assert_eq!(events(active, HOME, "lost"), ["Refused"]);
 
     // One name is one plan.
     active.apply_yaml(&plan("default", "good", &format!("pair: west, {volumes}")));
     let other = await_condition(active, &["bsplan", "good", "-n", "default"], "Ready", "False", "NameTaken");
-    assert!(condition(&other, "Ready")["message"].as_str().unwrap().contains("namespace dr"));
+    assert!(condition(&other, "Ready")["message"].as_str().unwrap().contains("namespace backstay-system"));
     active.kubectl(["delete", "bsplan", "good", "-n", "default", "--timeout=60s"]).ok();
     rig.pair.east.sync("good");
 
+    // Whoever writes in another namespace gets that namespace replicated, and none of the daemon's rights.
+    active.apply_yaml(&plan("default", "reach", &format!("pair: west, namespaces: [default], {volumes}")));
+    let reach =
+        await_condition(active, &["bsplan", "reach", "-n", "default"], "Ready", "False", "OtherNamespace");
+    assert!(condition(&reach, "Ready")["message"].as_str().unwrap().starts_with("volumes reaches beyond"));
+    active.apply_yaml(&plan("default", "modest", "pair: west, namespaces: [default]"));
+    await_condition(active, &["bsplan", "modest", "-n", "default"], "Ready", "True", "Accepted");
+    active.apply_yaml(
+        "{apiVersion: backstay.dev/v1alpha1, kind: Rule, metadata: {name: theirs, namespace: default}, \
+         spec: {rules: [{podSelector: {app: none}, actions: [{value: sync}]}]}}",
+    );
+    await_condition(active, &["bsrule", "theirs", "-n", "default"], "Ready", "False", "OtherNamespace");
+    active.kubectl(["delete", "bsrule", "theirs", "-n", "default", "--timeout=60s"]).ok();
+
     // Mended in the resource, or by what it lacked.
     active
-        .kubectl(["patch", "bsplan", "lost", "-n", "dr", "--type=merge", "-p", r#"{"spec":{"pair":"west"}}"#])
+        .kubectl(["patch", "bsplan", "lost", "-n", HOME, "--type=merge", "-p", r#"{"spec":{"pair":"west"}}"#])
         .ok();
-    await_condition(active, &["bsplan", "lost", "-n", "dr"], "Ready", "True", "Accepted");
+    await_condition(active, &["bsplan", "lost", "-n", HOME], "Ready", "True", "Accepted");
     active.apply_yaml(
         "{apiVersion: backstay.dev/v1alpha1, kind: SchedulePolicy, metadata: {name: later}, spec: {cron: '0 4 * * *'}}",
     );
-    await_condition(active, &["bsplan", "timed", "-n", "dr"], "Ready", "True", "Accepted");
+    await_condition(active, &["bsplan", "timed", "-n", HOME], "Ready", "True", "Accepted");
     active.apply_yaml(
         "{apiVersion: backstay.dev/v1alpha1, kind: SchedulePolicy, metadata: {name: never}, spec: {cron: nonsense}}",
     );
@@ -327,8 +341,8 @@ fn an_api_server_that_was_away_finds_everything_as_it_is() {
     let mut rig = Rig::start();
     let folder = rig.pair.source("folder");
     let spec = format!("pair: west, volumes: [{{name: data, path: {}}}]", folder.display());
-    rig.active.cluster().apply_yaml(&plan("dr", "files", &spec));
-    let plan = ["bsplan", "files", "-n", "dr"];
+    rig.active.cluster().apply_yaml(&plan(HOME, "files", &spec));
+    let plan = ["bsplan", "files", "-n", HOME];
     await_condition(rig.active.cluster(), &plan, "Ready", "True", "Accepted");
 
     rig.active.kill_apiserver();
@@ -347,7 +361,7 @@ fn an_api_server_that_was_away_finds_everything_as_it_is() {
     });
     eventually("it is not suspended", PATIENCE, || rig.pair.east.status("files")["suspended"] == false);
     let patch = r#"{"spec":{"rpoTarget":"20m"}}"#;
-    rig.active.cluster().kubectl(["patch", "bsplan", "files", "-n", "dr", "--type=merge", "-p", patch]).ok();
+    rig.active.cluster().kubectl(["patch", "bsplan", "files", "-n", HOME, "--type=merge", "-p", patch]).ok();
     eventually("watches go on", PATIENCE, || rig.pair.east.status("files")["rpoTargetSeconds"] == 1200);
 }
 

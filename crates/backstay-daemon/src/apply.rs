@@ -155,6 +155,7 @@ impl Site {
         let spec = self.plans.get(plan)?.spec.clone();
         if spec.covers_cluster() {
             // Every time: somebody may have changed the objects since. An unchanged one costs no request.
+            applied.objects = None;
             return self.apply_to_cluster(plan, &spec, applied, point, self.bundle(point)?);
         }
         if applied.cluster.is_some() {

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use backstay_kube::cluster::{Cluster, ClusterOptions, VolumePlace, volumes_of};
 use backstay_kube::folder::CapturedObject;
 use backstay_types::plan::PlanSpec;
+use backstay_types::point::RestorePoint;
 use backstay_types::{Classify, PlanName, VolumeName};
 
 use crate::DaemonError;
@@ -18,6 +20,10 @@ use crate::site::Site;
 /// The connection, once there is one. Its configuration is read again after [`ClusterSlot::forget`].
 #[derive(Default)]
 pub(crate) struct ClusterSlot(Mutex<Option<Cluster>>);
+
+/// Pauses between tries to thaw what was left frozen.
+const THAW_AGAIN: Duration = Duration::from_secs(2);
+const THAW_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 const POISONED: &str = "no holder of this lock panics";
 
@@ -40,25 +46,47 @@ impl Site {
         Ok(cluster)
     }
 
-    /// Undoes what a daemon that died in a freeze left frozen. What cannot be undone now is undone by the next cycle.
+    /// Undoes what a daemon that died in a freeze left frozen; tries until it is done.
     pub(crate) fn thaw_left_over_soon(self: &Arc<Self>, record: &PlanRecord) {
         let (site, plan) = (self.clone(), record.name.clone());
-        self.tasks.spawn(async move { site.thaw_left_over(&plan).await });
+        if !self.plans.freeze_record(&plan).exists() {
+            return;
+        }
+        self.tasks.spawn(async move {
+            let mut pause = THAW_AGAIN;
+            loop {
+                let runtime = site.runtimes.of(&plan);
+                // No cycle may freeze meanwhile: its pods would be thawed under it.
+                let gate = runtime.cycle_gate(&site.wake).await;
+                if site.thaw_left_over(&plan).await.is_ok() {
+                    return;
+                }
+                drop(gate);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(THAW_AGAIN_MAX),
+                    () = site.stop.cancelled() => return,
+                }
+            }
+        });
     }
 
-    /// The same, now.
-    pub(crate) async fn thaw_left_over(&self, plan: &PlanName) {
+    /// The same, now. The caller holds the plan's cycle gate.
+    pub(crate) async fn thaw_left_over(&self, plan: &PlanName) -> Result<(), DaemonError> {
         let path = self.plans.freeze_record(plan);
         if !path.exists() {
-            return;
+            return Ok(());
         }
         let thaw = async { Ok::<_, DaemonError>(self.cluster().await?.thaw_left_over(&path).await?) };
         match thaw.await {
-            Ok(pods) => tracing::warn!(%plan, pods, "thawed what an earlier daemon had left frozen"),
+            Ok(pods) => {
+                tracing::warn!(%plan, pods, "thawed what an earlier daemon had left frozen");
+                Ok(())
+            }
             Err(error) => {
                 self.metrics.count_error(error.class());
                 let class = error.class().label();
                 tracing::error!(%plan, class, "an application may still be frozen: {error}");
+                Err(error)
             }
         }
     }
@@ -76,14 +104,20 @@ impl Site {
         &self,
         plan: &PlanName,
         spec: &PlanSpec,
+        point: &RestorePoint,
         objects: &[CapturedObject],
-    ) -> BTreeMap<String, VolumePlace> {
+    ) -> Result<BTreeMap<String, VolumePlace>, DaemonError> {
         let node = self.config.load().kubernetes.node.clone();
         let volumes = volumes_of(objects);
         let place =
             |volume: VolumeName| VolumePlace { path: self.replica(plan, &volume), node: node.clone() };
         let named = backstay_kube::cluster::volume_names(&volumes, &own_names(spec));
-        named.into_iter().map(|(name, volume)| (volume.name.clone(), place(name))).collect()
+        // A place that no replica was made for would be an empty folder, and its application start without data.
+        if let Some((name, _)) = named.iter().find(|(name, _)| point.volume(name).is_none()) {
+            let why = format!("its objects name volume {name}, of which it has no data");
+            return Err(DaemonError::Damaged { plan: plan.clone(), point: point.id, why });
+        }
+        Ok(named.into_iter().map(|(name, volume)| (volume.name.clone(), place(name))).collect())
     }
 }
 

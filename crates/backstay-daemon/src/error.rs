@@ -160,6 +160,14 @@ pub enum DaemonError {
         /// The first of them.
         first: String,
     },
+    /// An API server too slow for the length of a freeze.
+    #[error("plan {plan}: the objects could not be captured within {within}")]
+    CaptureSlow {
+        /// The plan.
+        plan: PlanName,
+        /// How long was waited.
+        within: backstay_types::Span,
+    },
     /// Claims came or went while the volumes were snapshotted.
     #[error("plan {plan}: claims changed while their volumes were snapshotted")]
     ClaimsChanged {
@@ -580,6 +588,7 @@ impl Classify for DaemonError {
             | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } => Class::Incomplete,
             Self::ClaimsChanged { .. } => Class::Busy,
+            Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
             Self::Unseen { class, .. }
             | Self::Refused { class, .. }
@@ -637,6 +646,7 @@ impl Classify for DaemonError {
                 "label the claim backstay.dev/exclude=true to protect the namespace without its data, or move it to a volume of this node".into(),
             ),
             Self::Unseen { .. } => Some("mend the API that does not answer, or name its kinds in `excludeResources`".into()),
+            Self::CaptureSlow { .. } => Some("an API that hangs can be left out by `excludeResources`; the next cycle tries again".into()),
             Self::ClaimsChanged { .. } => Some("the next cycle begins with the claims as they are then".into()),
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),

@@ -113,13 +113,12 @@ impl Site {
     ) -> Result<(bool, bool), DaemonError> {
         let old = self.plans.find(name);
         let changed = old.as_ref().is_none_or(|old| old.spec != spec);
-        if changed {
+        if changed && old.is_some() {
+            self.plans.update(name, |record| record.spec = spec)?;
+        } else if changed {
             let peer = self.peer_named(&spec.pair)?;
-            let record = match &old {
-                Some(old) => PlanRecord { spec, ..(**old).clone() },
-                None => self.new_plan(name, peer.pair, spec).await?,
-            };
-            self.plans.put(record)?;
+            let record = self.new_plan(name, peer.pair, spec).await?;
+            self.plans.add(record)?;
         }
         Ok((changed, old.is_some()))
     }
@@ -209,7 +208,8 @@ impl Site {
                 tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
             }
         }
-        self.thaw_left_over(name).await;
+        // With the record goes the knowledge of what is frozen.
+        self.thaw_left_over(name).await?;
         self.plans.remove(name)?;
         files::remove_folder(&self.plans.plan_folder(name))?;
         files::remove_folder(&self.dir.join(layout::SENT).join(name.as_str()))?;

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::api_types::ObjectsStatus;
+use crate::plan_ops::wrong_role;
 use crate::{DaemonError, files};
 
 /// What a site knows of one plan.
@@ -140,6 +141,15 @@ impl PlanBook {
     /// Adds or replaces a plan durably.
     pub(crate) fn put(&self, record: PlanRecord) -> Result<Arc<PlanRecord>, DaemonError> {
         let mut plans = self.plans.write().expect(POISONED);
+        self.store(&mut plans, record)
+    }
+
+    /// Adds a plan durably, unless one of its name has come meanwhile, such as the peer's.
+    pub(crate) fn add(&self, record: PlanRecord) -> Result<Arc<PlanRecord>, DaemonError> {
+        let mut plans = self.plans.write().expect(POISONED);
+        if let Some(found) = plans.get(&record.name) {
+            return Err(wrong_role(found, "adding the plan"));
+        }
         self.store(&mut plans, record)
     }
 

@@ -141,7 +141,9 @@ impl Site {
                 self.cluster.forget();
                 self.limit_bandwidth();
                 self.wake.notify_one();
-                tracing::info!("site.toml read again; listen addresses and paths change with a restart");
+                tracing::info!(
+                    "site.toml read again; listen addresses, paths and what the controllers use change with a restart"
+                );
             }
             Err(error) => tracing::error!("site.toml not taken over: {error}"),
         }

@@ -185,12 +185,12 @@ impl<H: Host> Controller<H> {
         outcome.map_err(|error| error.to_string())
     }
 
-    /// Policies and rules before the plans that name them.
+    /// Takeovers before all else; policies and rules before the plans that name them.
     async fn parts(&mut self, standing: &Standing<'_>, picture: &Picture) -> Result<(), WriteError> {
+        self.failovers(standing, picture).await?;
         self.policies(picture).await?;
         self.rules(picture).await?;
         self.plans(standing, picture).await?;
-        self.failovers(standing, picture).await?;
         self.pairs(picture).await?;
         self.points(standing, picture).await
     }

@@ -32,7 +32,7 @@ impl Site {
         point: &RestorePoint,
         objects: Vec<CapturedObject>,
     ) -> Result<(), DaemonError> {
-        let work = OnCluster::new(self, plan, spec, point, objects);
+        let work = OnCluster::new(self, plan, spec, point, objects)?;
         let report = Handle::current().block_on(async {
             let cluster = self.cluster().await?;
             Ok::<_, DaemonError>(cluster.apply(&work.objects, &work.options()).await?)
@@ -65,7 +65,7 @@ impl Site {
         spec: &PlanSpec,
         point: &RestorePoint,
     ) -> Result<ReleaseReport, DaemonError> {
-        let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?);
+        let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?)?;
         Handle::current().block_on(async {
             let cluster = self.cluster().await?;
             Ok(cluster.release(&work.objects, &work.options()).await?)
@@ -79,7 +79,7 @@ impl Site {
         spec: &PlanSpec,
         point: &RestorePoint,
     ) -> Result<Vec<String>, DaemonError> {
-        let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?);
+        let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?)?;
         let waves = Handle::current().block_on(Cluster::release_plan(&work.objects, &work.options()))?;
         let mut lines: Vec<_> = waves.to_string().lines().map(str::to_owned).collect();
         lines.extend(named(&waves.failures).map(|failure| format!("not released: {failure}")));
@@ -103,9 +103,9 @@ impl<'a> OnCluster<'a> {
         spec: &'a PlanSpec,
         point: &'a RestorePoint,
         objects: Vec<CapturedObject>,
-    ) -> Self {
-        let volumes = site.volume_places(plan, spec, &objects);
-        Self { plan, spec, point, objects: Arc::new(objects), volumes }
+    ) -> Result<Self, DaemonError> {
+        let volumes = site.volume_places(plan, spec, point, &objects)?;
+        Ok(Self { plan, spec, point, objects: Arc::new(objects), volumes })
     }
 
     fn options(&self) -> ApplyOptions<'_> {

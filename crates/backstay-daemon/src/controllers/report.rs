@@ -29,7 +29,12 @@ impl Site {
             points.extend(self.point_reports(name)?);
         }
         Ok(Picture {
-            plans: records.iter().map(|record| plan(record)).collect::<Result<_, DaemonError>>()?,
+            plans: records
+                .iter()
+                .map(|record| plan(record))
+                // One that was deleted meanwhile is no trouble of the others.
+                .filter(|told| !matches!(told, Err(DaemonError::PlanNotFound { .. })))
+                .collect::<Result<_, DaemonError>>()?,
             policies: self.plans.policies().all(),
             rules: self.plans.rules().all(),
             pairs: self.net.peers().into_iter().map(pair).collect(),

@@ -2,10 +2,11 @@
 //! the same instant, then walks, reads and chunks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backstay_kube::folder::{self, CapturedObject};
 use backstay_types::point::{Bundle, Consistency, CycleStats, PointVolume};
-use backstay_types::{ChunkId, PlanName, RestorePointId, Time};
+use backstay_types::{ChunkId, PlanName, RestorePointId, Span, Time};
 use backstay_volume::{ChunkSink, PatchBase, PendingState, SentState, SinkClosed, Snapshot, VolumeContext};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -23,6 +24,11 @@ use crate::{DaemonError, clock};
 
 /// Chunks between the reading thread and the session: 32 × 256 KiB = 8 MiB at most.
 const QUEUE_CHUNKS: usize = 32;
+
+/// The objects of a frozen application are captured within this, or the cycle fails: 31 000 Secrets take 3 s.
+const FREEZE_MAX: Duration = Duration::from_secs(60);
+/// Those of one that is not frozen.
+const CAPTURE_MAX: Duration = Duration::from_secs(1800);
 
 /// What to read.
 pub(super) struct Job {
@@ -153,7 +159,8 @@ impl Job {
             Some(source) => Handle::current().block_on(source.freeze())?,
             None => None,
         };
-        let taken = self.take_frozen(site, context, on_cluster);
+        let patience = if frozen.is_some() { FREEZE_MAX } else { CAPTURE_MAX };
+        let taken = self.take_at_once(site, context, on_cluster, patience);
         let Some(frozen) = frozen else { return taken };
         let thawed = Handle::current().block_on(frozen.thaw());
         // What failed first is the cause; what could not be undone is recorded, and tried again by the next cycle.
@@ -180,11 +187,12 @@ impl Job {
         Ok(taken)
     }
 
-    fn take_frozen(
+    fn take_at_once(
         &self,
         site: &Site,
         context: &VolumeContext,
         on_cluster: Option<ClusterSource>,
+        patience: Duration,
     ) -> Result<Taken, DaemonError> {
         let snapshot_time = clock::now();
         let capture = on_cluster.map(|source| capture(site, &self.record.name, source));
@@ -196,7 +204,12 @@ impl Job {
         }
         let objects = match (capture, &self.record.spec.manifests) {
             (Some(capture), _) => {
-                let captured = Handle::current().block_on(capture);
+                let captured = async { tokio::time::timeout(patience, capture).await };
+                let captured =
+                    Handle::current().block_on(captured).map_err(|_| DaemonError::CaptureSlow {
+                        plan: self.record.name.clone(),
+                        within: Span::from_secs(patience.as_secs()),
+                    })?;
                 Some(captured.map_err(|_| DaemonError::Worker { what: "capturing the objects" })??)
             }
             (None, Some(manifests)) => Some(folder::capture(&manifests.path)?),

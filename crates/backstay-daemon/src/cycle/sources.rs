@@ -45,7 +45,9 @@ impl Site {
         let Some(scope) = Scope::of(&record.spec) else { return Ok(Sources { volumes, cluster: None }) };
         let cluster = self.cluster().await?;
         let claims = cluster.claims(&scope).await?;
-        check_readable(&record.name, &claims, self.config.load().kubernetes.node.as_deref())?;
+        let here = self.config.load().kubernetes.node.clone();
+        let several = !claims.is_empty() && cluster.has_several_nodes().await?;
+        check_readable(&record.name, &claims, here.as_deref(), several)?;
         for (name, claim) in volume_names(&claims, &own_names(&record.spec)) {
             let VolumeSource::Node { path, .. } = &claim.source else { continue };
             let path = self.on_host(path);
@@ -71,18 +73,38 @@ impl Site {
     }
 }
 
-/// Claims without a volume have no data yet; all others must be of this node.
-fn check_readable(plan: &PlanName, claims: &[FoundVolume], here: Option<&str>) -> Result<(), DaemonError> {
+/// Claims without a volume have no data yet; all others must be of this node. In a cluster of several nodes that has to be
+/// said by both sides: a folder of the same path here would be taken for the volume.
+fn check_readable(
+    plan: &PlanName,
+    claims: &[FoundVolume],
+    here: Option<&str>,
+    several: bool,
+) -> Result<(), DaemonError> {
     for claim in claims {
-        let why = match &claim.source {
-            VolumeSource::Unbound => continue,
-            VolumeSource::Node { node: Some(node), .. } if here.is_some_and(|here| here != node) => {
-                format!("its volume {} is on node {node}", claim.name)
+        let name = &claim.name;
+        let why = match (&claim.source, here) {
+            (VolumeSource::Unbound, _) => continue,
+            (VolumeSource::Node { node: Some(node), .. }, Some(here)) if node == here => continue,
+            (VolumeSource::Node { node: Some(node), .. }, Some(here)) => {
+                format!("its volume {name} is on node {node}, and this daemon on {here}")
             }
-            VolumeSource::Node { .. } => continue,
-            VolumeSource::LeftOut => "its volume is left out by the plan's `excludeResources`".to_owned(),
-            VolumeSource::Driver { driver } => {
-                format!("its volume {} is behind {driver}, which cannot be read in place", claim.name)
+            (VolumeSource::Node { .. }, None) if several => {
+                format!(
+                    "the cluster has several nodes: set `kubernetes.node` to the one that has volume {name} and this daemon"
+                )
+            }
+            (VolumeSource::Node { node: None, .. }, Some(_)) if several => {
+                format!(
+                    "the cluster has several nodes, and volume {name} does not name one by kubernetes.io/hostname"
+                )
+            }
+            (VolumeSource::Node { .. }, _) => continue,
+            (VolumeSource::LeftOut, _) => {
+                format!("its volume {name} could not be read, or the plan leaves PersistentVolumes out")
+            }
+            (VolumeSource::Driver { driver }, _) => {
+                format!("its volume {name} is behind {driver}, which cannot be read in place")
             }
         };
         let claim = format!("{}/{}", claim.namespace, claim.claim);

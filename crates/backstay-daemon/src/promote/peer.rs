@@ -1,7 +1,7 @@
 //! The peer of a plan that is promoted: whether it is there and active, and telling it.
 //!
 //! A takeover does not wait for a dead peer. One that is there acknowledges packets within a round trip, whatever it is
-//! doing; one that is not heard at all for [`SILENCE`] is gone, and its connection is given up.
+//! doing; one that is not heard at all for [`SILENCE`], and does not connect anew, is gone.
 
 use std::time::Duration;
 
@@ -22,9 +22,18 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(1500);
 const SILENT_ROUND_TRIPS: u32 = 8;
 
+/// A peer that was only cut off for a moment is back within this.
+const RETURNS_WITHIN: Duration = Duration::from_millis(1500);
+
 impl Site {
     pub(super) async fn peer_facts(&self, record: &PlanRecord) -> PeerFacts {
-        match self.while_heard(record.pair, self.ask_plan(record.pair, &record.name)).await {
+        let ask = || self.while_heard(record.pair, self.ask_plan(record.pair, &record.name));
+        let mut answer = ask().await;
+        // A way that was lost for a moment: one that is there connects anew, and is asked again.
+        if answer.is_none() && self.net.wait_connection(record.pair, RETURNS_WITHIN).await.is_ok() {
+            answer = ask().await;
+        }
+        match answer {
             None => PeerFacts::default(),
             Some(Ok(state)) => PeerFacts { reachable: true, state: Some(state) },
             // It is there, and may be active.

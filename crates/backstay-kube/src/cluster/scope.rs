@@ -99,16 +99,28 @@ pub(super) async fn namespaces(cluster: &Cluster, scope: &Scope) -> Result<Names
         }
     }
     let names: BTreeSet<String> = objects.iter().filter_map(name_of).map(str::to_owned).collect();
-    total = total.max(names.len()).max(count(cluster).await.unwrap_or(0));
+    total = total.max(names.len()).max(count(cluster, "namespaces").await.unwrap_or(0));
     Ok(Namespaces { objects, names, total })
 }
 
-/// How many namespaces there are: one page of one item says how many remain.
-async fn count(cluster: &Cluster) -> Result<usize, RequestError> {
-    let path = "/api/v1/namespaces?limit=1".to_owned();
+/// How many objects of a core kind there are: one page of one item says how many remain.
+async fn count(cluster: &Cluster, plural: &str) -> Result<usize, RequestError> {
+    let path = format!("/api/v1/{plural}?limit=1");
     let page: Value = cluster.ask_for(&Ask::get(path, super::request::METADATA_LIST)).await?;
     let remaining = page.pointer("/metadata/remainingItemCount").and_then(Value::as_u64).unwrap_or(0);
     Ok(usize::try_from(remaining).unwrap_or(usize::MAX).saturating_add(1))
+}
+
+impl Cluster {
+    /// Whether the cluster has more than one node.
+    pub async fn has_several_nodes(&self) -> Result<bool, ClusterError> {
+        let path = "/api/v1/nodes?limit=2".to_owned();
+        let page: Value = self
+            .ask_for(&Ask::get(path, super::request::METADATA_LIST))
+            .await
+            .map_err(|error| error.fatal("list the nodes"))?;
+        Ok(page.get("items").and_then(Value::as_array).is_some_and(|items| items.len() > 1))
+    }
 }
 
 fn name_of(object: &Value) -> Option<&str> {

@@ -175,6 +175,16 @@ impl<H: Host> Controller<H> {
             Ok(Document::SchedulePolicy { .. } | Document::Rule { .. }) => return Ok(read::not_of_kind()),
             Err(error) => return Ok(refusal(&error)),
         };
+        let namespace = object.namespace().unwrap_or_default();
+        if namespace != self.namespace
+            && let Some(field) = beyond(&namespace, &spec)
+        {
+            let message = format!(
+                "{field} reaches beyond namespace {namespace}: create the plan in {}, where the daemon is",
+                self.namespace
+            );
+            return Ok(Told::new("Ready", false, "OtherNamespace", message));
+        }
         if !has_finalizer(object) {
             // First: a plan in the book whose resource can go without a word would never end.
             self.cache.plans.kind.set_finalizer(object, FINALIZER, true).await?;
@@ -275,6 +285,23 @@ impl<H: Host> Controller<H> {
 
 pub(super) fn uid(object: &DynamicObject) -> String {
     object.uid().unwrap_or_default()
+}
+
+/// The field by which a plan in `namespace` would reach more than its author may: the daemon reads and writes what the
+/// author cannot. Such plans belong into the daemon's namespace.
+fn beyond(namespace: &str, spec: &PlanSpec) -> Option<&'static str> {
+    let is_own = |names: &[String]| matches!(names, [only] if only == namespace);
+    let fields = [
+        ("namespaces", !is_own(&spec.namespaces)),
+        ("namespaceSelector", spec.namespace_selector.is_some()),
+        ("namespaceMapping", !spec.namespace_mapping.is_empty()),
+        ("volumes", !spec.volumes.is_empty()),
+        ("manifests", spec.manifests.is_some()),
+        ("includeResources", !spec.include_resources.is_empty()),
+        ("transforms", !spec.transforms.is_empty()),
+        ("holds", !spec.holds.is_empty()),
+    ];
+    fields.into_iter().find(|(_, reaches)| *reaches).map(|(field, _)| field)
 }
 
 fn taken(standing: &Standing<'_>, name: &str) -> Told {

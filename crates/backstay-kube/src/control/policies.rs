@@ -69,7 +69,9 @@ impl<H: Host> Controller<H> {
             let message = format!("it goes when none of the {users} plans that name it does any more");
             return Ok(Some(Told::new("Ready", false, "InUse", message)));
         }
-        if let Err(error) = self.host.delete_policy(object.name_any()).await {
+        // One that was never taken has no finalizer of ours, and its name may be the command line's.
+        let was_taken = object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+        if was_taken && let Err(error) = self.host.delete_policy(object.name_any()).await {
             return Ok(Some(refusal(&error)));
         }
         self.cache.policies.kind.set_finalizer(object, FINALIZER, false).await?;

@@ -1,9 +1,7 @@
 //! `Rule`: the book follows the resources. A rule that plans name stays until they name another.
 //!
-//! Plans name a rule alone, without its namespace: of several resources of one name the oldest stands.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! Only those in the daemon's namespace are taken: plans name a rule without its namespace, and its commands run in
+//! the pods of every plan that names it, by the daemon's rights.
 
 use backstay_types::plan::PlanSpec;
 use kube::ResourceExt;
@@ -11,7 +9,7 @@ use kube::api::DynamicObject;
 
 use super::condition::{Told, conditions, count};
 use super::host::{Host, Picture, PlanReport};
-use super::plans::{refusal, uid};
+use super::plans::refusal;
 use super::write::WriteError;
 use super::{Controller, read};
 use crate::Document;
@@ -22,36 +20,32 @@ const FINALIZER: &str = "backstay.dev/rule";
 
 impl<H: Host> Controller<H> {
     pub(super) async fn rules(&mut self, picture: &Picture) -> Result<(), WriteError> {
-        let objects = self.cache.rules.objects();
-        let standing = standing(&objects);
-        for object in &objects {
-            let stands = standing.get(&object.name_any()) == Some(&uid(object));
-            let done = self.rule(object, stands, picture).await;
-            self.tolerate("Rule", object, done)?;
+        for object in self.cache.rules.objects() {
+            let done = self.rule(&object, picture).await;
+            self.tolerate("Rule", &object, done)?;
         }
         Ok(())
     }
 
-    async fn rule(
-        &mut self,
-        object: &DynamicObject,
-        stands: bool,
-        picture: &Picture,
-    ) -> Result<(), WriteError> {
-        let name = Some(object.name_any());
+    async fn rule(&mut self, object: &DynamicObject, picture: &Picture) -> Result<(), WriteError> {
+        let is_taken = object.namespace().as_ref() == Some(&self.namespace);
+        let name = Some(object.name_any()).filter(|_| is_taken);
         let names_it = |spec: &PlanSpec| spec.pre_exec_rule == name || spec.post_exec_rule == name;
-        let users: Vec<&PlanReport> =
-            picture.plans.values().filter(|plan| stands && plan.is_ours() && names_it(&plan.spec)).collect();
+        let users: Vec<&PlanReport> = picture
+            .plans
+            .values()
+            .filter(|plan| is_taken && plan.is_ours() && names_it(&plan.spec))
+            .collect();
         let told = if object.metadata.deletion_timestamp.is_some() {
-            match self.rule_goes(object, stands, users.len()).await? {
+            match self.rule_goes(object, users.len()).await? {
                 Some(told) => told,
                 None => return Ok(()),
             }
-        } else if stands {
+        } else if is_taken {
             self.take_rule(object, picture).await?
         } else {
-            let message = "an older Rule in another namespace has this name, by which plans know it";
-            Told::new("Ready", false, "NameTaken", message)
+            let message = format!("create it in {}, where the daemon is", self.namespace);
+            Told::new("Ready", false, "OtherNamespace", message)
         };
         let observed: RuleStatus = self.statuses.observed(object);
         let status = RuleStatus {
@@ -69,7 +63,7 @@ impl<H: Host> Controller<H> {
             Ok(Document::Plan { .. } | Document::SchedulePolicy { .. }) => return Ok(read::not_of_kind()),
             Err(error) => return Ok(refusal(&error)),
         };
-        if !object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        if !has_finalizer(object) {
             kind.set_finalizer(object, FINALIZER, true).await?;
         }
         if picture.rules.get(&name) != Some(&spec)
@@ -81,17 +75,15 @@ impl<H: Host> Controller<H> {
     }
 
     /// What to say of a rule that cannot go yet.
-    async fn rule_goes(
-        &self,
-        object: &DynamicObject,
-        stands: bool,
-        users: usize,
-    ) -> Result<Option<Told>, WriteError> {
+    async fn rule_goes(&self, object: &DynamicObject, users: usize) -> Result<Option<Told>, WriteError> {
         if users > 0 {
             let message = format!("it goes when none of the {users} plans that name it does any more");
             return Ok(Some(Told::new("Ready", false, "InUse", message)));
         }
-        if stands && let Err(error) = self.host.delete_rule(object.name_any()).await {
+        // One that was never taken has no finalizer of ours, and its name may be another's.
+        if has_finalizer(object)
+            && let Err(error) = self.host.delete_rule(object.name_any()).await
+        {
             return Ok(Some(refusal(&error)));
         }
         self.cache.rules.kind.set_finalizer(object, FINALIZER, false).await?;
@@ -99,14 +91,6 @@ impl<H: Host> Controller<H> {
     }
 }
 
-/// The resource that stands for each name, by uid.
-fn standing(objects: &[Arc<DynamicObject>]) -> BTreeMap<String, String> {
-    let mut oldest: BTreeMap<String, &Arc<DynamicObject>> = BTreeMap::new();
-    for object in objects {
-        let entry = oldest.entry(object.name_any()).or_insert(object);
-        if object.metadata.creation_timestamp < entry.metadata.creation_timestamp {
-            *entry = object;
-        }
-    }
-    oldest.into_iter().map(|(name, object)| (name, uid(object))).collect()
+fn has_finalizer(object: &DynamicObject) -> bool {
+    object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }

@@ -131,7 +131,7 @@ fn container(pod: &Pod, target: &RuleTarget) -> Result<(Place, bool, bool), Free
         container: found.name.clone(),
     };
     let runs = runs(pod, &place.container);
-    Ok((place, has_secrets(found), runs))
+    Ok((place, has_secrets(found) || mounts_secrets(pod, found), runs))
 }
 
 /// Whether a container of a pod runs.
@@ -149,6 +149,18 @@ fn has_secrets(container: &Container) -> bool {
     let whole = container.env_from.iter().flatten().any(|from| from.secret_ref.is_some());
     let mut sources = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
     whole || sources.any(|source| source.secret_key_ref.is_some())
+}
+
+/// Whether a volume that the container mounts may hold Secrets.
+fn mounts_secrets(pod: &Pod, container: &Container) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let secret = volumes.filter(|volume| {
+        let mut projected = volume.projected.iter().flat_map(|all| all.sources.iter().flatten());
+        volume.secret.is_some() || volume.csi.is_some() || projected.any(|source| source.secret.is_some())
+    });
+    let mut mounted = container.volume_mounts.iter().flatten();
+    let names: Vec<&str> = secret.map(|volume| volume.name.as_str()).collect();
+    mounted.any(|mount| names.contains(&mount.name.as_str()))
 }
 
 #[cfg(test)]

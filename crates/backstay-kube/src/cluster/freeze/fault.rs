@@ -135,7 +135,8 @@ pub(super) enum ExecError {
 fn told(stderr: &Option<String>) -> String {
     match stderr.as_deref() {
         None => {
-            ", and what it wrote is not told, since its container has Secrets in its environment".to_owned()
+            ", and what it wrote is not told, since its container has Secrets in its environment or its files"
+                .to_owned()
         }
         Some("") => String::new(),
         Some(text) => format!(": {text}"),
@@ -155,7 +156,9 @@ impl ExecError {
     /// Whether the command may not have run, and may run if tried again.
     pub(super) fn may_retry(&self) -> bool {
         match self {
-            ExecError::Lost { .. } | ExecError::NotStarted { .. } => true,
+            ExecError::Lost { .. }
+            | ExecError::NotStarted { .. }
+            | ExecError::TimedOut { what: "start", .. } => true,
             ExecError::Refused { class, .. } => class.retries(),
             _ => false,
         }

@@ -54,6 +54,8 @@ impl Cluster {
         let (namespace, name) = (escape(&place.namespace), escape(&place.pod));
         let ask = Ask::get(format!("/api/v1/namespaces/{namespace}/pods/{name}"), JSON);
         let pod = match self.ask_for::<Pod>(&ask).await {
+            // It is being killed, on a node that may be gone for good: nothing of it is to be thawed.
+            Ok(pod) if pod.metadata.deletion_timestamp.is_some() => return Ok(PodSteps::default()),
             Ok(pod) => pod,
             Err(error) if error.is_not_found() => return Ok(PodSteps::default()),
             Err(error) => return Err(error.fatal(format!("read pod {}/{}", place.namespace, place.pod))),
