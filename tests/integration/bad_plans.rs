@@ -39,8 +39,8 @@ fn an_impossible_plan_is_refused_whole() {
         (base().raw_volume("{name: data, path: relative/path}").yaml(), "relative/path"),
         (base().raw_volume("{name: Data_1, path: /tmp}").yaml(), "Data_1"),
         (base().yaml(), "volumes"),
-        // Until the daemon captures clusters: no restore point with a hole.
-        (data().field("namespaces: [shop]").yaml(), "namespaces"),
+        (data().field("namespaces: [Not_A_Name]").yaml(), "Not_A_Name"),
+        (data().field("preExecRule: flush").yaml(), "preExecRule"),
         (data().yaml().replace("backstay.dev/v1alpha1", "backstay.dev/v9"), "v9"),
         (data().yaml().replace("ReplicationPlan", "ReplicationPlane"), "ReplicationPlane"),
         ("not: [yaml".to_owned(), ""),

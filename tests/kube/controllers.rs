@@ -490,8 +490,8 @@ fn one_daemon_acts_at_a_time() {
     eventually("the first has the Lease", PATIENCE, || lease_holder(cluster).starts_with("first-"));
     let mut second = Site::init("second", beside(&plane));
     second.serve();
-    cluster.apply_yaml(&plan("default", "files", "pair: nobody, volumes: [{name: data, path: /tmp}]"));
-    await_condition(cluster, &["bsplan", "files"], "Ready", "False", "NotFound");
+    cluster.apply_yaml(&plan(HOME, "files", "pair: nobody, volumes: [{name: data, path: /tmp}]"));
+    await_condition(cluster, &["bsplan", "files", "-n", HOME], "Ready", "False", "NotFound");
     let renewed = || cluster.get(&["lease", "backstay-controllers", "-n", HOME])["spec"]["renewTime"].clone();
     let before = renewed();
     eventually("the Lease is renewed", PATIENCE, || renewed() != before);
@@ -503,9 +503,9 @@ fn one_daemon_acts_at_a_time() {
     eventually("the second has the Lease", Duration::from_secs(10), || {
         lease_holder(cluster).starts_with("second-")
     });
-    cluster.apply_yaml(&plan("default", "more", "pair: nobody, volumes: [{name: data, path: /tmp}]"));
-    await_condition(cluster, &["bsplan", "more"], "Ready", "False", "NotFound");
-    let events = cluster.get(&["events.events.k8s.io"]);
+    cluster.apply_yaml(&plan(HOME, "more", "pair: nobody, volumes: [{name: data, path: /tmp}]"));
+    await_condition(cluster, &["bsplan", "more", "-n", HOME], "Ready", "False", "NotFound");
+    let events = cluster.get(&["events.events.k8s.io", "-n", HOME]);
     let of_more =
         events["items"].as_array().unwrap().iter().find(|event| event["regarding"]["name"] == "more");
     assert!(of_more.unwrap()["reportingInstance"].as_str().unwrap().starts_with("second-"), "{events}");

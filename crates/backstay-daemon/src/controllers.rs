@@ -168,8 +168,11 @@ impl Host for SiteHost {
             let worker = site.clone();
             let work = async move {
                 let outcome = worker.promote(&order.plan, request).await;
-                let (plan, detail) = (Some(&order.plan), asked(&request));
-                worker.record(&Actor::Resource, "promote", plan, detail, outcome.as_ref().err());
+                // A dry run changes nothing, and every failover begins with one.
+                if !request.dry_run {
+                    let (plan, detail) = (Some(&order.plan), asked(&request));
+                    worker.record(&Actor::Resource, "promote", plan, detail, outcome.as_ref().err());
+                }
                 outcome
             };
             site.ordered(work).await.map(report::promotion)

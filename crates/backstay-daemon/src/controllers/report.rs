@@ -17,6 +17,9 @@ use crate::api_types::{
 use crate::plans::PlanRecord;
 use crate::site::Site;
 
+/// Warnings of a promotion that a status holds.
+const WARNINGS_MAX: usize = 20;
+
 impl Site {
     /// Everything the controllers show. Reads files and the catalog: blocks.
     pub(super) fn picture(&self, also: BTreeSet<PlanName>) -> Result<Picture, DaemonError> {
@@ -157,7 +160,7 @@ pub(super) fn promotion(report: PromotionReport) -> PromotionDone {
         rto: report.rto_seconds.map(span),
         steps: report.steps.into_iter().map(step).collect(),
         waves: report.waves,
-        warnings: report.warnings,
+        warnings: report.warnings.into_iter().take(WARNINGS_MAX).collect(),
     }
 }
 
