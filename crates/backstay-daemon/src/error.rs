@@ -1,4 +1,6 @@
-//! What can fail in a daemon, each with its class and what to do about it.
+//! What can fail in a daemon. Its classes, and what to do about each, are in `classify`.
+
+mod classify;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use backstay_types::frame::{FrameError, Refused, SiteRole};
 use backstay_types::plan::InvalidRule;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 use backstay_volume::VolumeError;
+
+pub(crate) use classify::{io_class, io_hint};
 
 /// A failure of the daemon.
 #[derive(Debug, thiserror::Error)]
@@ -498,198 +502,5 @@ pub(crate) const fn role_name(role: SiteRole) -> &'static str {
         SiteRole::Standby => "standby",
         SiteRole::Demoting => "demoting",
         SiteRole::Promoting => "promoting",
-    }
-}
-
-/// Class of a failed use of a file of the site.
-pub(crate) fn io_class(source: &io::Error) -> Class {
-    match source.kind() {
-        io::ErrorKind::NotFound => Class::NotFound,
-        io::ErrorKind::PermissionDenied => Class::Unauthorized,
-        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::ReadOnlyFilesystem => {
-            Class::Invalid
-        }
-        _ => Class::Transient,
-    }
-}
-
-/// What helps with a file of the site.
-pub(crate) fn io_hint(source: &io::Error) -> Option<String> {
-    Some(match (source.kind(), io_class(source)) {
-        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
-            "make room on the disk of the site's folder; the work goes on by itself".into()
-        }
-        (_, Class::NotFound) => "check that --site names the site's folder, and that it is mounted".into(),
-        (_, Class::Unauthorized) => "run as the user the site's folder belongs to".into(),
-        (_, Class::Invalid) => "check the path for typing errors, and how its file system is mounted".into(),
-        _ => return None,
-    })
-}
-
-/// Class of a failed use of a path that the operator named: what time mends is transient, all else is theirs to
-/// correct.
-pub(crate) fn named_class(source: &io::Error) -> Class {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => Class::Unauthorized,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted => {
-            Class::Transient
-        }
-        _ => Class::Invalid,
-    }
-}
-
-fn known(kind: &str, names: &[String]) -> Option<String> {
-    Some(if names.is_empty() {
-        format!("there are no {kind}s yet")
-    } else {
-        format!("known {kind}s: {}", names.join(", "))
-    })
-}
-
-impl Classify for DaemonError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Destination { source, .. } | Self::NewSite { source, .. } => named_class(source),
-            Self::Io { source, .. } | Self::TokenFile { source, .. } => io_class(source),
-            Self::Listen { source, .. } => match source.kind() {
-                io::ErrorKind::AddrInUse => Class::Busy,
-                _ => named_class(source),
-            },
-            Self::Stopping { .. } => Class::Transient,
-            Self::State { .. } | Self::Damaged { .. } => Class::Corrupt,
-            Self::NotEmpty { .. }
-            | Self::OtherSite { .. }
-            | Self::OwnFolder { .. }
-            | Self::Name(_)
-            | Self::Plan { .. }
-            | Self::Schedule { .. }
-            | Self::Policy { .. }
-            | Self::Source { .. }
-            | Self::SourceKind { .. }
-            | Self::SourceOwn { .. }
-            | Self::VolumesMeet { .. }
-            | Self::PolicyRetention { .. }
-            | Self::PolicyNotFound { .. }
-            | Self::RuleNotFound { .. }
-            | Self::Rule { .. }
-            | Self::VolumeUnclear { .. }
-            | Self::OtherPair { .. }
-            | Self::KeptByResource { .. }
-            | Self::Claim { .. }
-            | Self::Request { .. } => Class::Invalid,
-            Self::NotASite { .. }
-            | Self::PlanNotFound { .. }
-            | Self::PeerNotFound { .. }
-            | Self::VolumeNotFound { .. }
-            | Self::NoRestorePoint { .. } => Class::NotFound,
-            Self::WrongRole { .. }
-            | Self::PointsElsewhere { .. }
-            | Self::NoStandby { .. }
-            | Self::EpochShrinks { .. } => Class::Fenced,
-            Self::Objects { .. } => Class::Incomplete,
-            Self::ClaimsChanged { .. } => Class::Busy,
-            Self::CaptureSlow { .. } => Class::Transient,
-            Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
-            Self::Unseen { class, .. }
-            | Self::Refused { class, .. }
-            | Self::Peer { class, .. }
-            | Self::Decision { class, .. } => *class,
-            Self::Config(error) => error.class(),
-            Self::Audit(error) => error.class(),
-            Self::Net(error) => error.class(),
-            Self::Store(error) => error.class(),
-            Self::Volume(error) => error.class(),
-            Self::Document(error) => error.class(),
-            Self::Folder(error) => error.class(),
-            Self::Cluster(error) => error.class(),
-            Self::Freeze(error) => error.class(),
-            Self::Frame(error) => error.class(),
-            Self::Refusal(error) => error.class(),
-            Self::Pair(error) => error.class(),
-            Self::Identity(error) => error.class(),
-            Self::Book(error) => error.class(),
-            Self::Batch(error) => error.class(),
-            Self::Capture(error) => error.class(),
-            Self::Promotion(error) => error.class(),
-            Self::Stream(error) => error.class(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NotEmpty { .. } => Some("name a folder that does not exist or is empty".into()),
-            Self::OtherSite { found, .. } => Some(format!("name it {found}, or choose another folder: a site keeps its name")),
-            Self::OwnFolder { .. } => Some("name a folder that has nothing to do with the site's own".into()),
-            Self::Destination { source, .. } => Some(match named_class(source) {
-                Class::Transient => "make room there, or name another folder".into(),
-                _ => "name a folder of the daemon's machine, empty or new, that the daemon may write to".into(),
-            }),
-            Self::NotASite { dir } => Some(format!("make one with `backstay init --site {} --name NAME`", dir.display())),
-            Self::PlanNotFound { known: names, .. } => known("plan", names),
-            Self::PeerNotFound { known: names, .. } => known("peer", names)
-                .map(|names| format!("{names}; pair with `backstay pair key` there and `backstay pair join KEY` here")),
-            Self::PolicyNotFound { policy, .. } => Some(format!("apply a SchedulePolicy named {policy} first, or in the same call")),
-            Self::RuleNotFound { rule, .. } => Some(format!("apply a Rule named {rule} first, or in the same call; config/rules has some to begin with")),
-            Self::Rule { source, .. } => source.hint(),
-            Self::VolumeUnclear { .. } => Some("name one with --volume".into()),
-            Self::OtherPair { plan } => Some(format!(
-                "delete it first with `backstay plan delete {plan}`, restore points kept for the other peer with --purge; or choose another name"
-            )),
-            Self::WrongRole { role: "demoting", plan, .. } => Some(format!(
-                "the other site was promoted; what was written here since is kept, and `backstay status {plan}` shows both epochs"
-            )),
-            Self::WrongRole { needed, .. } => Some(format!("run it on the site where the plan is {needed}")),
-            Self::Source { .. } => Some("the path is one of the machine the daemon runs on; check it for typing errors and that it is mounted".into()),
-            Self::SourceKind { .. } => Some("`path` is for a folder, `device` for a block device or an image file".into()),
-            Self::SourceOwn { .. } => Some("protect the application's data, from a folder outside of the site's own".into()),
-            Self::Claim { .. } => Some(
-                "label the claim backstay.dev/exclude=true to protect the namespace without its data, or move it to a volume of this node".into(),
-            ),
-            Self::Unseen { .. } => Some("mend the API that does not answer, or name its kinds in `excludeResources`".into()),
-            Self::CaptureSlow { .. } => Some("an API that hangs can be left out by `excludeResources`; the next cycle tries again".into()),
-            Self::ClaimsChanged { .. } => Some("the next cycle begins with the claims as they are then".into()),
-            Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
-            Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
-            Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
-            Self::NoStandby { .. } => Some("the old active site has to return as standby before replication goes on".into()),
-            Self::PointsElsewhere { plan, peer } => Some(format!(
-                "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"
-            )),
-            Self::NoRestorePoint { plan } => Some(format!("run `backstay sync {plan}` on the active side first")),
-            Self::Damaged { .. } => Some("`backstay verify --repair` fetches good copies where there are any".into()),
-            Self::EpochShrinks { .. } => Some("another site was promoted in the meantime; it is the active one now".into()),
-            Self::State { path, .. } => Some(format!("restore {} from a copy, or move it aside", path.display())),
-            Self::Refused { hint, .. } | Self::Decision { hint, .. } => hint.clone(),
-            Self::Io { source, .. } => io_hint(source),
-            Self::NewSite { .. } => Some("name a folder that does not exist or is empty, where you may write".into()),
-            Self::TokenFile { .. } => Some(
-                "write a token of 16 characters or more there, readable by the daemon's user alone, or leave `admin.listen` out".into(),
-            ),
-            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
-                Some("another program listens there: stop it, or set another address".into())
-            }
-            Self::Listen { .. } => Some("name an address of this machine and a port this user may listen on".into()),
-            Self::Config(error) => error.hint(),
-            Self::Audit(error) => error.hint(),
-            Self::Net(error) => error.hint(),
-            Self::Store(error) => error.hint(),
-            Self::Volume(error) => error.hint(),
-            Self::Document(error) => error.hint(),
-            Self::Folder(error) => error.hint(),
-            Self::Cluster(error) => error.hint(),
-            Self::Freeze(error) => error.hint(),
-            Self::Refusal(error) => error.hint(),
-            Self::Pair(error) => error.hint(),
-            Self::Identity(error) => error.hint(),
-            Self::Book(error) => error.hint(),
-            Self::Batch(error) => error.hint(),
-            Self::Capture(error) => error.hint(),
-            Self::Promotion(error) => error.hint(),
-            Self::Stream(error) => error.hint(),
-            Self::KeptByResource { resource, .. } => Some(format!(
-                "change the resource {resource} with kubectl: what is changed here would be undone"
-            )),
-            _ => None,
-        }
     }
 }
