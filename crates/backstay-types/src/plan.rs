@@ -1,5 +1,6 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod reversed;
 mod rule;
 mod scope;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
     InvalidKindPattern, KindPattern, LabelExpression, LabelOperator, LabelSelector, TransformSpec,
