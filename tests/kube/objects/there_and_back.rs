@@ -103,6 +103,10 @@ fn marked(side: &Side) -> Vec<String> {
          ingresses,networkpolicies,databases.a.example.org,clusterroles,storageclasses";
     let all = get(&side.plane, &[kinds, "-A"]);
     let is_marked = |object: &&Value| {
+        // A Deployment copies its annotations to what it makes, and never takes one away.
+        if object["metadata"]["ownerReferences"][0]["kind"] == "Deployment" {
+            return false;
+        }
         object["metadata"].get("managedFields").is_none() && {
             let text = object["metadata"].to_string();
             text.contains("backstay.dev/") && !text.contains("backstay.dev/exclude")
