@@ -1,5 +1,6 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod drill;
 mod rule;
 mod scope;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
     InvalidKindPattern, KindPattern, LabelExpression, LabelOperator, LabelSelector, TransformSpec,
@@ -106,6 +108,9 @@ pub struct PlanSpec {
     /// Further custom resources to hold on the standby.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldSpec>,
+    /// How a rehearsal of the takeover is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillSpec>,
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,
@@ -387,6 +392,9 @@ pub enum InvalidPlan {
     /// Rules, and no pods to run them in.
     #[error("`preExecRule` and `postExecRule` run in pods, and the plan names no namespaces")]
     RuleWithoutPods,
+    /// Probes of a drill that cannot be used.
+    #[error(transparent)]
+    Drill(#[from] InvalidDrill),
     /// Too much of something.
     #[error("the plan has {found} volumes: at most {max} allowed", max = limits::PLAN_VOLUMES_MAX)]
     TooManyVolumes {
@@ -406,6 +414,7 @@ impl Classify for InvalidPlan {
                 "`last: 1` keeps the newest restore point alone; without `retention` it is the last ten"
                     .to_owned(),
             ),
+            InvalidPlan::Drill(error) => error.hint(),
             _ => None,
         }
     }
@@ -439,6 +448,7 @@ impl PlanSpec {
             return Err(InvalidPlan::RuleWithoutPods);
         }
         self.validate_objects()?;
+        self.drill.as_ref().map_or(Ok(()), |drill| drill.validate(self.covers_cluster()))?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
         }
