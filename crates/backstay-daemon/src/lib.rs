@@ -12,6 +12,7 @@ mod clock;
 mod clusters;
 mod controllers;
 mod cycle;
+mod drill;
 mod error;
 mod files;
 mod incoming;

@@ -84,6 +84,12 @@ pub(crate) enum Command {
     /// Works with the other site gone. Refused beside a live, active peer unless forced. A promotion that was cut off
     /// goes on when the same command is given again. Start with --dry-run: it changes nothing.
     Promote(PromoteArgs),
+    /// Rehearse a takeover in isolation, on the standby, while replication goes on
+    ///
+    /// Copies a restore point beside the replicas, starts its objects where they disturb nobody, looks whether the
+    /// plan's probes pass, tells how long a takeover would take, and removes what it made. Never touches the
+    /// replicas, the held objects, the role or the active side. Exits with 1 if the rehearsal fails.
+    Drill(DrillArgs),
     /// Re-hash stored data and replicas, and name what is damaged
     ///
     /// Exits with 6 if anything is damaged and was not repaired.
@@ -320,6 +326,26 @@ pub(crate) struct PromoteArgs {
     /// Take over at a restore point that lacks something
     #[arg(long)]
     pub(crate) accept_partial: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// Name of the plan
+    pub(crate) plan: PlanName,
+    /// An older restore point; the newest whole one without it
+    #[arg(long, value_name = "ID")]
+    pub(crate) restore_point: Option<RestorePointId>,
+    /// Leave what was made in place, until the next drill or --clean
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Rehearse nothing; remove what a drill with --keep left
+    #[arg(long, conflicts_with_all = ["restore_point", "keep", "history"])]
+    pub(crate) clean: bool,
+    /// Rehearse nothing; list the drills of the plan so far
+    #[arg(long, conflicts_with_all = ["restore_point", "keep"])]
+    pub(crate) history: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

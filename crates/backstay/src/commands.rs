@@ -1,5 +1,6 @@
 //! One function per command: ask, then print.
 
+mod drill;
 mod offline;
 mod pair;
 mod plan;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Diff(args) => block_on(point::diff(&client, &args)),
         Command::Restore(args) => block_on(point::restore(&client, args)),
         Command::Promote(args) => block_on(promote::run(&client, &args)),
+        Command::Drill(args) => block_on(drill::run(&client, &args)),
         Command::Verify(args) if args.offline => offline::verify(&cli.site, &args),
         Command::Verify(args) => block_on(upkeep::verify(&client, &args)),
         Command::Gc(args) => block_on(upkeep::gc(&client, &args)),

@@ -18,14 +18,16 @@ pub struct DrillFacts<'a> {
     pub epoch: Epoch,
     /// Whether a promotion or a change of roles is under way.
     pub changes_roles: bool,
-    /// A drill of the plan that runs now.
-    pub running: Option<u64>,
+    /// Whether a drill of the plan runs now.
+    pub running: bool,
     /// Restore points held here, in any order.
     pub points: &'a [PointFacts],
     /// The point the operator named; the newest whole one without.
     pub wanted: Option<RestorePointId>,
     /// Whether there are objects to start.
     pub has_objects: bool,
+    /// Whether they run on a cluster, where they take time to be ready.
+    pub on_cluster: bool,
     /// How many probes the plan has.
     pub probes: usize,
     /// Leave in place what the drill made.
@@ -50,12 +52,10 @@ pub enum DrillRefused {
         plan: PlanName,
     },
     /// One at a time.
-    #[error("plan {plan}: drill {number} is under way")]
+    #[error("plan {plan}: a drill is under way")]
     UnderWay {
         /// The plan.
         plan: PlanName,
-        /// Which drill.
-        number: u64,
     },
     /// Nothing was ever received.
     #[error("plan {plan}: this side holds no whole restore point")]
@@ -105,7 +105,7 @@ impl Classify for DrillRefused {
             DrillRefused::TakeoverUnderWay { plan } => {
                 format!("rehearse when it is over: backstay status {plan} --watch")
             }
-            DrillRefused::UnderWay { plan, .. } => {
+            DrillRefused::UnderWay { plan } => {
                 format!("wait for it; `backstay drill {plan} --history` shows how drills ended")
             }
             DrillRefused::NoPoint { plan } => {

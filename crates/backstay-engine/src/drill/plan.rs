@@ -46,8 +46,8 @@ pub fn plan(facts: &DrillFacts<'_>, now: Time) -> Result<Drill, DrillRefused> {
     if facts.changes_roles || facts.role == SiteRole::Promoting {
         return Err(DrillRefused::TakeoverUnderWay { plan: name() });
     }
-    if let Some(number) = facts.running {
-        return Err(DrillRefused::UnderWay { plan: name(), number });
+    if facts.running {
+        return Err(DrillRefused::UnderWay { plan: name() });
     }
     match facts.role {
         SiteRole::Standby => {}
@@ -59,7 +59,7 @@ pub fn plan(facts: &DrillFacts<'_>, now: Time) -> Result<Drill, DrillRefused> {
     let point = choose(facts)?;
     let skips = |step: StepName| match step {
         StepName::Objects => !facts.has_objects,
-        StepName::WaitReady => !facts.has_objects,
+        StepName::WaitReady => !facts.on_cluster,
         StepName::Probes => facts.probes == 0,
         StepName::TearDown => facts.keep,
         StepName::CheckRestorePoint | StepName::Volumes => false,
@@ -151,8 +151,7 @@ impl Drill {
             StepState::Done { ended, .. } => Some(ended),
             _ => None,
         };
-        let was_there =
-            rehearsed().all(is_done) && self.steps.state(StepName::Volumes) != Some(StepState::Skipped);
+        let was_there = rehearsed().all(is_done);
         let rto = rehearsed().filter_map(ended).max().filter(|_| was_there);
         Outcome {
             passed: was_there && !self.steps().iter().any(is_failed),

@@ -136,10 +136,6 @@ impl Steps {
         self.0.iter().find(|step| !step.state.is_over()).map(|step| step.name)
     }
 
-    pub(super) fn state(&self, name: StepName) -> Option<StepState> {
-        self.0.iter().find(|step| step.name == name).map(|step| step.state)
-    }
-
     pub(super) fn start(&mut self, name: StepName, now: Time) -> Result<(), StepError> {
         self.expect(name)?.state = StepState::Running { started: now };
         Ok(())

@@ -26,10 +26,11 @@ fn with<T>(
         role: SiteRole::Standby,
         epoch: Epoch(1),
         changes_roles: false,
-        running: None,
+        running: false,
         points,
         wanted: None,
         has_objects: true,
+        on_cluster: true,
         probes: 1,
         keep: false,
     };
@@ -68,7 +69,7 @@ fn refusals() {
     assert_eq!(class(&|facts| facts.role = SiteRole::Demoting), Class::Fenced);
     assert_eq!(class(&|facts| facts.role = SiteRole::Promoting), Class::Busy);
     assert_eq!(class(&|facts| facts.changes_roles = true), Class::Busy);
-    assert_eq!(class(&|facts| facts.running = Some(2)), Class::Busy);
+    assert_eq!(class(&|facts| facts.running = true), Class::Busy);
     assert_eq!(class(&|facts| facts.points = &[]), Class::NotFound);
     assert_eq!(class(&|facts| facts.wanted = Some(point(9).id)), Class::NotFound);
 }
@@ -119,6 +120,7 @@ fn a_failed_step_skips_to_the_teardown() {
 fn what_there_is_nothing_to_do_for_is_skipped() {
     let change = |facts: &mut DrillFacts<'_>| {
         facts.has_objects = false;
+        facts.on_cluster = false;
         facts.probes = 0;
         facts.keep = true;
     };
