@@ -107,16 +107,14 @@ fn a_drill_rehearses_and_leaves_nothing() {
         command(
             "copies",
             &format!(
-                "cp -a \"$BACKSTAY_DRILL_FOLDER\" {saved:?} && test -d \"$BACKSTAY_DRILL_VOLUME_DATA\" && test -f \
-                 \"$BACKSTAY_DRILL_VOLUME_DISK_0\" && echo rehearsed $BACKSTAY_RESTORE_POINT"
-            )
-            .replace('"', "'"),
+                "cp -a $BACKSTAY_DRILL_FOLDER {} && test -d $BACKSTAY_DRILL_VOLUME_DATA && test -f \
+                 $BACKSTAY_DRILL_VOLUME_DISK_0 && echo rehearsed $BACKSTAY_RESTORE_POINT",
+                saved.display()
+            ),
         ),
-        // A script that would need `$` within quotes is a file.
         format!("{{name: answers, http: {{url: 'http://127.0.0.1:{port}/health', status: 204}}}}"),
         format!("{{name: listens, tcp: '127.0.0.1:{port}'}}"),
     ];
-    let probes: Vec<_> = probes.iter().map(|probe| probe.replace("'$", "$")).collect();
     let plan = Plan::new("shop").volume("data", &source).device("disk-0", &image).manifests(&manifests);
     pair.east.apply(&plan.field(&drill_field(&probes)).yaml()).ok();
     let point = pair.east.sync("shop");

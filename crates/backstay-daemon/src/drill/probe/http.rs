@@ -23,10 +23,13 @@ pub(super) async fn get(url: &str) -> Result<u16, String> {
         .header(USER_AGENT, HeaderValue::from_static("backstay-drill"))
         .body(Empty::<Bytes>::new())
         .map_err(|error| fail(&error))?;
-    let answer = async { sender.send_request(request).await.map_err(|error| fail(&error)) };
-    // The connection does its work while it is polled; it ends with this call.
-    tokio::select! {
-        answer = answer => Ok(answer?.status().as_u16()),
-        closed = connection => Err(closed.err().map_or_else(|| fail(&"closed without an answer"), |error| fail(&error))),
-    }
+    let answer = async {
+        let answer = sender.send_request(request).await.map(|answer| answer.status().as_u16());
+        // Without it the connection has nothing to wait for.
+        drop(sender);
+        answer.map_err(|error| fail(&error))
+    };
+    // The connection does its work while it is polled; how it ends says nothing about the answer.
+    let (answer, _ended) = tokio::join!(answer, connection);
+    answer
 }
