@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod cycle;
 mod draw;
 pub mod drill;
+pub mod handover;
 pub mod promotion;
 pub mod recv;
 pub mod retention;
