@@ -63,6 +63,8 @@ pub struct SiteConfig {
     pub retry_first: Span,
     /// … up to this.
     pub retry_max: Span,
+    /// Whether a drill may run the commands that a plan, which its active side writes, names as probes.
+    pub drill_commands: bool,
     /// The cluster beside this site.
     pub kubernetes: KubernetesConfig,
     /// Where volumes of a plan live on this site when it is the standby, if not in the site's folder.
@@ -163,6 +165,7 @@ impl SiteConfig {
             log_level: LogLevel::default(),
             retry_first: keys::DEFAULT_RETRY_FIRST,
             retry_max: keys::DEFAULT_RETRY_MAX,
+            drill_commands: false,
             kubernetes: KubernetesConfig::default(),
             replicas: BTreeMap::new(),
             manifests: BTreeMap::new(),

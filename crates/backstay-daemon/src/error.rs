@@ -499,6 +499,9 @@ pub enum DaemonError {
         /// Why.
         source: io::Error,
     },
+    /// A drill.
+    #[error(transparent)]
+    Drill(#[from] crate::drill::DrillError),
     /// A worker thread ended without an answer.
     #[error("{what} ended without an answer")]
     Worker {

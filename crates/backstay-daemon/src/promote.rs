@@ -163,7 +163,7 @@ impl Site {
         self.plans.plan_folder(name).join("last-promotion.json")
     }
 
-    fn point_facts(&self, name: &PlanName) -> Result<Vec<PointFacts>, DaemonError> {
+    pub(crate) fn point_facts(&self, name: &PlanName) -> Result<Vec<PointFacts>, DaemonError> {
         let facts = |point: &RestorePoint| {
             Ok(PointFacts {
                 id: point.id,

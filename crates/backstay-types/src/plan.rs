@@ -1,5 +1,6 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod drill;
 mod reversed;
 mod rule;
 mod scope;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
@@ -108,6 +110,9 @@ pub struct PlanSpec {
     /// Further custom resources to hold on the standby.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldSpec>,
+    /// How a rehearsal of the takeover is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillSpec>,
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,
@@ -389,6 +394,9 @@ pub enum InvalidPlan {
     /// Rules, and no pods to run them in.
     #[error("`preExecRule` and `postExecRule` run in pods, and the plan names no namespaces")]
     RuleWithoutPods,
+    /// Probes of a drill that cannot be used.
+    #[error(transparent)]
+    Drill(#[from] InvalidDrill),
     /// Too much of something.
     #[error("the plan has {found} volumes: at most {max} allowed", max = limits::PLAN_VOLUMES_MAX)]
     TooManyVolumes {
@@ -408,6 +416,7 @@ impl Classify for InvalidPlan {
                 "`last: 1` keeps the newest restore point alone; without `retention` it is the last ten"
                     .to_owned(),
             ),
+            InvalidPlan::Drill(error) => error.hint(),
             _ => None,
         }
     }
@@ -441,6 +450,7 @@ impl PlanSpec {
             return Err(InvalidPlan::RuleWithoutPods);
         }
         self.validate_objects()?;
+        self.drill.as_ref().map_or(Ok(()), |drill| drill.validate(self.covers_cluster()))?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
         }

@@ -77,6 +77,7 @@ impl Classify for DaemonError {
             Self::Capture(error) => error.class(),
             Self::Promotion(error) => error.class(),
             Self::Stream(error) => error.class(),
+            Self::Drill(error) => error.class(),
         }
     }
 
@@ -156,6 +157,7 @@ impl Classify for DaemonError {
             Self::Capture(error) => error.hint(),
             Self::Promotion(error) => error.hint(),
             Self::Stream(error) => error.hint(),
+            Self::Drill(error) => error.hint(),
             Self::KeptByResource { resource, .. } => Some(format!(
                 "change the resource {resource} with kubectl: what is changed here would be undone"
             )),
