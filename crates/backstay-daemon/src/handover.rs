@@ -84,6 +84,29 @@ impl Site {
         }
     }
 
+    /// What [`Site::hand_over`] would do, and nothing of it.
+    pub(crate) async fn handover_preview(
+        &self,
+        name: &PlanName,
+        target: Target,
+    ) -> Result<PromotionReport, DaemonError> {
+        let record = self.plans.get(name)?;
+        let planned = self.decide(&record, target).await?;
+        let mut report = self.already_there(&record, target)?;
+        if planned != Planned::Already {
+            report.epoch = record.epoch.next();
+            let pending = |step: &HandoverStep| PromotionStep {
+                name: step.to_string(),
+                state: StepState::Pending,
+                duration_seconds: None,
+            };
+            report.steps = HandoverStep::ALL.iter().map(pending).collect();
+            report.warnings.clear();
+        }
+        (report.rto_seconds, report.dry_run) = (None, true);
+        Ok(report)
+    }
+
     async fn decide(&self, record: &PlanRecord, target: Target) -> Result<Planned, DaemonError> {
         let peer = self.peer_facts(record).await;
         let facts = HandoverFacts {
