@@ -53,6 +53,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
         }
         () = site.clone().run_schedule() => Err(DaemonError::Worker { what: "the schedule clock" }),
         () = site.clone().run_incoming() => Err(DaemonError::Worker { what: "accepting from peers" }),
+        () = site.clone().run_automatic() => Err(DaemonError::Worker { what: "automatic failover" }),
         () = site.clone().run_upkeep() => Err(DaemonError::Worker { what: "upkeep" }),
         _ = controllers => Err(DaemonError::Worker { what: "the controllers" }),
         signal = wait_for_stop(&site, &options) => signal,
@@ -90,6 +91,7 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         runtimes: crate::runtime::Runtimes::default(),
         cluster: crate::clusters::ClusterSlot::default(),
         keepers: crate::controllers::Keepers::default(),
+        leases: crate::automatic::Leases::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         cycles: tokio::sync::Semaphore::new(crate::site::CYCLES_MAX),

@@ -204,6 +204,11 @@ impl ActiveLease {
         self.stance
     }
 
+    /// The times of this side's plan.
+    pub const fn terms(&self) -> Terms {
+        self.me.terms
+    }
+
     /// Whether a record of ours may be at the witness, so that this side holds if it is cut off.
     pub const fn is_armed(&self) -> bool {
         self.bound.is_some()

@@ -200,6 +200,10 @@ impl World {
         self.register = None;
     }
 
+    pub(super) fn has_record(&self) -> bool {
+        self.register.is_some()
+    }
+
     pub(super) fn kill(&mut self, place: Place) {
         self.site(place).alive = false;
     }
