@@ -88,13 +88,19 @@ impl Site {
     }
 
     /// Holds the plan's own controllers in place.
-    async fn hold_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
-        Err(DaemonError::Request { message: format!("plan {plan}: holding in place is not there yet") })
+    fn hold_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
+        let spec = &self.plans.get(plan)?.spec;
+        if spec.covers_cluster() || spec.manifests.is_some() {
+            let message = format!("plan {plan}: its objects cannot be held in place");
+            return Err(DaemonError::Request { message });
+        }
+        // Without objects there is nothing that runs.
+        Ok(())
     }
 
     /// Lets the plan's own controllers go on.
-    async fn let_go_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
-        Err(DaemonError::Request { message: format!("plan {plan}: letting go is not there yet") })
+    fn let_go_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
+        self.hold_here(plan)
     }
 
     /// Asks the peer whether it stands by, and takes in what it says of the plan.
@@ -226,7 +232,7 @@ impl Active {
                     None,
                 );
                 self.tasks.spawn(async move {
-                    match site.hold_here(&name).await {
+                    match site.hold_here(&name) {
                         Ok(()) => Done::Event(ActiveEvent::Held),
                         Err(error) => {
                             tracing::error!(plan = %name, class = error.class().label(), "not held: {error}");
@@ -239,7 +245,7 @@ impl Active {
                 tracing::info!(plan = %name, "the lease is good again: letting go what was held");
                 site.record(&Actor::Daemon, "letGo", Some(&name), "the lease is good again".into(), None);
                 self.tasks.spawn(async move {
-                    match site.let_go_here(&name).await {
+                    match site.let_go_here(&name) {
                         Ok(()) => Done::Event(ActiveEvent::LetGo),
                         Err(error) => {
                             tracing::error!(plan = %name, class = error.class().label(), "not let go: {error}");

@@ -162,16 +162,19 @@ impl IntoResponse for Failed {
     }
 }
 
-fn lease_id(text: &str) -> Result<LeaseId, Response> {
-    LeaseId::parse(text)
-        .ok_or_else(|| (StatusCode::BAD_REQUEST, "that is no id of a lease\n").into_response())
+/// What a question was answered with, if not with what was asked for.
+fn no(status: StatusCode, why: &'static str) -> Response {
+    (status, why).into_response()
 }
 
-async fn read(State(folder): State<LeaseFolder>, Named(id): Named<String>) -> Result<Response, Response> {
-    match folder.read(lease_id(&id)?).await {
-        Ok(Some(seen)) => Ok(Json(seen).into_response()),
-        Ok(None) => Err((StatusCode::NOT_FOUND, "there is no such lease\n").into_response()),
-        Err(error) => Err(Failed(error).into_response()),
+const BAD_ID: &str = "that is no id of a lease\n";
+
+async fn read(State(folder): State<LeaseFolder>, Named(id): Named<String>) -> Response {
+    let Some(id) = LeaseId::parse(&id) else { return no(StatusCode::BAD_REQUEST, BAD_ID) };
+    match folder.read(id).await {
+        Ok(Some(seen)) => Json(seen).into_response(),
+        Ok(None) => no(StatusCode::NOT_FOUND, "there is no such lease\n"),
+        Err(error) => Failed(error).into_response(),
     }
 }
 
@@ -180,31 +183,31 @@ async fn swap(
     Named(id): Named<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Response> {
-    let id = lease_id(&id)?;
+) -> Response {
+    let Some(id) = LeaseId::parse(&id) else { return no(StatusCode::BAD_REQUEST, BAD_ID) };
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let over = match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (Some(version), None) => Some(Version(version.trim_matches('"').to_owned())),
         (None, Some("*")) => None,
         _ => {
             let needed = "expected `If-Match: \"VERSION\"` or `If-None-Match: *`\n";
-            return Err((StatusCode::PRECONDITION_REQUIRED, needed).into_response());
+            return no(StatusCode::PRECONDITION_REQUIRED, needed);
         }
     };
-    let record: LeaseRecord = serde_json::from_slice(&body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response())?;
-    let (holder, epoch) = (record.holder, record.epoch);
-    let is_new = over.is_none() || record.beats <= 1;
+    let record: LeaseRecord = match serde_json::from_slice(&body) {
+        Ok(record) => record,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    };
+    let is_new = over.is_none();
     match folder.swap(id.clone(), over, record.clone()).await {
         Ok(Swapped::To(version)) => {
-            if is_new {
-                tracing::info!(lease = id.as_str(), %holder, %epoch, "lease made");
+            let LeaseRecord { holder, epoch, released, .. } = record;
+            if is_new || released {
+                tracing::info!(lease = id.as_str(), %holder, %epoch, released, "lease");
             }
-            Ok(Json(Seen { version, record }).into_response())
+            Json(Seen { version, record }).into_response()
         }
-        Ok(Swapped::Conflict) => {
-            Err((StatusCode::PRECONDITION_FAILED, "another version is there\n").into_response())
-        }
-        Err(error) => Err(Failed(error).into_response()),
+        Ok(Swapped::Conflict) => no(StatusCode::PRECONDITION_FAILED, "another version is there\n"),
+        Err(error) => Failed(error).into_response(),
     }
 }
