@@ -212,6 +212,7 @@ fn promotion_of(order: &FailoverOrder) -> PromoteRequest {
         dry_run: order.dry_run,
         force: order.force,
         accept_partial: order.accept_partial,
+        lease: None,
     }
 }
 

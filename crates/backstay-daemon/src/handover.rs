@@ -25,10 +25,8 @@ use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
+use crate::standstill::GONE_WITHIN;
 use crate::{DaemonError, clock};
-
-/// How long pods may take to go before the handover is given up: the default grace period of a pod is 30 s.
-const GONE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Between two tries to reach the peer about an offer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -62,6 +62,8 @@ pub(crate) struct Site {
     pub(crate) keepers: Keepers,
     /// Drills under way.
     pub(crate) drills: Drills,
+    /// The leases of automatic failover.
+    pub(crate) leases: crate::automatic::Leases,
     /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.
     pub(crate) cycles: Semaphore,
     /// Every task of the daemon; shutdown waits for them.

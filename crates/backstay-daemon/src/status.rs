@@ -102,6 +102,7 @@ impl Site {
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
+            automatic_failover: self.automatic_status(&record),
         })
     }
 

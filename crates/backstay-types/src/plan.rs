@@ -1,5 +1,6 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod automatic;
 mod drill;
 mod reversed;
 mod rule;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+pub use automatic::{AutomaticFailover, WitnessKind};
 pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
@@ -116,6 +118,9 @@ pub struct PlanSpec {
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,
+    /// Take over without being told, by a witness; never without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic_failover: Option<AutomaticFailover>,
 }
 
 /// One volume of a plan: exactly one of `path` and `device`.
@@ -397,6 +402,12 @@ pub enum InvalidPlan {
     /// Probes of a drill that cannot be used.
     #[error(transparent)]
     Drill(#[from] InvalidDrill),
+    /// Too short for a witness to be asked, or too long to be of use.
+    #[error("`automaticFailover.after`: expected 5s to 1d, found {found}")]
+    FailoverAfter {
+        /// What it says.
+        found: Span,
+    },
     /// Too much of something.
     #[error("the plan has {found} volumes: at most {max} allowed", max = limits::PLAN_VOLUMES_MAX)]
     TooManyVolumes {
@@ -451,6 +462,7 @@ impl PlanSpec {
         }
         self.validate_objects()?;
         self.drill.as_ref().map_or(Ok(()), |drill| drill.validate(self.covers_cluster()))?;
+        self.automatic_failover.as_ref().map_or(Ok(()), AutomaticFailover::validate)?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
         }

@@ -45,6 +45,7 @@ fn plan_status() -> PlanStatus {
         objects: None,
         last_drill: None,
         suspended: false,
+        automatic_failover: None,
     }
 }
 
