@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, and measures real processes by the real clock"
 )]
 
+mod automatic;
 mod bad_keys;
 mod bad_plans;
 mod bad_sources;
@@ -18,7 +19,9 @@ mod catalog;
 mod contract;
 mod damage;
 mod disk_full;
+mod drills;
 mod fidelity;
+mod handover;
 mod harness;
 mod incremental;
 mod kill;

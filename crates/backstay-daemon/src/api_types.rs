@@ -7,6 +7,7 @@
 //!
 //! Left to others: routing and status codes (the daemon), tables (the command line).
 
+mod drill;
 mod pair;
 mod plan;
 mod point;
@@ -14,6 +15,7 @@ mod promotion;
 mod status;
 mod upkeep;
 
+pub use drill::{CopyKind, DrillReport, DrillRequest, DrillVolume, LastDrill, ProbeReport};
 pub use pair::{JoinRequest, Pair, PairKey, PairKeyRequest, RemoteSite, SiteInfo};
 pub use plan::{Applied, ApplyRequest, ApplyResult, Changed, PlanDetail, PlanSummary};
 pub use point::{
@@ -21,7 +23,9 @@ pub use point::{
     SyncOutcome, SyncRequest,
 };
 pub use promotion::{PromoteRequest, PromotionReport, PromotionStep, StepState};
-pub use status::{CycleOutcome, CyclePhase, CycleStatus, LastCycle, ObjectsStatus, PlanStatus};
+pub use status::{
+    AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, LastCycle, ObjectsStatus, PlanStatus,
+};
 pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
 
 use backstay_types::{Class, Classify};

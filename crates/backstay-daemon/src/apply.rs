@@ -123,7 +123,7 @@ impl Site {
             if from == Some(volume.root) {
                 continue;
             }
-            let target = self.replica(plan, &volume.name);
+            let target = self.place(plan, &volume.name);
             let report = backstay_volume::apply(
                 &reader,
                 from.as_ref(),
@@ -193,7 +193,7 @@ impl Site {
     /// The points that must stay because a replica shows them or is on its way to or from them.
     pub(crate) fn points_in_use(&self, plan: &PlanName) -> Result<Vec<RestorePointId>, DaemonError> {
         let applied = self.plans.applied(plan)?;
-        Ok(applied.point.into_iter().chain(applied.target).collect())
+        Ok(applied.point.into_iter().chain(applied.target).chain(self.drills.pinned(plan)).collect())
     }
 }
 

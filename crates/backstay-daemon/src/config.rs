@@ -14,9 +14,11 @@ mod error;
 mod keys;
 mod print;
 mod units;
+mod witness;
 
 pub use error::{ConfigError, Origin};
 pub use units::{ByteSize, InvalidUnit, Rate};
+pub use witness::{WitnessConfig, WitnessUrl};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -63,8 +65,12 @@ pub struct SiteConfig {
     pub retry_first: Span,
     /// … up to this.
     pub retry_max: Span,
+    /// Whether a drill may run the commands that a plan, which its active side writes, names as probes.
+    pub drill_commands: bool,
     /// The cluster beside this site.
     pub kubernetes: KubernetesConfig,
+    /// Who decides about automatic failovers; none without it.
+    pub witness: Option<WitnessConfig>,
     /// Where volumes of a plan live on this site when it is the standby, if not in the site's folder.
     pub replicas: BTreeMap<PlanName, BTreeMap<VolumeName, PathBuf>>,
     /// Where the objects of a plan are written on this site when it is the standby, if not in the site's folder.
@@ -139,6 +145,14 @@ impl Overrides {
 }
 
 impl SiteConfig {
+    /// Where this daemon reads a path of its node.
+    pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
+        match &self.kubernetes.host_root {
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
     /// What `backstay init` begins with.
     pub fn default_for(name: &str, listen: SocketAddr) -> Self {
         Self {
@@ -155,7 +169,9 @@ impl SiteConfig {
             log_level: LogLevel::default(),
             retry_first: keys::DEFAULT_RETRY_FIRST,
             retry_max: keys::DEFAULT_RETRY_MAX,
+            drill_commands: false,
             kubernetes: KubernetesConfig::default(),
+            witness: None,
             replicas: BTreeMap::new(),
             manifests: BTreeMap::new(),
         }

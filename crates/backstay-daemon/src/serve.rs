@@ -53,6 +53,8 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
         }
         () = site.clone().run_schedule() => Err(DaemonError::Worker { what: "the schedule clock" }),
         () = site.clone().run_incoming() => Err(DaemonError::Worker { what: "accepting from peers" }),
+        () = site.clone().run_greeting() => Err(DaemonError::Worker { what: "greeting peers" }),
+        () = site.clone().run_automatic() => Err(DaemonError::Worker { what: "automatic failover" }),
         () = site.clone().run_upkeep() => Err(DaemonError::Worker { what: "upkeep" }),
         _ = controllers => Err(DaemonError::Worker { what: "the controllers" }),
         signal = wait_for_stop(&site, &options) => signal,
@@ -90,6 +92,8 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         runtimes: crate::runtime::Runtimes::default(),
         cluster: crate::clusters::ClusterSlot::default(),
         keepers: crate::controllers::Keepers::default(),
+        drills: crate::drill::Drills::default(),
+        leases: crate::automatic::Leases::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         cycles: tokio::sync::Semaphore::new(crate::site::CYCLES_MAX),
@@ -161,10 +165,15 @@ impl Site {
 
     /// Goes on with what a stop or a crash cut off.
     fn resume(self: &Arc<Self>) -> Result<(), DaemonError> {
+        self.clear_drills_soon()?;
         for record in self.plans.list() {
             self.thaw_left_over_soon(&record);
             if record.promotion.is_some() {
                 self.finish_promotion_soon(record.name.clone());
+            } else if record.active_until.is_some() {
+                self.step_down_soon(record.name.clone());
+            } else if record.handover.is_some() {
+                self.resume_handover_soon(record.name.clone());
             } else if record.role == backstay_types::frame::SiteRole::Standby {
                 self.apply_newest_soon(record.name.clone());
             }

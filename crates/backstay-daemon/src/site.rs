@@ -1,6 +1,6 @@
 //! The running site: what every part of the daemon shares.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use crate::audit::AuditLog;
 use crate::clusters::ClusterSlot;
 use crate::config::SiteConfig;
 use crate::controllers::Keepers;
+use crate::drill::Drills;
 use crate::meter::Meters;
 use crate::metrics::Metrics;
 use crate::plans::PlanBook;
@@ -34,6 +35,7 @@ pub(crate) mod layout {
     pub(crate) const SENT: &str = "sent";
     pub(crate) const REPLICAS: &str = "replicas";
     pub(crate) const MANIFESTS: &str = "manifests";
+    pub(crate) const DRILLS: &str = "drills";
     pub(crate) const AUDIT: &str = "audit.log";
 }
 
@@ -58,6 +60,10 @@ pub(crate) struct Site {
     pub(crate) cluster: ClusterSlot,
     /// Plans that custom resources keep.
     pub(crate) keepers: Keepers,
+    /// Drills under way.
+    pub(crate) drills: Drills,
+    /// The leases of automatic failover.
+    pub(crate) leases: crate::automatic::Leases,
     /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.
     pub(crate) cycles: Semaphore,
     /// Every task of the daemon; shutdown waits for them.
@@ -69,18 +75,6 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Where a plan's volume lives on this site when it is the standby.
-    pub(crate) fn replica(&self, plan: &PlanName, volume: &VolumeName) -> PathBuf {
-        let mapped = self.config.load().replica(plan, volume).map(Path::to_owned);
-        mapped.unwrap_or_else(|| self.dir.join(layout::REPLICAS).join(plan.as_str()).join(volume.as_str()))
-    }
-
-    /// Where a plan's objects are written on this site when it is the standby.
-    pub(crate) fn manifests(&self, plan: &PlanName) -> PathBuf {
-        let mapped = self.config.load().manifest_folder(plan).map(Path::to_owned);
-        mapped.unwrap_or_else(|| self.dir.join(layout::MANIFESTS).join(plan.as_str()))
-    }
-
     /// Where the sender's own state of a volume is.
     pub(crate) fn sent(&self, plan: &PlanName, volume: &VolumeName) -> PathBuf {
         self.dir.join(layout::SENT).join(plan.as_str()).join(volume.as_str())

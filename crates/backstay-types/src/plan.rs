@@ -1,5 +1,7 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod automatic;
+mod drill;
 mod reversed;
 mod rule;
 mod scope;
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+pub use automatic::{AutomaticFailover, WitnessKind};
+pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
@@ -108,9 +112,15 @@ pub struct PlanSpec {
     /// Further custom resources to hold on the standby.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldSpec>,
+    /// How a rehearsal of the takeover is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillSpec>,
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,
+    /// Take over without being told, by a witness; never without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic_failover: Option<AutomaticFailover>,
 }
 
 /// One volume of a plan: exactly one of `path` and `device`.
@@ -389,6 +399,15 @@ pub enum InvalidPlan {
     /// Rules, and no pods to run them in.
     #[error("`preExecRule` and `postExecRule` run in pods, and the plan names no namespaces")]
     RuleWithoutPods,
+    /// Probes of a drill that cannot be used.
+    #[error(transparent)]
+    Drill(#[from] InvalidDrill),
+    /// Too short for a witness to be asked, or too long to be of use.
+    #[error("`automaticFailover.after`: expected 5s to 1d, found {found}")]
+    FailoverAfter {
+        /// What it says.
+        found: Span,
+    },
     /// Too much of something.
     #[error("the plan has {found} volumes: at most {max} allowed", max = limits::PLAN_VOLUMES_MAX)]
     TooManyVolumes {
@@ -408,6 +427,7 @@ impl Classify for InvalidPlan {
                 "`last: 1` keeps the newest restore point alone; without `retention` it is the last ten"
                     .to_owned(),
             ),
+            InvalidPlan::Drill(error) => error.hint(),
             _ => None,
         }
     }
@@ -441,6 +461,8 @@ impl PlanSpec {
             return Err(InvalidPlan::RuleWithoutPods);
         }
         self.validate_objects()?;
+        self.drill.as_ref().map_or(Ok(()), |drill| drill.validate(self.covers_cluster()))?;
+        self.automatic_failover.as_ref().map_or(Ok(()), AutomaticFailover::validate)?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
         }

@@ -84,6 +84,21 @@ pub(crate) enum Command {
     /// Works with the other site gone. Refused beside a live, active peer unless forced. A promotion that was cut off
     /// goes on when the same command is given again. Start with --dry-run: it changes nothing.
     Promote(PromoteArgs),
+    /// Hand a plan over to its standby without losing anything (planned failover)
+    ///
+    /// Holds the workloads here, makes a last restore point, and starts them there; from then on replication goes the
+    /// other way. May be asked of either site. Any failure before the other side takes over rolls everything back.
+    Switchover(HandoverArgs),
+    /// Bring a plan home: to the site it was made on, without losing anything
+    ///
+    /// The same the other way round. May be asked of either site. Of what the old site still has, nothing is sent again.
+    Failback(HandoverArgs),
+    /// Rehearse a takeover in isolation, on the standby, while replication goes on
+    ///
+    /// Copies a restore point beside the replicas, starts its objects where they disturb nobody, looks whether the
+    /// plan's probes pass, tells how long a takeover would take, and removes what it made. Never touches the
+    /// replicas, the held objects, the role or the active side. Exits with 1 if the rehearsal fails.
+    Drill(DrillArgs),
     /// Re-hash stored data and replicas, and name what is damaged
     ///
     /// Exits with 6 if anything is damaged and was not repaired.
@@ -97,6 +112,12 @@ pub(crate) enum Command {
     Catalog(CatalogCommand),
     /// Show who did what, and when
     Audit(AuditArgs),
+    /// Run a witness, on a third machine: it decides about automatic failovers
+    ///
+    /// Keeps one small record for each plan and changes it only for the site that saw the newest. On a first start it
+    /// makes its certificate and its token; then it prints what both sites need in site.toml. It holds no data and
+    /// moves no workloads.
+    Witness(WitnessArgs),
     /// Print the Kubernetes custom resource definitions as YAML
     Crds,
     /// Print a completion script for a shell
@@ -325,6 +346,34 @@ pub(crate) struct PromoteArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct HandoverArgs {
+    /// Name of the plan
+    pub(crate) plan: PlanName,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// Name of the plan
+    pub(crate) plan: PlanName,
+    /// An older restore point; the newest whole one without it
+    #[arg(long, value_name = "ID")]
+    pub(crate) restore_point: Option<RestorePointId>,
+    /// Leave what was made in place, until the next drill or --clean
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Rehearse nothing; remove what a drill with --keep left
+    #[arg(long, conflicts_with_all = ["restore_point", "keep", "history"])]
+    pub(crate) clean: bool,
+    /// Rehearse nothing; list the drills of the plan so far
+    #[arg(long, conflicts_with_all = ["restore_point", "keep"])]
+    pub(crate) history: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// Only what this plan needs; everything without it
     pub(crate) plan: Option<PlanName>,
@@ -345,6 +394,19 @@ pub(crate) struct GcArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WitnessArgs {
+    /// Its folder; made if it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where it listens (TCP)
+    #[arg(long, default_value = "0.0.0.0:7445", value_name = "ADDR:PORT", value_parser = address)]
+    pub(crate) listen: SocketAddr,
+    /// File with the bearer token that sites must show; DIR/token, made at the first start, without it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,6 @@
 //! One function per command: ask, then print.
 
+mod drill;
 mod offline;
 mod pair;
 mod plan;
@@ -8,6 +9,7 @@ mod promote;
 mod status;
 mod sync;
 mod upkeep;
+mod witness;
 
 use std::future::Future;
 
@@ -33,12 +35,16 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Diff(args) => block_on(point::diff(&client, &args)),
         Command::Restore(args) => block_on(point::restore(&client, args)),
         Command::Promote(args) => block_on(promote::run(&client, &args)),
+        Command::Switchover(args) => block_on(promote::hand_over(&client, "switchover", &args)),
+        Command::Failback(args) => block_on(promote::hand_over(&client, "failback", &args)),
+        Command::Drill(args) => block_on(drill::run(&client, &args)),
         Command::Verify(args) if args.offline => offline::verify(&cli.site, &args),
         Command::Verify(args) => block_on(upkeep::verify(&client, &args)),
         Command::Gc(args) => block_on(upkeep::gc(&client, &args)),
         Command::Catalog(command) => offline::catalog(&cli.site, &command),
         Command::Audit(args) if args.verify => offline::audit_verify(&cli.site, &args),
         Command::Audit(args) => block_on(upkeep::audit(&client, &args)),
+        Command::Witness(args) => witness::run(args),
         Command::Crds => output::print(&backstay_kube::crds::all_yaml()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -6,7 +6,7 @@ use backstay_types::frame::SiteRole;
 use backstay_types::{Epoch, PlanName, RestorePointId, Time};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::ErrorInfo;
+use super::{ErrorInfo, LastDrill};
 
 /// `GET /plans/{name}/status`; `GET /status` lists one for each plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,8 +42,36 @@ pub struct PlanStatus {
     /// What its objects became on the cluster beside the standby; `null` where there is none.
     #[serde(default)]
     pub objects: Option<ObjectsStatus>,
+    /// The last rehearsal of its takeover on this side; `null` before the first.
+    #[serde(default)]
+    pub last_drill: Option<LastDrill>,
     /// Whether its schedule is suspended.
     pub suspended: bool,
+    /// Who would take over by itself, and when; `null` for a plan without automatic failover.
+    #[serde(default)]
+    pub automatic_failover: Option<AutomaticStatus>,
+}
+
+/// Automatic failover of a plan, as this side sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AutomaticStatus {
+    /// The witness of this site; `null` if none is set up.
+    pub witness: Option<String>,
+    /// Whether it answered the last question.
+    pub reachable: bool,
+    /// The site that holds the lease, by name, as it was last seen.
+    pub holder: Option<String>,
+    /// On the active side: since its last proof that nobody has taken over. On the standby: since the last sign of the
+    /// active side.
+    pub lease_age_seconds: Option<f64>,
+    /// `after` of the plan.
+    #[serde(rename = "after")]
+    pub after_seconds: f64,
+    /// What this side does next by itself, and when.
+    pub would_do: String,
+    /// Why the witness was not reached, if it was not.
+    pub error: Option<String>,
 }
 
 /// The last apply of a plan's objects to a cluster.
@@ -114,6 +142,10 @@ pub enum CyclePhase {
     Apply,
     /// Taking over.
     Promote,
+    /// Becoming the standby: what is here is kept first.
+    Demote,
+    /// Giving the workloads to the other side.
+    HandOver,
     /// Checking stored data.
     Verify,
     /// Writing files out.
@@ -130,6 +162,8 @@ impl CyclePhase {
             CyclePhase::Commit => "commit",
             CyclePhase::Apply => "apply",
             CyclePhase::Promote => "promote",
+            CyclePhase::Demote => "demote",
+            CyclePhase::HandOver => "handOver",
             CyclePhase::Verify => "verify",
             CyclePhase::Restore => "restore",
         }

@@ -44,9 +44,13 @@ impl Classify for DaemonError {
             | Self::NoRestorePoint { .. } => Class::NotFound,
             Self::WrongRole { .. }
             | Self::PointsElsewhere { .. }
-            | Self::NoStandby { .. }
+            | Self::Forced { .. }
+            | Self::Conflict { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
-            Self::Objects { .. } => Class::Incomplete,
+            Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
+            Self::RolledBack { cause, .. } => cause.class(),
+            Self::Standstill(error) => error.class(),
+            Self::Handover(error) => error.class(),
             Self::ClaimsChanged { .. } => Class::Busy,
             Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
@@ -55,6 +59,7 @@ impl Classify for DaemonError {
             | Self::Peer { class, .. }
             | Self::Decision { class, .. } => *class,
             Self::Config(error) => error.class(),
+            Self::Automatic(error) => error.class(),
             Self::Audit(error) => error.class(),
             Self::Net(error) => error.class(),
             Self::Store(error) => error.class(),
@@ -69,9 +74,11 @@ impl Classify for DaemonError {
             Self::Identity(error) => error.class(),
             Self::Book(error) => error.class(),
             Self::Batch(error) => error.class(),
+            Self::BatchForm(error) => error.class(),
             Self::Capture(error) => error.class(),
             Self::Promotion(error) => error.class(),
             Self::Stream(error) => error.class(),
+            Self::Drill(error) => error.class(),
         }
     }
 
@@ -111,7 +118,12 @@ impl Classify for DaemonError {
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
-            Self::NoStandby { .. } => Some("the old active site has to return as standby before replication goes on".into()),
+            Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
+            Self::RolledBack { cause, .. } => cause.hint(),
+            Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
+            Self::Standstill(error) => error.hint(),
+            Self::Handover(error) => error.hint(),
+            Self::Conflict { plan, .. } => Some(format!("compare both sites' data, then delete plan {plan} on the site that is to give way")),
             Self::PointsElsewhere { plan, peer } => Some(format!(
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"
             )),
@@ -130,6 +142,7 @@ impl Classify for DaemonError {
             }
             Self::Listen { .. } => Some("name an address of this machine and a port this user may listen on".into()),
             Self::Config(error) => error.hint(),
+            Self::Automatic(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Net(error) => error.hint(),
             Self::Store(error) => error.hint(),
@@ -146,6 +159,7 @@ impl Classify for DaemonError {
             Self::Capture(error) => error.hint(),
             Self::Promotion(error) => error.hint(),
             Self::Stream(error) => error.hint(),
+            Self::Drill(error) => error.hint(),
             Self::KeptByResource { resource, .. } => Some(format!(
                 "change the resource {resource} with kubectl: what is changed here would be undone"
             )),

@@ -43,7 +43,9 @@ fn plan_status() -> PlanStatus {
         }),
         apply_error: None,
         objects: None,
+        last_drill: None,
         suspended: false,
+        automatic_failover: None,
     }
 }
 
