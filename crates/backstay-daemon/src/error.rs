@@ -365,6 +365,9 @@ pub enum DaemonError {
     /// A folder whose objects cannot be held where they are.
     #[error(transparent)]
     Standstill(#[from] backstay_kube::folder::StandstillError),
+    /// A plan over namespaces that knows no way back.
+    #[error(transparent)]
+    Irreversible(#[from] backstay_types::plan::Irreversible),
     /// A planned takeover cannot be made.
     #[error(transparent)]
     Handover(#[from] backstay_engine::handover::HandoverRefused),

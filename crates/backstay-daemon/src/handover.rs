@@ -106,6 +106,10 @@ impl Site {
     }
 
     async fn decide(&self, record: &PlanRecord, target: Target) -> Result<Planned, DaemonError> {
+        if record.spec.covers_cluster() {
+            // What could not come back must not go.
+            record.spec.reversed()?;
+        }
         let peer = self.peer_facts(record).await;
         let facts = HandoverFacts {
             plan: &record.name,

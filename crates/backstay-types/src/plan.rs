@@ -115,6 +115,9 @@ pub struct PlanSpec {
     /// How a rehearsal of the takeover is judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillSpec>,
+    /// After a takeover, wait up to so long for what was started to be ready; without it, for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ready: Option<Span>,
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,

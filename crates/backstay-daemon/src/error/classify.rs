@@ -51,6 +51,7 @@ impl Classify for DaemonError {
             Self::RolledBack { cause, .. } => cause.class(),
             Self::Standstill(error) => error.class(),
             Self::Handover(error) => error.class(),
+            Self::Irreversible(error) => error.class(),
             Self::ClaimsChanged { .. } => Class::Busy,
             Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
@@ -123,6 +124,7 @@ impl Classify for DaemonError {
             Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
             Self::Standstill(error) => error.hint(),
             Self::Handover(error) => error.hint(),
+            Self::Irreversible(error) => error.hint(),
             Self::Conflict { plan, .. } => Some(format!("compare both sites' data, then delete plan {plan} on the site that is to give way")),
             Self::PointsElsewhere { plan, peer } => Some(format!(
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"
