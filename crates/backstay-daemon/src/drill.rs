@@ -8,6 +8,7 @@
 //!
 //! At a crash: the next start removes what the record names.
 
+mod cluster;
 mod copies;
 mod error;
 mod history;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use backstay_engine::drill::{
     self, Drill, DrillFacts, DrillRefused, Step, StepName, StepState as EngineState,
 };
+use backstay_kube::cluster::Isolated;
 use backstay_types::plan::DrillSpec;
 use backstay_types::point::RestorePoint;
 use backstay_types::{Classify, PlanName, Span};
@@ -63,14 +65,6 @@ impl Site {
         let asked = clock::now();
         let record = self.plans.get(name)?;
         self.must_have_points(name)?;
-        if record.spec.covers_cluster() {
-            let message = "drills of plans over namespaces".to_owned();
-            return Err(DaemonError::Decision {
-                class: backstay_types::Class::Incompatible,
-                message,
-                hint: None,
-            });
-        }
         let place = self.drills.enter(name);
         let probes = record.spec.drill.as_ref().map_or(0, |drill| drill.probes.len());
         let facts = DrillFacts {
@@ -96,7 +90,10 @@ impl Site {
         self.note_drill(&left)?;
         tracing::info!(number = drill.number, restore_point = %drill.restore_point, "drill begins");
         let report = Rehearsal::new(self, record, drill, left).run(&place).await;
-        self.remember_drill(&report)?;
+        if let Err(error) = self.remember_drill(&report) {
+            // It was carried out all the same, and whoever asked is to know how it went.
+            tracing::error!(class = error.class().label(), "drill not added to the history: {error}");
+        }
         let DrillReport { number, passed, rto_seconds, .. } = report;
         tracing::info!(number, passed, rto_seconds, "drill ended");
         Ok(report)
@@ -130,7 +127,8 @@ struct Rehearsal {
     folder: PathBuf,
     progress: Progress,
     volumes: Vec<DrillVolume>,
-    namespaces: Vec<String>,
+    /// The objects on the cluster, once there are any.
+    isolated: Option<Isolated>,
     probes: Vec<ProbeReport>,
     error: Option<ErrorInfo>,
 }
@@ -145,7 +143,7 @@ impl Rehearsal {
             left,
             progress: Progress::new(),
             volumes: Vec::new(),
-            namespaces: Vec::new(),
+            isolated: None,
             probes: Vec::new(),
             error: None,
         }
@@ -178,7 +176,7 @@ impl Rehearsal {
                     None => Ok(()),
                 },
                 StepName::Objects => self.start_objects().await,
-                StepName::WaitReady => Ok(()),
+                StepName::WaitReady => self.wait_ready().await,
                 StepName::Probes => self.probe().await,
                 StepName::TearDown => self.site.remove_drill(&self.left).await,
             };
@@ -217,7 +215,7 @@ impl Rehearsal {
     }
 
     fn report(self) -> DrillReport {
-        let Self { drill, folder, volumes, namespaces, probes, error, .. } = self;
+        let Self { drill, folder, volumes, isolated, probes, error, .. } = self;
         let outcome = drill.outcome();
         let step = |step: &Step| PromotionStep {
             name: step.name.to_string(),
@@ -243,7 +241,7 @@ impl Rehearsal {
             plan: drill.plan,
             folder,
             volumes,
-            namespaces,
+            namespaces: isolated.map(|isolated| isolated.namespaces).unwrap_or_default(),
             probes,
             error,
         }
