@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     fn captured(value: Value) -> CapturedObject {
-        let key = ObjectId::of(&value).unwrap().key(&crate::Scopes::default()).unwrap();
+        let key = ObjectId::of(&value).unwrap().key(&crate::object::Scopes::default()).unwrap();
         CapturedObject { key, bytes: canonical::to_bytes(&value) }
     }
 
