@@ -20,6 +20,7 @@ mod damage;
 mod disk_full;
 mod drills;
 mod fidelity;
+mod handover;
 mod harness;
 mod incremental;
 mod kill;

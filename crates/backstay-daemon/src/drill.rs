@@ -26,12 +26,12 @@ use backstay_engine::drill::{
 use backstay_kube::cluster::Isolated;
 use backstay_types::plan::DrillSpec;
 use backstay_types::point::RestorePoint;
-use backstay_types::{Classify, PlanName, Span};
+use backstay_types::{Classify, PlanName, RestorePointId, Span};
 use backstay_volume::Progress;
 use tracing::Instrument;
 
 use crate::api_types::{
-    DrillReport, DrillRequest, DrillVolume, ErrorInfo, ProbeReport, PromotionStep, StepState,
+    DrillReport, DrillRequest, DrillVolume, ErrorInfo, ProbeReport, PromotionReport, PromotionStep, StepState,
 };
 use crate::plans::PlanRecord;
 use crate::site::{Site, layout};
@@ -62,26 +62,9 @@ impl Site {
         name: &PlanName,
         request: DrillRequest,
     ) -> Result<DrillReport, DaemonError> {
-        let asked = clock::now();
         let record = self.plans.get(name)?;
-        self.must_have_points(name)?;
         let place = self.drills.enter(name);
-        let probes = record.spec.drill.as_ref().map_or(0, |drill| drill.probes.len());
-        let facts = DrillFacts {
-            plan: name,
-            number: self.next_drill(name)?,
-            role: record.role,
-            epoch: record.epoch,
-            changes_roles: record.promotion.is_some(),
-            running: place.is_none(),
-            points: &self.point_facts(name)?,
-            wanted: request.restore_point,
-            has_objects: record.spec.covers_cluster() || record.spec.manifests.is_some(),
-            on_cluster: record.spec.covers_cluster(),
-            probes,
-            keep: request.keep,
-        };
-        let drill = drill::plan(&facts, asked).map_err(DrillError::from)?;
+        let drill = self.plan_drill(&record, request, place.is_none())?;
         let under_way = || DrillError::from(DrillRefused::UnderWay { plan: name.clone() });
         let place = place.ok_or_else(under_way)?;
         // What an earlier one left, or was to keep.
@@ -97,6 +80,53 @@ impl Site {
         let DrillReport { number, passed, rto_seconds, .. } = report;
         tracing::info!(number, passed, rto_seconds, "drill ended");
         Ok(report)
+    }
+
+    /// What a drill would do, or why it is refused.
+    fn plan_drill(
+        &self,
+        record: &PlanRecord,
+        request: DrillRequest,
+        running: bool,
+    ) -> Result<Drill, DaemonError> {
+        let name = &record.name;
+        self.must_have_points(name)?;
+        let facts = DrillFacts {
+            plan: name,
+            number: self.next_drill(name)?,
+            role: record.role,
+            epoch: record.epoch,
+            changes_roles: record.promotion.is_some() || record.handover.is_some(),
+            running,
+            points: &self.point_facts(name)?,
+            wanted: request.restore_point,
+            has_objects: record.spec.covers_cluster() || record.spec.manifests.is_some(),
+            on_cluster: record.spec.covers_cluster(),
+            probes: record.spec.drill.as_ref().map_or(0, |drill| drill.probes.len()),
+            keep: request.keep,
+        };
+        Ok(drill::plan(&facts, clock::now()).map_err(DrillError::from)?)
+    }
+
+    /// The same for those who want to know before they ask for it.
+    pub(crate) fn drill_preview(
+        &self,
+        name: &PlanName,
+        restore_point: Option<RestorePointId>,
+    ) -> Result<PromotionReport, DaemonError> {
+        let request = DrillRequest { restore_point, keep: false };
+        let drill = self.plan_drill(&*self.plans.get(name)?, request, false)?;
+        Ok(PromotionReport {
+            plan: name.clone(),
+            epoch: drill.epoch,
+            restore_point: drill.restore_point,
+            rpo_seconds: drill.outcome().rpo.as_secs_f64(),
+            rto_seconds: None,
+            steps: drill.steps().iter().map(told_step).collect(),
+            waves: Vec::new(),
+            warnings: drill.warnings,
+            dry_run: true,
+        })
     }
 
     /// Removes what kept drills of a plan left; tells whether there was anything.
@@ -217,16 +247,6 @@ impl Rehearsal {
     fn report(self) -> DrillReport {
         let Self { drill, folder, volumes, isolated, probes, error, .. } = self;
         let outcome = drill.outcome();
-        let step = |step: &Step| PromotionStep {
-            name: step.name.to_string(),
-            state: match step.state {
-                EngineState::Pending | EngineState::Running { .. } => StepState::Pending,
-                EngineState::Done { .. } => StepState::Done,
-                EngineState::Failed { .. } => StepState::Failed,
-                EngineState::Skipped => StepState::Skipped,
-            },
-            duration_seconds: step.duration().map(Span::as_secs_f64),
-        };
         DrillReport {
             number: drill.number,
             time: drill.asked_time,
@@ -235,7 +255,7 @@ impl Rehearsal {
             restore_point: drill.restore_point,
             rpo_seconds: outcome.rpo.as_secs_f64(),
             rto_seconds: outcome.rto.map(Span::as_secs_f64),
-            steps: drill.steps().iter().map(step).collect(),
+            steps: drill.steps().iter().map(told_step).collect(),
             kept: drill.keep,
             warnings: drill.warnings,
             plan: drill.plan,
@@ -251,5 +271,19 @@ impl Rehearsal {
 impl Site {
     fn drills_folder(&self) -> PathBuf {
         self.dir.join(layout::DRILLS)
+    }
+}
+
+/// A step for the report.
+fn told_step(step: &Step) -> PromotionStep {
+    PromotionStep {
+        name: step.name.to_string(),
+        state: match step.state {
+            EngineState::Pending | EngineState::Running { .. } => StepState::Pending,
+            EngineState::Done { .. } => StepState::Done,
+            EngineState::Failed { .. } => StepState::Failed,
+            EngineState::Skipped => StepState::Skipped,
+        },
+        duration_seconds: step.duration().map(Span::as_secs_f64),
     }
 }

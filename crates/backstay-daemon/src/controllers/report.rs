@@ -8,11 +8,11 @@ use backstay_kube::control::{
 };
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::PlanSpec;
-use backstay_types::{PlanName, RestorePointId, Span, Time};
+use backstay_types::{Class, Epoch, PlanName, RestorePointId, Span, Time};
 
 use crate::DaemonError;
 use crate::api_types::{
-    CycleOutcome, CycleStatus, ErrorInfo, PlanStatus, PromotionReport, PromotionStep, StepState,
+    CycleOutcome, CycleStatus, DrillReport, ErrorInfo, PlanStatus, PromotionReport, PromotionStep, StepState,
 };
 use crate::plans::PlanRecord;
 use crate::site::Site;
@@ -55,7 +55,7 @@ impl Site {
         };
         Ok(PlanReport {
             role: record.role,
-            promoted: record.promoted,
+            promoted: self.is_alone(&record)?,
             epoch: record.epoch,
             // The name of the peer is another on its side, where the plan may come from.
             spec: PlanSpec { pair: status.peer.clone(), ..record.spec.clone() },
@@ -74,16 +74,24 @@ impl Site {
         })
     }
 
+    /// Whether this side became active, and has no restore point since: its peer has not come back as its standby.
+    fn is_alone(&self, record: &PlanRecord) -> Result<bool, DaemonError> {
+        let newest = self.newest_known(record)?;
+        Ok(record.role == SiteRole::Active
+            && record.epoch > Epoch::FIRST
+            && newest.is_some_and(|newest| newest.id.epoch < record.epoch))
+    }
+
     /// When the newest restore point was committed. A sender that was restarted knows only when its snapshot was taken.
     fn last_success(&self, record: &PlanRecord, status: &PlanStatus) -> Result<Option<Time>, DaemonError> {
-        if record.role != SiteRole::Active || record.promoted {
+        if record.role != SiteRole::Active {
             return Ok(self.store.newest(&record.name)?.map(|point| point.committed_time));
         }
         let last = status.last_cycle.as_ref().filter(|last| last.outcome == CycleOutcome::Succeeded);
         if let Some(last) = last {
             return Ok(Some(last.started_time.plus(span(last.duration_seconds))));
         }
-        Ok(self.plans.last_success(&record.name)?.map(|last| last.snapshot_time))
+        Ok(self.newest_known(record)?.map(|point| point.committed_time))
     }
 
     /// The restore points of a plan that are here.
@@ -142,6 +150,29 @@ fn cycle(cycle: &CycleStatus) -> CycleReport {
 }
 
 /// A finished promotion, or the plan of one.
+/// A drill that is over; one that failed is an error, since nothing else of its `Failover` says so.
+pub(super) fn drill(report: DrillReport) -> Result<PromotionDone, DaemonError> {
+    if !report.passed {
+        let probe = report.probes.iter().find(|probe| !probe.passed);
+        let probe = probe.map(|probe| format!("probe {}: {}", probe.name, probe.message));
+        let why = report.error.map(|error| error.message).or(probe);
+        let why = why.unwrap_or_else(|| "not all steps were done".into());
+        let message = format!("drill {} failed: {why}", report.number);
+        return Err(DaemonError::Decision { class: Class::Incomplete, message, hint: None });
+    }
+    Ok(promotion(PromotionReport {
+        plan: report.plan,
+        epoch: report.epoch,
+        restore_point: report.restore_point,
+        rpo_seconds: report.rpo_seconds,
+        rto_seconds: report.rto_seconds,
+        steps: report.steps,
+        waves: Vec::new(),
+        warnings: report.warnings,
+        dry_run: false,
+    }))
+}
+
 pub(super) fn promotion(report: PromotionReport) -> PromotionDone {
     let step = |step: PromotionStep| StepReport {
         name: step.name,

@@ -92,7 +92,7 @@ impl Site {
         let copy = |volume: &PointVolume| {
             let is_shown =
                 applied.target.is_none() && applied.volumes.get(&volume.name) == Some(&volume.root);
-            let replica = is_shown.then(|| self.replica(&point.plan, &volume.name));
+            let replica = is_shown.then(|| self.place(&point.plan, &volume.name));
             Copy {
                 volume: volume.clone(),
                 pair: point.pair,
