@@ -12,6 +12,7 @@
 mod control_plane;
 mod controllers;
 mod deploy;
+mod drills;
 mod frozen;
 mod nodes;
 mod objects;

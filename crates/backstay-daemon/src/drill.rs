@@ -8,6 +8,7 @@
 //!
 //! At a crash: the next start removes what the record names.
 
+mod cluster;
 mod copies;
 mod error;
 mod history;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use backstay_engine::drill::{
     self, Drill, DrillFacts, DrillRefused, Step, StepName, StepState as EngineState,
 };
+use backstay_kube::cluster::Isolated;
 use backstay_types::plan::DrillSpec;
 use backstay_types::point::RestorePoint;
 use backstay_types::{Classify, PlanName, RestorePointId, Span};
@@ -61,14 +63,6 @@ impl Site {
         request: DrillRequest,
     ) -> Result<DrillReport, DaemonError> {
         let record = self.plans.get(name)?;
-        if record.spec.covers_cluster() {
-            let message = "drills of plans over namespaces".to_owned();
-            return Err(DaemonError::Decision {
-                class: backstay_types::Class::Incompatible,
-                message,
-                hint: None,
-            });
-        }
         let place = self.drills.enter(name);
         let drill = self.plan_drill(&record, request, place.is_none())?;
         let under_way = || DrillError::from(DrillRefused::UnderWay { plan: name.clone() });
@@ -79,7 +73,10 @@ impl Site {
         self.note_drill(&left)?;
         tracing::info!(number = drill.number, restore_point = %drill.restore_point, "drill begins");
         let report = Rehearsal::new(self, record, drill, left).run(&place).await;
-        self.remember_drill(&report)?;
+        if let Err(error) = self.remember_drill(&report) {
+            // It was carried out all the same, and whoever asked is to know how it went.
+            tracing::error!(class = error.class().label(), "drill not added to the history: {error}");
+        }
         let DrillReport { number, passed, rto_seconds, .. } = report;
         tracing::info!(number, passed, rto_seconds, "drill ended");
         Ok(report)
@@ -160,7 +157,8 @@ struct Rehearsal {
     folder: PathBuf,
     progress: Progress,
     volumes: Vec<DrillVolume>,
-    namespaces: Vec<String>,
+    /// The objects on the cluster, once there are any.
+    isolated: Option<Isolated>,
     probes: Vec<ProbeReport>,
     error: Option<ErrorInfo>,
 }
@@ -175,7 +173,7 @@ impl Rehearsal {
             left,
             progress: Progress::new(),
             volumes: Vec::new(),
-            namespaces: Vec::new(),
+            isolated: None,
             probes: Vec::new(),
             error: None,
         }
@@ -208,7 +206,7 @@ impl Rehearsal {
                     None => Ok(()),
                 },
                 StepName::Objects => self.start_objects().await,
-                StepName::WaitReady => Ok(()),
+                StepName::WaitReady => self.wait_ready().await,
                 StepName::Probes => self.probe().await,
                 StepName::TearDown => self.site.remove_drill(&self.left).await,
             };
@@ -247,7 +245,7 @@ impl Rehearsal {
     }
 
     fn report(self) -> DrillReport {
-        let Self { drill, folder, volumes, namespaces, probes, error, .. } = self;
+        let Self { drill, folder, volumes, isolated, probes, error, .. } = self;
         let outcome = drill.outcome();
         DrillReport {
             number: drill.number,
@@ -263,7 +261,7 @@ impl Rehearsal {
             plan: drill.plan,
             folder,
             volumes,
-            namespaces,
+            namespaces: isolated.map(|isolated| isolated.namespaces).unwrap_or_default(),
             probes,
             error,
         }

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use backstay_engine::drill::DrillRefused;
+use backstay_types::frame::SiteRole;
 use backstay_types::manifest::{Cursor, Extent, Item};
 use backstay_types::point::{PointVolume, RestorePoint};
 use backstay_types::{Class, PairId, VolumeName};
@@ -41,6 +43,11 @@ impl Copies {
 impl Rehearsal {
     /// Finds out how each volume can be copied, and that there is room. The caller holds the apply gate.
     pub(super) async fn check(&self) -> Result<Copies, DaemonError> {
+        // A takeover may have held the gate before us: the replicas are live then.
+        let plan = &self.drill.plan;
+        if self.site.plans.get(plan)?.role != SiteRole::Standby {
+            return Err(DrillError::from(DrillRefused::TakeoverUnderWay { plan: plan.clone() }).into());
+        }
         let (site, folder, point) = (self.site.clone(), self.folder.clone(), self.point()?);
         let work = move || {
             files::make_folder(&folder.join("volumes"))?;
@@ -74,7 +81,8 @@ impl Rehearsal {
     }
 }
 
-fn path_of(folder: &Path, volume: &VolumeName) -> PathBuf {
+/// Where the copy of a volume is.
+pub(super) fn path_of(folder: &Path, volume: &VolumeName) -> PathBuf {
     folder.join("volumes").join(volume.as_str())
 }
 

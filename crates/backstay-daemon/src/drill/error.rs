@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use backstay_engine::drill::{DrillRefused, StepError};
-use backstay_types::{Class, Classify, PlanName};
+use backstay_types::{Class, Classify, PlanName, Span};
 
 /// A failure of a drill.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,18 @@ pub enum DrillError {
         /// Name of the first, and why.
         first: String,
     },
+    /// Workloads were not there in their time.
+    #[error("{count} workloads of plan {plan} are not ready after {time}; the first, {first}")]
+    NotReady {
+        /// The plan.
+        plan: PlanName,
+        /// How long was waited.
+        time: Span,
+        /// How many are not.
+        count: usize,
+        /// The first, and what it lacks.
+        first: String,
+    },
     /// The daemon was told to stop.
     #[error("finish the drill: the daemon stops")]
     Stopped,
@@ -46,7 +58,7 @@ impl Classify for DrillError {
         match self {
             DrillError::Refused(error) => error.class(),
             DrillError::NoRoom { .. } | DrillError::Stopped => Class::Transient,
-            DrillError::Probes { .. } => Class::Incomplete,
+            DrillError::NotReady { .. } | DrillError::Probes { .. } => Class::Incomplete,
             DrillError::Step(error) => error.class(),
         }
     }
@@ -59,7 +71,7 @@ impl Classify for DrillError {
                  can clone (XFS, btrfs), copies of the newest restore point take no room",
                 folder.display()
             )),
-            DrillError::Probes { plan, .. } => Some(format!(
+            DrillError::NotReady { plan, .. } | DrillError::Probes { plan, .. } => Some(format!(
                 "look at what was rehearsed: backstay drill {plan} --keep leaves it in place until --clean"
             )),
             DrillError::Stopped => Some("give the command again when the daemon runs".to_owned()),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backstay_kube::cluster::drill_name;
 use backstay_types::PlanName;
 
 use crate::api_types::DrillReport;
@@ -21,7 +22,10 @@ impl Site {
     pub(super) fn next_drill(&self, plan: &PlanName) -> Result<u64, DaemonError> {
         let past = self.drills_of(plan)?.last().map_or(0, |report| report.number);
         let left = self.left_over(plan)?.iter().map(|left| left.number).max().unwrap_or(0);
-        Ok(past.max(left) + 1)
+        // On a cluster the drill has a name like a plan's: not that of one there is.
+        let is_free = |number: &u64| self.plans.find(&drill_name(plan, *number)).is_none();
+        let first = past.max(left) + 1;
+        Ok((first..).find(is_free).unwrap_or(first))
     }
 
     /// Adds a drill, and lets the oldest go.

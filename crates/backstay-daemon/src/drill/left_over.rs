@@ -87,6 +87,9 @@ impl Site {
     /// Removes what a drill left; last the record of it.
     pub(super) async fn remove_drill(self: &Arc<Self>, left: &LeftOver) -> Result<(), DaemonError> {
         let _alone = self.drills.removal.lock().await;
+        if left.on_cluster {
+            self.remove_from_cluster(left).await?;
+        }
         let (site, left) = (self.clone(), left.clone());
         let work = move || {
             backstay_volume::remove_tree(&site.drill_folder(&left))?;

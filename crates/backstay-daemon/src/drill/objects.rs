@@ -1,4 +1,4 @@
-//! The objects of a drill, as a promotion would release them: in a folder of its own, or in namespaces of its own.
+//! The objects of a drill in a folder of its own, as a promotion would release them.
 
 use backstay_kube::folder::{self, ApplyOptions};
 
@@ -8,6 +8,9 @@ use crate::apply::CheckFailures;
 
 impl Rehearsal {
     pub(super) async fn start_objects(&mut self) -> Result<(), DaemonError> {
+        if self.record.spec.covers_cluster() {
+            return self.start_on_cluster().await;
+        }
         let (site, record, point) = (self.site.clone(), self.record.clone(), self.point()?);
         let folder = self.folder.join("manifests");
         let work = move || {

@@ -84,6 +84,10 @@ impl Rehearsal {
             ProbeSpec { http: Some(HttpProbe { url: Some(url), status, .. }), .. } => {
                 http::get(url).await.and_then(|found| judged(found, *status))
             }
+            ProbeSpec { http: Some(HttpProbe { service: Some(service), status, .. }), .. } => {
+                self.ask_service(service).await.and_then(|found| judged(found, *status))
+            }
+            ProbeSpec { exec: Some(exec), .. } => self.exec_in_pods(exec).await,
             // A plan is checked when it is applied, and what its peer shares is checked as well.
             _ => Err("it says nothing to look at".to_owned()),
         }

@@ -169,6 +169,24 @@ impl DrillSpec {
         probe.timeout.unwrap_or(self.timeout())
     }
 
+    /// Whether a probe has the daemon run or reach something that is not of the drill.
+    pub fn leaves_the_drill(&self) -> bool {
+        let is_inside = |probe: &ProbeSpec| {
+            probe.exec.is_some() || probe.http.as_ref().is_some_and(|http| http.service.is_some())
+        };
+        !self.probes.iter().all(is_inside)
+    }
+
+    /// The same where namespaces have other names.
+    pub(super) fn renamed(&self, name: impl Fn(&String) -> String) -> Self {
+        let mut drill = self.clone();
+        let services = drill.probes.iter_mut().filter_map(|probe| probe.http.as_mut()?.service.as_mut());
+        for namespace in services.filter_map(|service| service.namespace.as_mut()) {
+            *namespace = name(namespace);
+        }
+        drill
+    }
+
     /// Checks what the types alone cannot.
     pub fn validate(&self, covers_cluster: bool) -> Result<(), InvalidDrill> {
         if self.probes.len() > limits::DRILL_PROBES_MAX {
@@ -320,6 +338,20 @@ mod tests {
         ] {
             assert!(drill(bad).validate(true).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn probes_that_leave_the_drill_are_told_apart() {
+        for (probe, leaves) in [
+            (r#"{"name": "a", "command": ["true"]}"#, true),
+            (r#"{"name": "a", "tcp": "localhost:1"}"#, true),
+            (r#"{"name": "a", "http": {"url": "http://localhost/"}}"#, true),
+            (r#"{"name": "a", "http": {"service": {"name": "web", "port": 80}}}"#, false),
+            (r#"{"name": "a", "exec": {"podSelector": {"app": "db"}, "command": ["true"]}}"#, false),
+        ] {
+            assert_eq!(drill(probe).leaves_the_drill(), leaves, "{probe}");
+        }
+        assert!(!DrillSpec::default().leaves_the_drill());
     }
 
     #[test]
