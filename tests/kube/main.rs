@@ -13,6 +13,7 @@ mod control_plane;
 mod controllers;
 mod deploy;
 mod frozen;
+mod handover;
 mod nodes;
 mod objects;
 mod plans;
