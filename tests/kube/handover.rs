@@ -147,7 +147,7 @@ fn a_namespace_goes_there_and_comes_back() {
 
     // There: nothing runs on either side in between, and the last write is there.
     fs::write(volume.join("orders"), "1\n2\n").unwrap();
-    pair.east.cli(["switchover", "shop", "-y"]).ok();
+    pair.east.cli(["switchover", "shop"]).ok();
     west.runs(2);
     eventually("pods are there", PATIENCE, || west.pods() == 3);
     eventually("the other side is the standby", PATIENCE, || pair.east.status("shop")["role"] == "standby");
@@ -167,7 +167,7 @@ fn a_namespace_goes_there_and_comes_back() {
     assert_same(&replica, &volume);
 
     // And back.
-    pair.east.cli(["failback", "shop", "-y"]).ok();
+    pair.east.cli(["failback", "shop"]).ok();
     east.runs(4);
     eventually("pods are there", PATIENCE, || east.pods() == 5);
     eventually("the other side is the standby", PATIENCE, || pair.west.status("shop")["role"] == "standby");
