@@ -14,6 +14,7 @@ mod controllers;
 mod deploy;
 mod drills;
 mod frozen;
+mod handover;
 mod nodes;
 mod objects;
 mod plans;
