@@ -399,6 +399,14 @@ pub enum DaemonError {
         /// What it says.
         message: String,
     },
+    /// Paths of the other side, changed on this one.
+    #[error(
+        "plan {plan}: its volumes and its manifest folder are those of the site it was made on, and cannot be changed here"
+    )]
+    PlacesOfHome {
+        /// The plan.
+        plan: PlanName,
+    },
     /// Two active sides of one epoch.
     #[error("plan {plan}: both sites are active at epoch {epoch}")]
     Conflict {

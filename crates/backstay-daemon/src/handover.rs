@@ -31,9 +31,6 @@ use crate::{DaemonError, clock};
 /// Between two tries to reach the peer about an offer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long the report of a peer may take that said on another way that it took over.
-const REPORT_WITHIN: Duration = Duration::from_secs(30);
-
 /// What a handover that is over comes to.
 enum Outcome {
     /// The peer took over, and this is what it said.
@@ -301,20 +298,8 @@ impl Site {
 
     async fn ask_about(self: &Arc<Self>, name: &PlanName, frame: Frame) -> Result<Frame, DaemonError> {
         let pair = self.plans.get(name)?.pair;
-        let learnt = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                if self.plans.get(name).is_ok_and(|record| record.handover.is_none()) {
-                    // The peer said on another way that it took over; its report may still come.
-                    tokio::time::sleep(REPORT_WITHIN).await;
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            answer = self.ask_for_long(pair, frame) => answer,
-            () = learnt => Err(DaemonError::Stopping { what: "waiting for the report" }),
-        }
+        // As long as the connection stands: the peer may have much to start.
+        self.ask_for_long(pair, frame).await
     }
 
     /// This side goes on after all, at an epoch that the peer has agreed to.

@@ -34,6 +34,7 @@ impl Classify for DaemonError {
             | Self::Rule { .. }
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
+            | Self::PlacesOfHome { .. }
             | Self::KeptByResource { .. }
             | Self::Claim { .. }
             | Self::Request { .. } => Class::Invalid,
@@ -120,6 +121,7 @@ impl Classify for DaemonError {
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
             Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
+            Self::PlacesOfHome { plan } => Some(format!("bring it home first: backstay failback {plan}; all else can be changed here")),
             Self::RolledBack { cause, .. } => cause.hint(),
             Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
             Self::Standstill(error) => error.hint(),
