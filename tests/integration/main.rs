@@ -20,6 +20,7 @@ mod contract;
 mod damage;
 mod disk_full;
 mod fidelity;
+mod handover;
 mod harness;
 mod incremental;
 mod kill;

@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
+use backstay_engine::handover::Target;
 use backstay_types::{PlanName, RestorePointId, Span, Time};
 use serde::Deserialize;
 
@@ -80,6 +81,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/plans/{name}/diff", get(diff))
         .route("/plans/{name}/restore", post(restore))
         .route("/plans/{name}/promote", post(promote))
+        .route("/plans/{name}/switchover", post(switchover))
+        .route("/plans/{name}/failback", post(failback))
         .route("/promote-all", post(promote_all))
         .route("/status", get(status))
         .route("/verify", post(verify))
@@ -112,6 +115,12 @@ impl Api {
     ) -> Result<T, Failed> {
         self.site.record(actor, action, plan, detail, outcome.as_ref().err());
         Ok(outcome?)
+    }
+
+    async fn handed_over(&self, actor: &Actor, name: &str, target: Target) -> Answer<PromotionReport> {
+        let name = plan_name(name)?;
+        let outcome = self.site.hand_over(&name, target).await;
+        Ok(Json(self.audited(actor, target.command(), Some(&name), String::new(), outcome)?))
     }
 }
 
@@ -322,6 +331,22 @@ pub(crate) fn asked(request: &PromoteRequest) -> String {
         [(request.dry_run, "dry run"), (request.force, "force"), (request.accept_partial, "accept partial")];
     let flags = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name.to_owned());
     point.into_iter().chain(flags).collect::<Vec<_>>().join(", ")
+}
+
+async fn switchover(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Answer<PromotionReport> {
+    api.handed_over(&actor, &name, Target::Away).await
+}
+
+async fn failback(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Answer<PromotionReport> {
+    api.handed_over(&actor, &name, Target::Home).await
 }
 
 async fn promote_all(

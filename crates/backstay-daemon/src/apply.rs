@@ -123,7 +123,7 @@ impl Site {
             if from == Some(volume.root) {
                 continue;
             }
-            let target = self.replica(plan, &volume.name);
+            let target = self.place(plan, &volume.name);
             let report = backstay_volume::apply(
                 &reader,
                 from.as_ref(),

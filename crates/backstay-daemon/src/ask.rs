@@ -47,6 +47,18 @@ impl Site {
         }
     }
 
+    /// Sends one frame and waits for the answer as long as the connection stands: the peer has much to do first.
+    pub(crate) async fn ask_for_long(&self, pair: PairId, question: Frame) -> Result<Frame, DaemonError> {
+        let name = self.peer(pair)?.name.clone();
+        let connection = self.net.wait_connection(pair, CONNECT_WITHIN).await?;
+        let mut control = connection.open(question).await?;
+        match control.recv().await? {
+            Some(Frame::Refused(refused)) => Err(DaemonError::refused(&name, refused)),
+            Some(answer) => Ok(answer),
+            None => Err(peer_error(name, "it closed the stream without an answer")),
+        }
+    }
+
     /// What the peer knows of a plan.
     pub(crate) async fn ask_plan(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
         match self.ask(pair, QueryPlan { plan: plan.clone() }.into()).await? {

@@ -132,8 +132,15 @@ impl Site {
 
     /// The peer asks about a plan: its answer says that this side stands by.
     pub(crate) fn told_plan(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
+        self.check_stands_by(plan)?;
+        self.plan_state(pair, plan)
+    }
+
+    /// Refuses what must not be answered while this side is about to take over by itself; else it takes nothing for the
+    /// plan's time from now on.
+    pub(crate) fn check_stands_by(&self, plan: &PlanName) -> Result<(), DaemonError> {
         if self.leases.grant(plan, clock::mono()) {
-            self.plan_state(pair, plan)
+            Ok(())
         } else {
             Err(AutomaticError::TakingOver { plan: plan.clone() }.into())
         }

@@ -93,10 +93,7 @@ impl Site {
 
     /// Where this daemon reads a path of its node.
     pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
-        match &self.config.load().kubernetes.host_root {
-            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
-            None => path.to_owned(),
-        }
+        self.config.load().on_host(path)
     }
 
     /// Where the replicas of the volumes of a bundle are, by name of the PersistentVolume.
@@ -109,8 +106,12 @@ impl Site {
     ) -> Result<BTreeMap<String, VolumePlace>, DaemonError> {
         let node = self.config.load().kubernetes.node.clone();
         let volumes = volumes_of(objects);
-        let place =
-            |volume: VolumeName| VolumePlace { path: self.replica(plan, &volume), node: node.clone() };
+        let record = self.plans.find(plan);
+        let place = |volume: VolumeName| {
+            // As the cluster sees it, which is not always how this daemon does.
+            let claimed = record.as_ref().and_then(|record| record.claims.get(&volume).cloned());
+            VolumePlace { path: claimed.unwrap_or_else(|| self.place(plan, &volume)), node: node.clone() }
+        };
         let named = backstay_kube::cluster::volume_names(&volumes, &own_names(spec));
         // A place that no replica was made for would be an empty folder, and its application start without data.
         if let Some((name, _)) = named.iter().find(|(name, _)| point.volume(name).is_none()) {

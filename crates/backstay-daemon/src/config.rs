@@ -143,6 +143,14 @@ impl Overrides {
 }
 
 impl SiteConfig {
+    /// Where this daemon reads a path of its node.
+    pub(crate) fn on_host(&self, path: &Path) -> PathBuf {
+        match &self.kubernetes.host_root {
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
     /// What `backstay init` begins with.
     pub fn default_for(name: &str, listen: SocketAddr) -> Self {
         Self {

@@ -7,8 +7,10 @@
 //! At a crash: the receiver keeps the chunks it was sent, and the next cycle asks what is missing.
 
 mod encode;
+mod keep;
 mod objects;
 mod produce;
+mod reversed;
 mod sources;
 mod transfer;
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use backstay_engine::backoff::BackoffPolicy;
 use backstay_types::frame::{Begin, SiteRole};
 use backstay_types::point::RestorePoint;
-use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, SessionId};
+use backstay_types::{Class, Classify, PlanName, RestorePointId, SessionId};
 use backstay_volume::SentState;
 use objects::SentObjects;
 use sources::Sources;
@@ -25,7 +27,6 @@ use tracing::Instrument;
 use transfer::Transfer;
 
 use crate::api_types::{CycleOutcome, CyclePhase, ErrorInfo, LastCycle};
-use crate::audit::Actor;
 use crate::meter::Metered;
 use crate::plan_ops::wrong_role;
 use crate::plans::{LastSuccess, PlanRecord};
@@ -41,8 +42,8 @@ impl Site {
         if record.role != SiteRole::Active {
             return Err(wrong_role(&record, "sync"));
         }
-        if record.promoted {
-            return Err(DaemonError::NoStandby { plan: name.clone(), epoch: record.epoch });
+        if record.conflict {
+            return Err(DaemonError::Conflict { plan: name.clone(), epoch: record.epoch });
         }
         Ok(record)
     }
@@ -101,7 +102,8 @@ impl Site {
         }
     }
 
-    async fn cycle(
+    /// The same with the cycle gate shut by the caller.
+    pub(crate) async fn cycle(
         self: &Arc<Self>,
         name: &PlanName,
         activity: &Arc<Activity>,
@@ -130,6 +132,7 @@ impl Site {
         let id = RestorePointId { epoch: record.epoch, number: record.number.max(newest) + 1 };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
         let sources = self.sources(record).await?;
+        self.send_from_replicas(record, &sources, activity).await?;
         let sent = self.sent_states(record, &sources)?;
         let objects = SentObjects::open(self.sent_objects(&record.name))?;
         let of_volumes = sent.iter().filter_map(SentState::parent_id).max();
@@ -144,6 +147,7 @@ impl Site {
             sent,
             objects,
             parent: None,
+            describe_by_parent: true,
             activity: activity.clone(),
         };
         let (sent, done) = Transfer::run(self, connection, begin, job, &meter).await?;
@@ -181,32 +185,17 @@ impl Site {
         point: &RestorePoint,
         done: produce::Done,
     ) -> Result<(), DaemonError> {
-        let (site, name, id, snapshot_time) =
-            (self.clone(), record.name.clone(), point.id, point.snapshot_time);
+        let (site, name, id, point) = (self.clone(), record.name.clone(), point.id, point.clone());
         self.blocking("adopting the restore point", move || {
             for pending in done.pending {
                 pending.adopt(id)?;
             }
             done.objects.map_or(Ok(()), |objects| objects.adopt(id))?;
-            site.plans.set_last_success(&name, &LastSuccess { point: id, snapshot_time })?;
+            site.plans.set_last_success(&name, &LastSuccess { point })?;
             site.plans.update(&name, |record| record.number = record.number.max(id.number))?;
             Ok(())
         })
         .await
-    }
-
-    /// A higher epoch exists: this site is not active any more, and says so from now on.
-    pub(crate) fn learn_epoch(&self, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
-        let record = self.plans.get(name)?;
-        if epoch > record.epoch && record.role == SiteRole::Active {
-            self.plans.update(name, |record| {
-                record.role = SiteRole::Demoting;
-                record.epoch = epoch;
-            })?;
-            tracing::warn!(plan = %name, %epoch, "the other site was promoted: this site is not active any more");
-            self.record(&Actor::Daemon, "demote", Some(name), format!("epoch {epoch}"), None);
-        }
-        Ok(())
     }
 }
 

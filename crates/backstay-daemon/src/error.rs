@@ -124,6 +124,9 @@ pub enum DaemonError {
     /// The files of pairs.
     #[error(transparent)]
     Book(#[from] backstay_net::BookError),
+    /// A batch that does not hold together.
+    #[error(transparent)]
+    BatchForm(#[from] backstay_types::frame::batch::BatchError),
     /// Sending a batch.
     #[error(transparent)]
     Batch(#[from] backstay_net::BatchSendError),
@@ -349,12 +352,56 @@ pub enum DaemonError {
         /// Role it needs.
         needed: &'static str,
     },
-    /// This site was promoted and the old active side has not come back as standby.
-    #[error("plan {plan} was promoted here at epoch {epoch}: its peer is no standby of this epoch yet")]
-    NoStandby {
+    /// Held, and something of it runs all the same.
+    #[error("plan {plan}: {count} pods still run although everything is held; first: {first}")]
+    StillRuns {
         /// The plan.
         plan: PlanName,
-        /// Epoch here.
+        /// How many.
+        count: usize,
+        /// One of them.
+        first: String,
+    },
+    /// A folder whose objects cannot be held where they are.
+    #[error(transparent)]
+    Standstill(#[from] backstay_kube::folder::StandstillError),
+    /// A planned takeover cannot be made.
+    #[error(transparent)]
+    Handover(#[from] backstay_engine::handover::HandoverRefused),
+    /// A planned takeover that was undone.
+    #[error("{command} of plan {plan} failed at the step `{step}` and was rolled back: {cause}")]
+    RolledBack {
+        /// What was asked for.
+        command: &'static str,
+        /// The plan.
+        plan: PlanName,
+        /// Where it failed.
+        step: String,
+        /// Why.
+        cause: Box<DaemonError>,
+    },
+    /// The operator ended a handover.
+    #[error("plan {plan}: the handover was ended by a promotion of this side")]
+    Forced {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// The other side took over, and did not get to the end of it.
+    #[error("plan {plan}: the other side has taken over at epoch {epoch} and is not done: {message}")]
+    TakenOverInPart {
+        /// The plan.
+        plan: PlanName,
+        /// Its epoch.
+        epoch: Epoch,
+        /// What it says.
+        message: String,
+    },
+    /// Two active sides of one epoch.
+    #[error("plan {plan}: both sites are active at epoch {epoch}")]
+    Conflict {
+        /// The plan.
+        plan: PlanName,
+        /// The epoch.
         epoch: Epoch,
     },
     /// The peer said no.

@@ -1,11 +1,12 @@
 //! What peers ask: every control stream they open, by its first frame.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstay_engine::role::{self, Local, News, Refusal};
 use backstay_net::{Connection, Control, Incoming};
 use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, SharePlan, SiteRole};
-use backstay_types::plan::PlanSpec;
+use backstay_types::plan::{PlanSpec, RuleSpec};
 use backstay_types::{Classify, Epoch, PairId, PlanName, limits};
 
 use crate::DaemonError;
@@ -50,6 +51,12 @@ impl Site {
         let pair = connection.peer().pair;
         let answer = match first {
             Frame::Begin(begin) => return self.receive(connection, control, begin).await,
+            Frame::TakeOver(offer) => return self.take_over(pair, offer, &mut control).await,
+            Frame::TakeBack(back) => match self.check_stands_by(&back.plan) {
+                Ok(()) => self.take_back(pair, &back).await,
+                Err(error) => Err(error),
+            },
+            Frame::HandOver(asked) => self.hand_over_as_asked(pair, &asked).await,
             Frame::SharePlan(share) => self.take_share(pair, &share).map(|()| Frame::Done(Done {})),
             Frame::DropPlan(drop) => self.take_drop(pair, &drop).map(|()| Frame::Done(Done {})),
             Frame::Promoted(promoted) => self.take_promoted(pair, &promoted).map(|()| Frame::Done(Done {})),
@@ -72,12 +79,18 @@ impl Site {
         self.plans.find(plan).filter(|record| record.pair == pair)
     }
 
-    fn take_share(&self, pair: PairId, share: &SharePlan) -> Result<(), DaemonError> {
-        let spec: PlanSpec = serde_json::from_str(&share.spec).map_err(|error| DaemonError::Request {
+    fn take_share(self: &Arc<Self>, pair: PairId, share: &SharePlan) -> Result<(), DaemonError> {
+        let mut spec: PlanSpec = serde_json::from_str(&share.spec).map_err(|error| DaemonError::Request {
             message: format!("shared plan does not decode: {error}"),
         })?;
         spec.validate().map_err(|source| DaemonError::Plan { plan: share.plan.clone(), source })?;
+        let rules: BTreeMap<String, RuleSpec> = serde_json::from_str(&share.rules).map_err(|error| {
+            DaemonError::Request { message: format!("shared rules do not decode: {error}") }
+        })?;
         let old = self.plans.find(&share.plan);
+        if let Some(old) = old.as_ref().filter(|old| old.home) {
+            spec = self.as_made_here(old, spec)?;
+        }
         if old.as_ref().is_some_and(|old| old.pair != pair) {
             return Err(DaemonError::OtherPair { plan: share.plan.clone() });
         }
@@ -88,7 +101,7 @@ impl Site {
         let newest = kept.last().map(|point| point.id);
         // A plan that was deleted here and left restore points is known by their epoch.
         let local = match &old {
-            Some(old) => Some(Local { role: old.role, epoch: old.epoch }),
+            Some(old) => Some(old.local()),
             None => newest.map(|newest| Local { role: SiteRole::Standby, epoch: newest.epoch }),
         };
         let grant = match role::admit_share(local, share) {
@@ -101,31 +114,38 @@ impl Site {
             }
         };
         match old {
-            Some(old) if !grant.is_new && old.spec == spec => Ok(()),
+            Some(old) if !grant.is_new && old.spec == spec && old.rules == rules => Ok(()),
             Some(_) => {
                 self.plans.update(&share.plan, |record| {
                     record.spec = spec;
+                    record.rules = rules;
                     record.role = grant.local.role;
                     record.epoch = grant.local.epoch;
                 })?;
                 Ok(())
             }
             None => {
-                let number = newest.map_or(0, |newest| newest.number);
-                self.plans.put(PlanRecord {
-                    name: share.plan.clone(),
-                    pair,
-                    role: grant.local.role,
-                    epoch: grant.local.epoch,
-                    spec,
-                    number,
-                    promoted: false,
-                    promotion: None,
-                })?;
+                let mut record = PlanRecord::new(share.plan.clone(), pair, grant.local, spec, false);
+                record.number = newest.map_or(0, |newest| newest.number);
+                record.rules = rules;
+                self.plans.put(record)?;
                 tracing::info!(plan = %share.plan, "this site is the standby of a new plan");
                 Ok(())
             }
         }
+    }
+
+    /// A plan that comes back to where it was made keeps what only this site knows of it: the name of the peer, and
+    /// the policy, unless the other side has changed what the policy says.
+    fn as_made_here(&self, own: &PlanRecord, mut spec: PlanSpec) -> Result<PlanSpec, DaemonError> {
+        spec.pair.clone_from(&own.spec.pair);
+        let resolved = self.resolved(own)?;
+        if spec.schedule == resolved.schedule && spec.retention == resolved.retention {
+            spec.schedule.clone_from(&own.spec.schedule);
+            spec.schedule_policy.clone_from(&own.spec.schedule_policy);
+            spec.retention = own.spec.retention;
+        }
+        Ok(spec)
     }
 
     /// The active side stopped replicating: the copies here stay until the plan is deleted here too.
@@ -140,10 +160,9 @@ impl Site {
         Ok(())
     }
 
-    fn take_promoted(&self, pair: PairId, promoted: &Promoted) -> Result<(), DaemonError> {
+    fn take_promoted(self: &Arc<Self>, pair: PairId, promoted: &Promoted) -> Result<(), DaemonError> {
         let Some(record) = self.plan_of(pair, &promoted.plan) else { return Ok(()) };
-        let local = Local { role: record.role, epoch: record.epoch };
-        match role::on_promoted(local, promoted) {
+        match role::on_promoted(record.local(), promoted) {
             News::Nothing => Ok(()),
             News::Adopt { epoch } => {
                 self.plans.update(&promoted.plan, |record| record.epoch = epoch)?;
@@ -156,7 +175,7 @@ impl Site {
                     "both sites are active at one epoch: this one runs no more cycles; compare both sites' data, and \
                      delete the plan on the site that is to give way"
                 );
-                self.plans.update(&promoted.plan, |record| record.promoted = true)?;
+                self.plans.update(&promoted.plan, |record| record.conflict = true)?;
                 let (plan, known) = (promoted.plan.clone(), record.epoch);
                 Err(DaemonError::EpochShrinks { plan, known, asked: epoch })
             }

@@ -4,13 +4,14 @@
 //! between this check and its use is the operator's own doing; nothing here guards against somebody hostile, who would
 //! need to be the daemon's user.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use backstay_types::frame::SiteRole;
 
 use crate::DaemonError;
-use crate::site::Site;
+use crate::site::{Site, layout};
 
 impl Site {
     /// Refuses a path that is, holds or lies in a folder of the site itself: its state, its store, replicas and held
@@ -33,13 +34,15 @@ impl Site {
     /// plan's volume.
     pub(crate) fn is_live_replica(&self, path: &Path) -> Result<bool, DaemonError> {
         let asked = resolve(path).map_err(|source| DaemonError::io("resolve", path, source))?;
+        let config = self.config.load();
         for record in
-            self.plans.list().iter().filter(|record| record.role == SiteRole::Active && record.promoted)
+            self.plans.list().iter().filter(|record| record.role == SiteRole::Active && !record.home)
         {
-            for volume in &record.spec.volumes {
-                let replica = self.replica(&record.name, &volume.name);
+            let mapped = config.replicas.get(&record.name).into_iter().flat_map(BTreeMap::values).cloned();
+            let own = self.dir.join(layout::REPLICAS).join(record.name.as_str());
+            for replicas in mapped.chain([own]) {
                 let resolved =
-                    resolve(&replica).map_err(|source| DaemonError::io("resolve", &replica, source))?;
+                    resolve(&replicas).map_err(|source| DaemonError::io("resolve", &replicas, source))?;
                 if asked.starts_with(resolved) {
                     return Ok(true);
                 }

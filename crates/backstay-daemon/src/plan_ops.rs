@@ -5,7 +5,7 @@ mod sources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use backstay_engine::role;
+use backstay_engine::role::{self, Local};
 use backstay_engine::schedule::Timetable;
 use backstay_kube::documents::{self, Document};
 use backstay_types::frame::{DropPlan, Frame, SharePlan, SiteRole};
@@ -137,16 +137,10 @@ impl Site {
         spec: PlanSpec,
     ) -> Result<PlanRecord, DaemonError> {
         let kept = self.store.newest(name)?.map(|point| point.id);
-        let mut record = PlanRecord {
-            name: name.clone(),
-            pair,
-            role: SiteRole::Active,
-            epoch: kept.map_or(Epoch::FIRST, |kept| kept.epoch),
-            spec,
-            number: kept.map_or(0, |kept| kept.number),
-            promoted: false,
-            promotion: None,
-        };
+        let epoch = kept.map_or(Epoch::FIRST, |kept| kept.epoch);
+        let local = Local { role: SiteRole::Active, epoch };
+        let mut record = PlanRecord::new(name.clone(), pair, local, spec, true);
+        record.number = kept.map_or(0, |kept| kept.number);
         if self.net.connection(pair).is_some() {
             record.epoch = self.first_epoch(&record).await?;
             // A peer that is active for a plan of this name says so now rather than at the first cycle.
@@ -163,8 +157,24 @@ impl Site {
 
     /// Tells the peer about a plan this site is active for.
     pub(crate) async fn share(&self, record: &PlanRecord) -> Result<(), DaemonError> {
+        let spec = self.resolved(record)?;
+        let spec = serde_json::to_string(&spec)
+            .map_err(|error| DaemonError::Request { message: error.to_string() })?;
+        let rules: BTreeMap<_, _> =
+            record.spec.rules().filter_map(|rule| Some((rule, self.rule_of(record, rule)?))).collect();
+        let rules = serde_json::to_string(&rules)
+            .map_err(|error| DaemonError::Request { message: error.to_string() })?;
+        let frame = SharePlan { plan: record.name.clone(), epoch: record.epoch, spec, rules };
+        match self.ask(record.pair, frame.into()).await? {
+            Frame::Done(_) => Ok(()),
+            other => Err(self.unexpected(record.pair, &other)),
+        }
+    }
+
+    /// What a plan says, with its policy resolved.
+    pub(crate) fn resolved(&self, record: &PlanRecord) -> Result<PlanSpec, DaemonError> {
         let mut spec = record.spec.clone();
-        // The standby does not know the policies of this site: it gets what they say.
+        // The other side does not know the policies of this site: it gets what they say.
         spec.schedule = self.schedule_of(&record.name, &record.spec)?;
         let policy = spec.schedule_policy.take().and_then(|policy| self.plans.policies().get(&policy));
         if let Some(retain) = policy.and_then(|policy| policy.retain)
@@ -172,13 +182,12 @@ impl Site {
         {
             spec.retention = retain;
         }
-        let spec = serde_json::to_string(&spec)
-            .map_err(|error| DaemonError::Request { message: error.to_string() })?;
-        let frame = SharePlan { plan: record.name.clone(), epoch: record.epoch, spec };
-        match self.ask(record.pair, frame.into()).await? {
-            Frame::Done(_) => Ok(()),
-            other => Err(self.unexpected(record.pair, &other)),
-        }
+        Ok(spec)
+    }
+
+    /// A rule by name: this site's own, or the one that came with the plan.
+    pub(crate) fn rule_of(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
+        self.plans.rules().get(rule).or_else(|| record.rules.get(rule).cloned())
     }
 
     /// Forgets a plan; `false` if there is nothing to forget. Its restore points and replicas stay on either side, and

@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
+use backstay_engine::handover::Handover;
 use backstay_engine::promotion::PromotionPlan;
+use backstay_engine::role::Local;
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::{HoldSpec, PlanSpec, RuleSpec, SchedulePolicySpec};
+use backstay_types::point::RestorePoint;
 use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,12 +34,56 @@ pub(crate) struct PlanRecord {
     pub(crate) spec: PlanSpec,
     /// Number of the newest restore point this site has made or received.
     pub(crate) number: u64,
-    /// This site became active by promotion: its peer has to be brought back before cycles run again.
+    /// Whether the plan was made here: then its paths are paths of this site.
+    pub(crate) home: bool,
+    /// Both sides were found active at one epoch: no cycle runs until an operator has decided.
     #[serde(default)]
-    pub(crate) promoted: bool,
+    pub(crate) conflict: bool,
     /// A promotion that has begun and must be finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) promotion: Option<PromotionPlan>,
+    /// A planned takeover that this side gives up its workloads for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handover: Option<Handover>,
+    /// While this side steps down: the last epoch it was active at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) active_until: Option<Epoch>,
+    /// Whether what runs here is held, in place, with its originals in a file beside this one.
+    #[serde(default)]
+    pub(crate) standing: bool,
+    /// Where the volumes behind claims of this site's cluster are, as its objects say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) claims: BTreeMap<VolumeName, PathBuf>,
+    /// The rules that the plan names, as the other side shared them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) rules: BTreeMap<String, RuleSpec>,
+}
+
+impl PlanRecord {
+    /// A plan that begins.
+    pub(crate) fn new(name: PlanName, pair: PairId, local: Local, spec: PlanSpec, home: bool) -> Self {
+        Self {
+            name,
+            pair,
+            role: local.role,
+            epoch: local.epoch,
+            spec,
+            number: 0,
+            home,
+            conflict: false,
+            promotion: None,
+            handover: None,
+            active_until: None,
+            standing: false,
+            claims: BTreeMap::new(),
+            rules: BTreeMap::new(),
+        }
+    }
+
+    /// Role and epoch.
+    pub(crate) fn local(&self) -> Local {
+        Local { role: self.role, epoch: self.epoch }
+    }
 }
 
 /// What the replicas of a plan show.
@@ -79,8 +126,7 @@ impl AppliedObjects {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LastSuccess {
-    pub(crate) point: RestorePointId,
-    pub(crate) snapshot_time: Time,
+    pub(crate) point: RestorePoint,
 }
 
 /// Every plan of the site.

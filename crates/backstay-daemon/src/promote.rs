@@ -1,4 +1,4 @@
-//! Unplanned takeover: carries out the promotion that the engine computed.
+//! Takeover: carries out the promotion that the engine computed.
 //!
 //! 1. Role and epoch are on disk, in one write with the promotion itself, before anything is applied or started.
 //!    Before that write a failure leaves the plan a standby; after it the only way is on.
@@ -11,13 +11,14 @@ mod peer;
 
 use std::sync::Arc;
 
+use backstay_engine::handover::{Handover, Offered};
 use backstay_engine::promotion::{
     self, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
 };
 use backstay_kube::folder;
-use backstay_types::frame::SiteRole;
+use backstay_types::frame::{SiteRole, TakeOver};
 use backstay_types::point::{Consistency, RestorePoint};
-use backstay_types::{Classify, PlanName, Span};
+use backstay_types::{Classify, PairId, PlanName, Span};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, PromoteRequest, PromotionReport, PromotionStep, StepState};
@@ -39,19 +40,44 @@ impl Site {
         request: PromoteRequest,
     ) -> Result<PromotionReport, DaemonError> {
         // A task of its own: whoever asked may hang up, the promotion goes on.
-        let (site, plan) = (self.clone(), name.clone());
-        let span = tracing::info_span!("promote", plan = %name);
-        let task = self.tasks.spawn(async move { site.promote_one(&plan, request).await }.instrument(span));
+        self.promote_by(name.clone(), request, None).await
+    }
+
+    /// Promotes a plan here as its active side offers.
+    pub(crate) async fn promote_as_offered(
+        self: &Arc<Self>,
+        pair: PairId,
+        offer: TakeOver,
+    ) -> Result<PromotionReport, DaemonError> {
+        self.promote_by(offer.plan.clone(), PromoteRequest::default(), Some((pair, offer))).await
+    }
+
+    async fn promote_by(
+        self: &Arc<Self>,
+        plan: PlanName,
+        request: PromoteRequest,
+        offer: Option<(PairId, TakeOver)>,
+    ) -> Result<PromotionReport, DaemonError> {
+        let site = self.clone();
+        let span = tracing::info_span!("promote", %plan);
+        let work = async move { site.promote_one(&plan, request, offer).await };
+        let task = self.tasks.spawn(work.instrument(span));
         task.await.map_err(|_| DaemonError::Worker { what: "the promotion" })?
     }
 
     async fn promote_one(
         self: &Arc<Self>,
         name: &PlanName,
-        request: PromoteRequest,
+        mut request: PromoteRequest,
+        offer: Option<(PairId, TakeOver)>,
     ) -> Result<PromotionReport, DaemonError> {
         let asked = clock::now();
         let runtime = self.runtimes.of(name);
+        // The handover holds the gate for as long as it waits for the peer.
+        let waiting = self.plans.get(name)?.handover.clone().filter(Handover::is_offered);
+        if let Some(handover) = waiting.filter(|_| request.force && !request.dry_run) {
+            return self.force_back(name, &handover).await;
+        }
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
         if let Some(stored) = record.promotion.clone() {
@@ -61,7 +87,16 @@ impl Site {
             let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
             return self.carry_out(&runtime, stored, request.accept_partial).await;
         }
-        let (peer, points) = (self.peer_facts(&record).await, self.point_facts(name)?);
+        let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
+        let peer = match &offer {
+            Some((_, offer)) => {
+                request.restore_point =
+                    admitted.filter(|it| *it == Offered::Promote).map(|_| offer.restore_point);
+                peer::that_offers(offer)
+            }
+            None => self.peer_facts(&record).await,
+        };
+        let points = self.point_facts(name)?;
         let applied = self.plans.applied(name)?;
         let facts = PromotionFacts {
             plan: name,
@@ -110,12 +145,12 @@ impl Site {
         {
             return Ok(report(&last, false));
         }
-        let last = self.plans.last_success(name)?;
-        let point = last.ok_or_else(|| DaemonError::NoRestorePoint { plan: name.clone() })?;
+        let newest = self.newest_known(&*self.plans.get(name)?)?;
+        let point = newest.ok_or_else(|| DaemonError::NoRestorePoint { plan: name.clone() })?;
         Ok(PromotionReport {
             plan: name.clone(),
             epoch,
-            restore_point: point.point,
+            restore_point: point.id,
             rpo_seconds: 0.0,
             rto_seconds: Some(0.0),
             steps: Vec::new(),
@@ -171,18 +206,29 @@ impl Site {
             })?;
             plan.complete(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
             if plan.is_past_return() && plan.next_step().is_some() {
+                self.still_promoting(&plan)?;
                 let stored = plan.clone();
                 self.plans.update(&plan.plan, |record| record.promotion = Some(stored))?;
             }
         }
         files::write_json(&self.last_promotion(&plan.plan), &plan)?;
+        self.still_promoting(&plan)?;
         self.plans.update(&plan.plan, |record| {
             record.role = SiteRole::Active;
-            record.promoted = true;
             record.promotion = None;
         })?;
         tracing::info!(epoch = %plan.epoch, restore_point = %plan.restore_point, "promoted");
         Ok(report(&plan, false))
+    }
+
+    /// A higher epoch ends a promotion, however far it is.
+    fn still_promoting(&self, plan: &PromotionPlan) -> Result<(), DaemonError> {
+        let record = self.plans.get(&plan.plan)?;
+        if record.epoch == plan.epoch && record.role == SiteRole::Promoting {
+            return Ok(());
+        }
+        let (known, asked) = (record.epoch, plan.epoch);
+        Err(DaemonError::EpochShrinks { plan: plan.plan.clone(), known, asked })
     }
 
     async fn carry_out_step(
@@ -250,7 +296,7 @@ impl Site {
         let point = self.store.point(&plan.plan, plan.restore_point)?;
         let applied = self.plans.applied(&plan.plan)?;
         for volume in &point.volumes {
-            let target = self.replica(&plan.plan, &volume.name);
+            let target = self.place(&plan.plan, &volume.name);
             let shown = applied.volumes.get(&volume.name) == Some(&volume.root);
             if !shown || !target.exists() {
                 let why = format!("replica {} does not show volume {}", target.display(), volume.name);

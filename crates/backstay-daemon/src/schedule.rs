@@ -62,8 +62,7 @@ impl Site {
         PlanFacts {
             plan: &plan.name,
             role: plan.role,
-            // A promoted plan has no standby until its peer returns as one.
-            suspended: plan.spec.suspend || plan.promoted,
+            suspended: plan.spec.suspend || plan.conflict || plan.standing || plan.handover.is_some(),
             running: runtime.is_cycle_running(),
             connected: self.net.connection(plan.pair).is_some(),
             timetable,

@@ -54,6 +54,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
         () = site.clone().run_schedule() => Err(DaemonError::Worker { what: "the schedule clock" }),
         () = site.clone().run_incoming() => Err(DaemonError::Worker { what: "accepting from peers" }),
         () = site.clone().run_automatic() => Err(DaemonError::Worker { what: "automatic failover" }),
+        () = site.clone().run_greeting() => Err(DaemonError::Worker { what: "greeting peers" }),
         () = site.clone().run_upkeep() => Err(DaemonError::Worker { what: "upkeep" }),
         _ = controllers => Err(DaemonError::Worker { what: "the controllers" }),
         signal = wait_for_stop(&site, &options) => signal,
@@ -167,6 +168,10 @@ impl Site {
             self.thaw_left_over_soon(&record);
             if record.promotion.is_some() {
                 self.finish_promotion_soon(record.name.clone());
+            } else if record.active_until.is_some() {
+                self.step_down_soon(record.name.clone());
+            } else if record.handover.is_some() {
+                self.resume_handover_soon(record.name.clone());
             } else if record.role == backstay_types::frame::SiteRole::Standby {
                 self.apply_newest_soon(record.name.clone());
             }

@@ -1,6 +1,6 @@
 //! The running site: what every part of the daemon shares.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -71,18 +71,6 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Where a plan's volume lives on this site when it is the standby.
-    pub(crate) fn replica(&self, plan: &PlanName, volume: &VolumeName) -> PathBuf {
-        let mapped = self.config.load().replica(plan, volume).map(Path::to_owned);
-        mapped.unwrap_or_else(|| self.dir.join(layout::REPLICAS).join(plan.as_str()).join(volume.as_str()))
-    }
-
-    /// Where a plan's objects are written on this site when it is the standby.
-    pub(crate) fn manifests(&self, plan: &PlanName) -> PathBuf {
-        let mapped = self.config.load().manifest_folder(plan).map(Path::to_owned);
-        mapped.unwrap_or_else(|| self.dir.join(layout::MANIFESTS).join(plan.as_str()))
-    }
-
     /// Where the sender's own state of a volume is.
     pub(crate) fn sent(&self, plan: &PlanName, volume: &VolumeName) -> PathBuf {
         self.dir.join(layout::SENT).join(plan.as_str()).join(volume.as_str())

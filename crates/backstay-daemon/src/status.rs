@@ -1,5 +1,7 @@
 //! What a site tells about its plans and pairs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use backstay_engine::retention;
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::Schedule;
@@ -76,12 +78,10 @@ impl Site {
     pub(crate) fn plan_status(&self, name: &PlanName) -> Result<PlanStatus, DaemonError> {
         let record = self.plans.get(name)?;
         let runtime = self.runtimes.of(name);
-        let (last, shown) = if record.role == SiteRole::Active && !record.promoted {
-            let last = self.plans.last_success(name)?;
-            (last.map(|last| (last.point, last.snapshot_time)), Applied::default())
-        } else {
-            let newest = self.store.newest(name)?;
-            (newest.map(|point| (point.id, point.snapshot_time)), self.plans.applied(name)?)
+        let newest = self.newest_known(&record)?;
+        let shown = match record.role {
+            SiteRole::Active => Applied::default(),
+            _ => self.plans.applied(name)?,
         };
         Ok(PlanStatus {
             plan: name.clone(),
@@ -89,9 +89,9 @@ impl Site {
             epoch: record.epoch,
             peer: self.peer_label(&record),
             connected: self.net.connection(record.pair).is_some(),
-            lag_seconds: last.map(|(_, snapshot)| clock::now().since(snapshot).as_secs_f64()),
+            lag_seconds: newest.as_ref().map(|point| clock::now().since(point.snapshot_time).as_secs_f64()),
             rpo_target_seconds: record.spec.rpo_target.map(backstay_types::Span::as_secs_f64),
-            last_restore_point: last.map(|(id, _)| id),
+            last_restore_point: newest.map(|point| point.id),
             applied_restore_point: shown.point,
             next_run: runtime.next_run(),
             cycle: runtime.activity().map(|activity| activity.view()),
@@ -103,20 +103,33 @@ impl Site {
         })
     }
 
-    /// The restore points of a plan: the standby's own, or on the active side those of its peer.
+    /// The newest restore point that either side has, as far as this one knows. A side that became active knows those
+    /// of before, until its own cycles make some.
+    pub(crate) fn newest_known(&self, record: &PlanRecord) -> Result<Option<RestorePoint>, DaemonError> {
+        let held = self.store.newest(&record.name)?;
+        let sent = match record.role {
+            SiteRole::Active => self.plans.last_success(&record.name)?.map(|last| last.point),
+            _ => None,
+        };
+        Ok(held.into_iter().chain(sent).max_by_key(|point| point.id))
+    }
+
+    /// The restore points of a plan: those here, and on the active side those of its peer.
     pub(crate) async fn restore_points(&self, name: &PlanName) -> Result<Vec<RestorePointInfo>, DaemonError> {
         let own = self.store.points(name)?;
-        let is_own = !own.is_empty();
+        let here: BTreeSet<_> = own.iter().map(|point| point.id).collect();
         let (points, verdicts) = match self.plans.find(name) {
             Some(record) => {
-                let from_peer = !is_own && record.role == SiteRole::Active;
-                let points = if from_peer { self.ask_points(record.pair, name).await? } else { own };
+                let points = match record.role {
+                    SiteRole::Active => self.merged_with_peers(&record, own).await?,
+                    _ => own,
+                };
                 let times: Vec<_> = points.iter().map(|point| (point.id, point.snapshot_time)).collect();
                 let in_use = self.points_in_use(name)?;
                 (points, Some(retention::verdicts(&times, &record.spec.retention, &in_use)))
             }
             // Without its plan no rule lets a point go.
-            None if is_own => (own, None),
+            None if !here.is_empty() => (own, None),
             None => return Err(self.plans.unknown(name)),
         };
         let info = |point: &RestorePoint| {
@@ -128,10 +141,27 @@ impl Site {
                 None => Some(vec!["plan deleted".to_owned()]),
             };
             // Damage is known where the point is.
-            let damaged = is_own && self.store.damage(name, point.id)?.is_some();
+            let damaged = here.contains(&point.id) && self.store.damage(name, point.id)?.is_some();
             Ok(RestorePointInfo::new(point, held_by.unwrap_or_default(), damaged))
         };
         points.iter().map(info).collect()
+    }
+
+    /// The peer's points and those of before this side became active. Without the peer these alone, if there are any.
+    async fn merged_with_peers(
+        &self,
+        record: &PlanRecord,
+        own: Vec<RestorePoint>,
+    ) -> Result<Vec<RestorePoint>, DaemonError> {
+        let theirs = match self.ask_points(record.pair, &record.name).await {
+            Err(error) if !own.is_empty() => {
+                tracing::warn!(plan = %record.name, "restore points of the peer not listed: {error}");
+                Vec::new()
+            }
+            asked => asked?,
+        };
+        let all: BTreeMap<_, _> = theirs.into_iter().chain(own).map(|point| (point.id, point)).collect();
+        Ok(all.into_values().collect())
     }
 
     /// Refuses a plan without a restore point here, and says where there are some.

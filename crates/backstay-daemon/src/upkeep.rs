@@ -15,6 +15,7 @@ use backstay_volume::Progress;
 
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
 use crate::config::{Overrides, SiteConfig};
+use crate::places::Places;
 use crate::plans::{PlanBook, PlanRecord};
 use crate::runtime::{Activity, Runtimes};
 use crate::serve::store_config;
@@ -139,7 +140,7 @@ impl Site {
         let activity = Activity::begin(CyclePhase::Verify);
         activity.enter(CyclePhase::Verify, self.store.usage().bytes);
         let _shown = shown.as_ref().map(|runtime| runtime.show(activity.clone()));
-        let replica = |plan: &PlanName, volume: &_| self.replica(plan, volume);
+        let replica = |plan: &PlanName, volume: &_| self.place(plan, volume);
         let keys =
             self.net.peers().iter().map(|peer| (peer.record.pair, peer.record.hash_key.clone())).collect();
         let site = Verifier {
@@ -300,8 +301,7 @@ pub fn verify_offline(
     }
     let plans = PlanBook::open(&dir.join(layout::PLANS))?;
     let replica = |plan: &PlanName, volume: &backstay_types::VolumeName| {
-        let mapped = config.replica(plan, volume).map(Path::to_owned);
-        mapped.unwrap_or_else(|| dir.join(layout::REPLICAS).join(plan.as_str()).join(volume.as_str()))
+        Places { dir, config: &config }.volume(plans.find(plan).as_deref(), plan, volume)
     };
     Verifier { store: &store, plans: &plans, keys, runtimes: None, replica: &replica }.verify(plan, repair)
 }

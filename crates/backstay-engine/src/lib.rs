@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod cycle;
 mod draw;
+pub mod handover;
 pub mod lease;
 pub mod promotion;
 pub mod recv;

@@ -75,6 +75,26 @@ pub enum Refusal {
         /// Ours.
         ours: Epoch,
     },
+    /// The point that is offered is not the newest here: the last cycle did not get this far.
+    #[error("plan {plan}: expected to take over with {}, found {offered}", .newest.map_or("no restore point".to_owned(), |newest| newest.to_string()))]
+    OtherPoint {
+        /// The plan.
+        plan: PlanName,
+        /// What is offered.
+        offered: RestorePointId,
+        /// What is here.
+        newest: Option<RestorePointId>,
+    },
+    /// An offer of an epoch that is not the next one.
+    #[error("plan {plan}: offered epoch {theirs}, and this side knows epoch {ours}: an epoch was missed")]
+    SkipsEpochs {
+        /// The plan.
+        plan: PlanName,
+        /// The peer's.
+        theirs: Epoch,
+        /// Ours.
+        ours: Epoch,
+    },
     /// A restore point with a number that is taken.
     #[error("restore point {id} of plan {plan}: expected a number above {newest}")]
     NumberTaken {
@@ -112,8 +132,10 @@ impl Refusal {
             Refusal::OldEpoch { ours, .. }
             | Refusal::ActiveHere { ours, .. }
             | Refusal::StepsDownFirst { ours, .. }
+            | Refusal::SkipsEpochs { ours, .. }
             | Refusal::SteppingDown { ours, .. } => Some(*ours),
             Refusal::UnknownPlan { .. }
+            | Refusal::OtherPoint { .. }
             | Refusal::BadEpoch { .. }
             | Refusal::NumberTaken { .. }
             | Refusal::BadId { .. } => None,
@@ -138,7 +160,10 @@ impl Classify for Refusal {
     fn class(&self) -> Class {
         match self {
             Refusal::UnknownPlan { .. } => Class::NotFound,
-            Refusal::OldEpoch { .. } | Refusal::ActiveHere { .. } => Class::Fenced,
+            Refusal::OldEpoch { .. } | Refusal::ActiveHere { .. } | Refusal::SkipsEpochs { .. } => {
+                Class::Fenced
+            }
+            Refusal::OtherPoint { .. } => Class::Incomplete,
             Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => Class::Busy,
             Refusal::BadEpoch { .. } | Refusal::NumberTaken { .. } | Refusal::BadId { .. } => Class::Invalid,
         }
@@ -155,6 +180,9 @@ impl Classify for Refusal {
             }
             Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => {
                 "the next cycle goes through once it has".to_owned()
+            }
+            Refusal::OtherPoint { plan, .. } | Refusal::SkipsEpochs { plan, .. } => {
+                format!("run a cycle, then ask again: backstay sync {plan}")
             }
             Refusal::NumberTaken { newest, .. } => format!("the next number is {}", newest.number + 1),
             Refusal::BadEpoch { .. } | Refusal::BadId { .. } => return None,
@@ -173,7 +201,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    fn standby(before: Option<Local>, epoch: Epoch) -> Self {
+    pub(crate) fn standby(before: Option<Local>, epoch: Epoch) -> Self {
         let local = Local { role: SiteRole::Standby, epoch };
         Self { local, is_new: before != Some(local) }
     }
@@ -195,7 +223,7 @@ fn admit_sender(local: Local, plan: &PlanName, theirs: Epoch) -> Result<(), Refu
     }
 }
 
-fn check_epoch(plan: &PlanName, found: Epoch) -> Result<(), Refusal> {
+pub(crate) fn check_epoch(plan: &PlanName, found: Epoch) -> Result<(), Refusal> {
     if (Epoch::FIRST..=EPOCH_MAX).contains(&found) {
         Ok(())
     } else {

@@ -30,6 +30,7 @@ mod capture;
 mod files;
 mod layout;
 mod release;
+mod standstill;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ pub use apply::{ApplyOptions, ApplyReport, apply_held};
 pub use capture::{CaptureError, CapturedObject, capture};
 pub use layout::State;
 pub use release::{ReleasePlan, ReleaseReport, Wave, release, release_plan};
+pub use standstill::{StandstillError, let_go, stand_still};
 
 pub use crate::failure::{Failures, ObjectFailure};
 use crate::hold::HoldSpecError;

@@ -192,20 +192,21 @@ impl HoldTable {
     /// Holds an object. Answers whether it is one that is held at all.
     pub fn hold(&self, object: &mut Value) -> Result<bool, HoldError> {
         let places = self.places(object)?;
-        let record = Record::read(object)?;
-        if places.is_empty() {
-            // An autoscaler whose minimum was raised needs nothing more, and is held.
-            return Ok(record.is_some());
+        hold_at(object, &places)
+    }
+
+    /// Holds an object where it runs. Besides, a claim or a volume lets go of its owners: one that is deleted or
+    /// made anew later would take it with it.
+    pub fn hold_in_place(&self, object: &mut Value) -> Result<bool, HoldError> {
+        const OWNERS: &str = "/metadata/ownerReferences";
+        let mut places = self.places(object)?;
+        let kind = ObjectId::of(object)?.kind;
+        let has_owners =
+            object.pointer(OWNERS).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        if has_owners && (kind.is("", "PersistentVolumeClaim") || kind.is("", "PersistentVolume")) {
+            places.insert(OWNERS.to_owned(), Value::Array(Vec::new()));
         }
-        let mut record = record.unwrap_or_else(Record::new);
-        // On a copy, so that an object that cannot be held in full stays as it was.
-        let mut held = object.clone();
-        for (path, value) in &places {
-            record.set(&mut held, path, value)?;
-        }
-        record.write(&mut held)?;
-        *object = held;
-        Ok(true)
+        hold_at(object, &places)
     }
 
     fn places(&self, object: &Value) -> Result<BTreeMap<String, Value>, HoldError> {
@@ -227,6 +228,33 @@ impl HoldTable {
         own.into_iter().flatten().for_each(|(pattern, value)| add(pattern, value));
         Ok(places)
     }
+}
+
+/// Sets every place to its value and notes in the object what was there.
+fn hold_at(object: &mut Value, places: &BTreeMap<String, Value>) -> Result<bool, HoldError> {
+    let record = Record::read(object)?;
+    if places.is_empty() {
+        // An autoscaler whose minimum was raised needs nothing more, and is held.
+        return Ok(record.is_some());
+    }
+    let mut record = record.unwrap_or_else(Record::new);
+    // On a copy, so that an object that cannot be held in full stays as it was.
+    let mut held = object.clone();
+    for (path, value) in places {
+        record.set(&mut held, path, value)?;
+    }
+    record.write(&mut held)?;
+    *object = held;
+    Ok(true)
+}
+
+/// The held fields of an object, as an object of nothing else: a list that has one of them is there as a whole.
+pub(crate) fn held_fields(object: &Value) -> Result<Value, HoldError> {
+    let mut fields = Value::Object(serde_json::Map::new());
+    if let Some(record) = Record::read(object)? {
+        record.paths().for_each(|path| pointer::copy(object, path, &mut fields));
+    }
+    Ok(fields)
 }
 
 /// Whether an object carries a record of originals.

@@ -25,6 +25,9 @@ pub const RESTORE_POINT_ANNOTATION: &str = "backstay.dev/restore-point";
 /// Annotation on every object Backstay applies to a cluster: the hash of what it applied.
 pub const APPLIED_ANNOTATION: &str = "backstay.dev/applied";
 
+/// Annotation on a volume whose data was on a cluster before it became a standby: it stays where it is.
+pub const HOME_ANNOTATION: &str = "backstay.dev/home";
+
 /// What a capture keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NormaliseOptions {
@@ -86,7 +89,12 @@ pub fn normalise(object: &mut Value, options: NormaliseOptions) -> Result<(), Ho
 /// Takes our own label and annotations off an object.
 pub fn unmark(object: &mut Value) {
     remove_mark(object, "labels", PLAN_LABEL);
-    remove_annotations(object, &[RESTORE_POINT_ANNOTATION, APPLIED_ANNOTATION]);
+    remove_annotations(object, &[RESTORE_POINT_ANNOTATION, APPLIED_ANNOTATION, HOME_ANNOTATION]);
+}
+
+/// Takes the mark of a volume at home off.
+pub(crate) fn unmark_home(object: &mut Value) {
+    remove_annotations(object, &[HOME_ANNOTATION]);
 }
 
 fn by_kind(object: &mut Value, kind: &GroupKind, options: NormaliseOptions) {

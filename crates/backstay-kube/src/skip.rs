@@ -13,6 +13,9 @@ use crate::{GroupKind, ObjectId};
 /// Label that keeps an object out of every capture.
 pub const EXCLUDE_LABEL: &str = "backstay.dev/exclude";
 
+/// Label on a Secret of ours that keeps an object until a release creates it again.
+pub const WAITING_LABEL: &str = "backstay.dev/waiting";
+
 /// Why an object is not captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SkipReason {
@@ -101,6 +104,9 @@ impl Owners {
 pub fn skip(id: &ObjectId, object: &Value, owners: &Owners) -> Option<SkipReason> {
     if label(object, EXCLUDE_LABEL).is_some_and(|value| value != "false") {
         return Some(SkipReason::Excluded);
+    }
+    if id.kind.is("", "Secret") && label(object, WAITING_LABEL).is_some() {
+        return Some(SkipReason::Own);
     }
     if object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
         return Some(SkipReason::Deleting);
@@ -249,6 +255,7 @@ mod tests {
             ("kustomize.config.k8s.io/v1beta1", "Kustomization", "k", no.clone(), Some(R::ClientSide)),
             ("v1", "Secret", "s", json!({"labels": {"backstay.dev/exclude": ""}}), Some(R::Excluded)),
             ("v1", "Secret", "s", json!({"labels": {"backstay.dev/exclude": "false"}}), None),
+            ("v1", "Secret", "s", json!({"labels": {"backstay.dev/waiting": "true"}}), Some(R::Own)),
             ("v1", "Secret", "s", token(json!({"token": "t"})), Some(R::Token)),
             ("v1", "Secret", "s", token(json!({})), None),
             ("apps/v1", "ReplicaSet", "r", owner("web", true), Some(R::Owned)),

@@ -85,6 +85,16 @@ frames! {
     ListPoints = 9,
     /// Answer to `ListPoints`.
     Points = 10,
+    /// The active side, which holds its workloads, asks the standby to take over.
+    TakeOver = 11,
+    /// Answer to `TakeOver`: the sender of this frame runs the workloads.
+    TakenOver = 12,
+    /// A side that had offered to hand over goes on itself, at a higher epoch.
+    TakeBack = 13,
+    /// The standby asks the active side to hand over.
+    HandOver = 14,
+    /// Answer to `HandOver`: it is done.
+    HandedOver = 15,
     /// A sender opens a session.
     Begin = 16,
     /// The receiver is ready for it.
@@ -269,11 +279,13 @@ pub struct SharePlan {
     pub epoch: Epoch,
     /// `PlanSpec` as JSON, with the schedule policy already resolved.
     pub spec: String,
+    /// The rules it names, as a JSON object from names to `RuleSpec`s.
+    pub rules: String,
 }
 
 impl Check for SharePlan {
     fn check(&self) -> Result<(), &'static str> {
-        within(self.spec.len(), limits::PLAN_BYTES_MAX, "the plan is too long")
+        within(self.spec.len().max(self.rules.len()), limits::PLAN_BYTES_MAX, "the plan is too long")
     }
 }
 
@@ -336,6 +348,72 @@ pub struct Promoted {
     pub epoch: Epoch,
 }
 impl Check for Promoted {}
+
+/// See [`Frame::TakeOver`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeOver {
+    /// The plan.
+    pub plan: PlanName,
+    /// The epoch to take over at.
+    pub epoch: Epoch,
+    /// The restore point to take over with: the last the active side made, with its workloads held.
+    pub restore_point: RestorePointId,
+    /// When the workloads were held.
+    pub held_time: Time,
+}
+impl Check for TakeOver {}
+
+/// See [`Frame::TakenOver`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenOver {
+    /// The plan.
+    pub plan: PlanName,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// What was done, as JSON.
+    pub report: String,
+}
+
+impl Check for TakenOver {
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.report.len(), limits::PLAN_BYTES_MAX, "the report is too long")
+    }
+}
+
+/// See [`Frame::TakeBack`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeBack {
+    /// The plan.
+    pub plan: PlanName,
+    /// The epoch the sender goes on at: above the one it had offered.
+    pub epoch: Epoch,
+}
+impl Check for TakeBack {}
+
+/// See [`Frame::HandOver`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOver {
+    /// The plan.
+    pub plan: PlanName,
+    /// The epoch the standby knows: an order that is over is not carried out again.
+    pub epoch: Epoch,
+}
+impl Check for HandOver {}
+
+/// See [`Frame::HandedOver`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// The plan.
+    pub plan: PlanName,
+    /// What was done, as JSON.
+    pub report: String,
+}
+
+impl Check for HandedOver {
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.report.len(), limits::PLAN_BYTES_MAX, "the report is too long")
+    }
+}
 
 /// See [`Frame::ListPoints`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

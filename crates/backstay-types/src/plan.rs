@@ -1,6 +1,7 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
 mod automatic;
+mod reversed;
 mod rule;
 mod scope;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Class, Classify, Span, VolumeName, limits};
 
 pub use automatic::{AutomaticFailover, WitnessKind};
+pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
     InvalidKindPattern, KindPattern, LabelExpression, LabelOperator, LabelSelector, TransformSpec,

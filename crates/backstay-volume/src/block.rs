@@ -149,7 +149,7 @@ fn is_in_use(path: &Path) -> Result<bool, VolumeError> {
 fn is_unchanged(parent: Option<&Parent>, stat: &Stat, view: &View) -> Result<bool, VolumeError> {
     let Some(parent) = parent else { return Ok(false) };
     // A clone has an inode and times of its own; a device has none that tell.
-    if !view.in_place || !stat.is_file() {
+    if !view.in_place || !stat.is_file() || !parent.is_held() {
         return Ok(false);
     }
     let stream = parent.stream()?;

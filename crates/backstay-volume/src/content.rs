@@ -231,9 +231,13 @@ impl ContentReader {
             Some(base) => base.compare(at, short, &id, sectors)?,
             None => Verdict::New(None),
         };
-        if let Verdict::New(patch) = verdict {
-            out.sink.chunk(id, bytes.to_vec(), patch)?;
-            out.bytes_new += u64::from(short);
+        match verdict {
+            Verdict::Known { is_held: true } => {}
+            Verdict::Known { is_held: false } => out.sink.chunk(id, bytes.to_vec(), None)?,
+            Verdict::New(patch) => {
+                out.sink.chunk(id, bytes.to_vec(), patch)?;
+                out.bytes_new += u64::from(short);
+            }
         }
         out.extents.push(Extent::Data { id, len: short }).map_err(ContentError::State)?;
         out.progress.add_bytes(u64::from(short));

@@ -47,6 +47,6 @@ pub use read::{VolumeRead, VolumeStats};
 pub use restore::{RestoreReport, restore};
 pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
-pub use snapshot::{Scanned, Snapshot, snapshot};
-pub use state::{PendingState, SentState};
+pub use snapshot::{ParentUse, Scanned, Snapshot, snapshot};
+pub use state::{PendingState, SentState, sent_of_point};
 pub use verify::{MISMATCHES_MAX, Mismatch, salvage, verify_replica};

@@ -88,7 +88,7 @@ pub(crate) fn scan_tree<'a>(
     let same_device = |head_dev: u64| head_dev == root.dev || head_dev == 0 || plan.is_snapshot;
     let mut scan = Scan {
         parent: plan.parent.map(Parent::stream).transpose()?,
-        cache_valid: plan.parent.is_some_and(|parent| same_device(parent.head.dev)),
+        cache_valid: plan.parent.is_some_and(|parent| parent.is_held() && same_device(parent.head.dev)),
         root_dev: root.dev,
         links: Links::new(plan.key.clone()),
         xattrs: XattrReader::new(),

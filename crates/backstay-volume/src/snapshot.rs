@@ -36,6 +36,18 @@ pub struct Scanned {
     outcome: Outcome,
 }
 
+/// What the sent state is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParentUse {
+    /// Nothing: everything is read and offered.
+    None,
+    /// The receiver holds its restore point whole: what is unchanged is neither read nor offered.
+    Held,
+    /// The receiver may hold much of it, in another form: everything is read and offered, and what changed is described
+    /// by it. A wrong guess costs a description that the receiver refuses.
+    Guessed,
+}
+
 /// What both steps carry.
 struct Job {
     spec: VolumeSpec,
@@ -56,17 +68,19 @@ struct Outcome {
 
 /// Takes a snapshot of a volume. With `reflink` this includes the scan, because only changed files are cloned.
 ///
-/// `use_parent` is false where the receiver does not hold the restore point of the sent state: then everything is
-/// read.
 pub fn snapshot(
     spec: &VolumeSpec,
     ctx: &VolumeContext,
     sent: &SentState,
-    use_parent: bool,
+    parent: ParentUse,
 ) -> Result<Snapshot, VolumeError> {
     let scan_start = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
     let target = Target::of(spec)?;
-    let parent = if use_parent { Parent::open(sent, &ctx.key, &ctx.params) } else { None };
+    let parent = match parent {
+        ParentUse::None => None,
+        ParentUse::Held => Parent::open(sent, &ctx.key, &ctx.params),
+        ParentUse::Guessed => Parent::open(sent, &ctx.key, &ctx.params).map(Parent::guessed),
+    };
     let state = StateWriter::create(sent)?;
     let source = Source::take(spec, ctx, &target)?;
     let mut job = Job { spec: spec.clone(), ctx: ctx.clone(), parent, state, source, scan_start };

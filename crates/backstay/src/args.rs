@@ -84,6 +84,15 @@ pub(crate) enum Command {
     /// Works with the other site gone. Refused beside a live, active peer unless forced. A promotion that was cut off
     /// goes on when the same command is given again. Start with --dry-run: it changes nothing.
     Promote(PromoteArgs),
+    /// Hand a plan over to its standby without losing anything (planned failover)
+    ///
+    /// Holds the workloads here, makes a last restore point, and starts them there; from then on replication goes the
+    /// other way. May be asked of either site. Any failure before the other side takes over rolls everything back.
+    Switchover(HandoverArgs),
+    /// Bring a plan home: to the site it was made on, without losing anything
+    ///
+    /// The same the other way round. May be asked of either site. Of what the old site still has, nothing is sent again.
+    Failback(HandoverArgs),
     /// Re-hash stored data and replicas, and name what is damaged
     ///
     /// Exits with 6 if anything is damaged and was not repaired.
@@ -326,6 +335,14 @@ pub(crate) struct PromoteArgs {
     /// Take over at a restore point that lacks something
     #[arg(long)]
     pub(crate) accept_partial: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HandoverArgs {
+    /// Name of the plan
+    pub(crate) plan: PlanName,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

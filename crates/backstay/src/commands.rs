@@ -34,6 +34,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Diff(args) => block_on(point::diff(&client, &args)),
         Command::Restore(args) => block_on(point::restore(&client, args)),
         Command::Promote(args) => block_on(promote::run(&client, &args)),
+        Command::Switchover(args) => block_on(promote::hand_over(&client, "switchover", &args)),
+        Command::Failback(args) => block_on(promote::hand_over(&client, "failback", &args)),
         Command::Verify(args) if args.offline => offline::verify(&cli.site, &args),
         Command::Verify(args) => block_on(upkeep::verify(&client, &args)),
         Command::Gc(args) => block_on(upkeep::gc(&client, &args)),

@@ -6,7 +6,7 @@ mod site;
 mod status;
 
 pub(crate) use point::{diff, restore_points, restored, synced};
-pub(crate) use promotion::{promotion, promotions};
+pub(crate) use promotion::{handover, promotion, promotions};
 pub(crate) use site::{applied, audit, collected, pairs, plan, plans, rebuilt, verified};
 pub(crate) use status::{progress, status, statuses};
 

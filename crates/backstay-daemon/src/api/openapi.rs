@@ -9,7 +9,7 @@ use crate::api_types::API_PREFIX;
 type Route = (&'static str, &'static str, &'static str, bool);
 
 /// Every route under the prefix.
-pub(super) const ROUTES: [Route; 24] = [
+pub(super) const ROUTES: [Route; 26] = [
     ("get", "/site", "The site itself", false),
     ("get", "/openapi.json", "This document", false),
     ("get", "/pairs", "Every pair", false),
@@ -29,6 +29,8 @@ pub(super) const ROUTES: [Route; 24] = [
     ("get", "/plans/{name}/diff", "What differs between two restore points", false),
     ("post", "/plans/{name}/restore", "Take files out of a restore point", true),
     ("post", "/plans/{name}/promote", "Take over", true),
+    ("post", "/plans/{name}/switchover", "Hand over to the other side", false),
+    ("post", "/plans/{name}/failback", "Hand back to the side the plan was made on", false),
     ("post", "/promote-all", "Take over every standby plan", true),
     ("get", "/status", "How every plan is doing", false),
     ("post", "/verify", "Re-hash packs, restore points and replicas", true),

@@ -139,6 +139,10 @@ pub enum CyclePhase {
     Apply,
     /// Taking over.
     Promote,
+    /// Becoming the standby: what is here is kept first.
+    Demote,
+    /// Giving the workloads to the other side.
+    HandOver,
     /// Checking stored data.
     Verify,
     /// Writing files out.
@@ -155,6 +159,8 @@ impl CyclePhase {
             CyclePhase::Commit => "commit",
             CyclePhase::Apply => "apply",
             CyclePhase::Promote => "promote",
+            CyclePhase::Demote => "demote",
+            CyclePhase::HandOver => "handOver",
             CyclePhase::Verify => "verify",
             CyclePhase::Restore => "restore",
         }

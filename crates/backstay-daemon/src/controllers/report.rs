@@ -8,7 +8,7 @@ use backstay_kube::control::{
 };
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::PlanSpec;
-use backstay_types::{PlanName, RestorePointId, Span, Time};
+use backstay_types::{Epoch, PlanName, RestorePointId, Span, Time};
 
 use crate::DaemonError;
 use crate::api_types::{
@@ -55,7 +55,7 @@ impl Site {
         };
         Ok(PlanReport {
             role: record.role,
-            promoted: record.promoted,
+            promoted: self.is_alone(&record)?,
             epoch: record.epoch,
             // The name of the peer is another on its side, where the plan may come from.
             spec: PlanSpec { pair: status.peer.clone(), ..record.spec.clone() },
@@ -74,16 +74,24 @@ impl Site {
         })
     }
 
+    /// Whether this side became active, and has no restore point since: its peer has not come back as its standby.
+    fn is_alone(&self, record: &PlanRecord) -> Result<bool, DaemonError> {
+        let newest = self.newest_known(record)?;
+        Ok(record.role == SiteRole::Active
+            && record.epoch > Epoch::FIRST
+            && newest.is_some_and(|newest| newest.id.epoch < record.epoch))
+    }
+
     /// When the newest restore point was committed. A sender that was restarted knows only when its snapshot was taken.
     fn last_success(&self, record: &PlanRecord, status: &PlanStatus) -> Result<Option<Time>, DaemonError> {
-        if record.role != SiteRole::Active || record.promoted {
+        if record.role != SiteRole::Active {
             return Ok(self.store.newest(&record.name)?.map(|point| point.committed_time));
         }
         let last = status.last_cycle.as_ref().filter(|last| last.outcome == CycleOutcome::Succeeded);
         if let Some(last) = last {
             return Ok(Some(last.started_time.plus(span(last.duration_seconds))));
         }
-        Ok(self.plans.last_success(&record.name)?.map(|last| last.snapshot_time))
+        Ok(self.newest_known(record)?.map(|point| point.committed_time))
     }
 
     /// The restore points of a plan that are here.

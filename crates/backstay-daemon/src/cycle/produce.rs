@@ -7,7 +7,9 @@ use std::time::Duration;
 use backstay_kube::folder::{self, CapturedObject};
 use backstay_types::point::{Bundle, Consistency, CycleStats, PointVolume};
 use backstay_types::{ChunkId, PlanName, RestorePointId, Span, Time};
-use backstay_volume::{ChunkSink, PatchBase, PendingState, SentState, SinkClosed, Snapshot, VolumeContext};
+use backstay_volume::{
+    ChunkSink, ParentUse, PatchBase, PendingState, SentState, SinkClosed, Snapshot, VolumeContext,
+};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -39,6 +41,8 @@ pub(super) struct Job {
     pub(super) objects: SentObjects,
     /// The point the receiver holds whole; states of another point are not used.
     pub(super) parent: Option<RestorePointId>,
+    /// Whether what was sent last may describe what is sent now, although the receiver does not hold it whole.
+    pub(super) describe_by_parent: bool,
     pub(super) activity: Arc<Activity>,
 }
 
@@ -105,9 +109,11 @@ impl Job {
         };
         let progress = &self.activity.progress;
 
-        let on_cluster = self.sources.cluster.take();
+        let held = self.sources.held.take();
+        // What is held runs nothing: its objects are known, and there is nothing to freeze.
+        let on_cluster = self.sources.cluster.take().filter(|_| held.is_none());
         let Taken { snapshot_time, consistency, snapshots, objects } =
-            self.take(site, &context, on_cluster)?;
+            self.take(site, &context, on_cluster, held)?;
         let mut scanned = Vec::with_capacity(snapshots.len());
         for snapshot in snapshots {
             scanned.push(snapshot.scan(progress)?);
@@ -154,13 +160,14 @@ impl Job {
         site: &Site,
         context: &VolumeContext,
         on_cluster: Option<ClusterSource>,
+        held: Option<Vec<CapturedObject>>,
     ) -> Result<Taken, DaemonError> {
         let frozen = match &on_cluster {
             Some(source) => Handle::current().block_on(source.freeze())?,
             None => None,
         };
         let patience = if frozen.is_some() { FREEZE_MAX } else { CAPTURE_MAX };
-        let taken = self.take_at_once(site, context, on_cluster, patience);
+        let taken = self.take_at_once(site, context, on_cluster, held, patience);
         let Some(frozen) = frozen else { return taken };
         let thawed = Handle::current().block_on(frozen.thaw());
         // What failed first is the cause; what could not be undone is recorded, and tried again by the next cycle.
@@ -192,6 +199,7 @@ impl Job {
         site: &Site,
         context: &VolumeContext,
         on_cluster: Option<ClusterSource>,
+        held: Option<Vec<CapturedObject>>,
         patience: Duration,
     ) -> Result<Taken, DaemonError> {
         let snapshot_time = clock::now();
@@ -199,11 +207,17 @@ impl Job {
         let volumes = &self.sources.volumes;
         let mut snapshots = Vec::with_capacity(volumes.len());
         for (volume, sent) in volumes.iter().zip(&self.sent) {
-            let use_parent = self.parent.is_some() && sent.parent_id() == self.parent;
-            snapshots.push(backstay_volume::snapshot(volume, context, sent, use_parent)?);
+            let parent = match self.parent {
+                Some(parent) if sent.parent_id() == Some(parent) => ParentUse::Held,
+                // It may have most of it: what is new is described by it, and what is not is offered.
+                None if self.describe_by_parent => ParentUse::Guessed,
+                _ => ParentUse::None,
+            };
+            snapshots.push(backstay_volume::snapshot(volume, context, sent, parent)?);
         }
-        let objects = match (capture, &self.record.spec.manifests) {
-            (Some(capture), _) => {
+        let objects = match (held, capture, &self.sources.manifests) {
+            (Some(held), _, _) => Some(held),
+            (None, Some(capture), _) => {
                 let captured = async { tokio::time::timeout(patience, capture).await };
                 let captured =
                     Handle::current().block_on(captured).map_err(|_| DaemonError::CaptureSlow {
@@ -212,8 +226,8 @@ impl Job {
                     })?;
                 Some(captured.map_err(|_| DaemonError::Worker { what: "capturing the objects" })??)
             }
-            (None, Some(manifests)) => Some(folder::capture(&manifests.path)?),
-            (None, None) => None,
+            (None, None, Some(manifests)) => Some(folder::capture(&manifests.path)?),
+            (None, None, None) => None,
         };
         Ok(Taken { snapshot_time, consistency: Consistency::Crash, snapshots, objects })
     }

@@ -4,13 +4,15 @@
 //! 2. The claims are found before anything is snapshotted, and looked at again with the objects: volumes and objects
 //!    of one restore point belong together.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use backstay_kube::cluster::{
     Cluster, FoundVolume, FreezeRequest, Frozen, Scope, VolumeSource, volume_names,
 };
+use backstay_kube::folder::CapturedObject;
 use backstay_types::PlanName;
-use backstay_types::plan::{RuleSpec, SnapshotSpec, VolumeSpec};
+use backstay_types::plan::{ManifestFolder, RuleSpec, SnapshotSpec, VolumeSpec};
 
 use crate::DaemonError;
 use crate::clusters::own_names;
@@ -20,6 +22,9 @@ use crate::site::Site;
 /// What one cycle reads.
 pub(super) struct Sources {
     pub(super) volumes: Vec<VolumeSpec>,
+    pub(super) manifests: Option<ManifestFolder>,
+    /// The objects as they were before this side held them, if it does: nothing is captured then, and nothing frozen.
+    pub(super) held: Option<Vec<CapturedObject>>,
     pub(super) cluster: Option<ClusterSource>,
 }
 
@@ -41,29 +46,47 @@ struct Rules {
 
 impl Site {
     pub(super) async fn sources(&self, record: &PlanRecord) -> Result<Sources, DaemonError> {
-        let mut volumes = record.spec.volumes.clone();
-        let Some(scope) = Scope::of(&record.spec) else { return Ok(Sources { volumes, cluster: None }) };
+        let mut volumes = self.listed_volumes(record);
+        let manifests = self.listed_manifests(record);
+        let held = self.standing(&record.name)?;
+        let Some(scope) = Scope::of(&record.spec) else {
+            return Ok(Sources { volumes, manifests, held, cluster: None });
+        };
         let cluster = self.cluster().await?;
         let claims = cluster.claims(&scope).await?;
         let here = self.config.load().kubernetes.node.clone();
         let several = !claims.is_empty() && cluster.has_several_nodes().await?;
         check_readable(&record.name, &claims, here.as_deref(), several)?;
+        let mut places = BTreeMap::new();
         for (name, claim) in volume_names(&claims, &own_names(&record.spec)) {
             let VolumeSource::Node { path, .. } = &claim.source else { continue };
+            places.insert(name.clone(), path.clone());
             let path = self.on_host(path);
             self.check_place(&record.name, &path)?;
             let (path, device) = if claim.is_block { (None, Some(path)) } else { (Some(path), None) };
             volumes.push(VolumeSpec { name, path, device, snapshot: SnapshotSpec::default() });
         }
+        if record.claims != places {
+            self.plans.update(&record.name, |record| record.claims = places)?;
+        }
         let rules = self.rules(record)?;
-        Ok(Sources { volumes, cluster: Some(ClusterSource { cluster, scope, claims, rules }) })
+        let cluster = Some(ClusterSource { cluster, scope, claims, rules });
+        Ok(Sources { volumes, manifests, held, cluster })
+    }
+
+    /// The objects of a plan over namespaces as they are on the cluster beside this site.
+    pub(crate) async fn capture_own(&self, record: &PlanRecord) -> Result<Vec<CapturedObject>, DaemonError> {
+        match self.sources(record).await?.cluster {
+            Some(source) => source.capture(&record.name).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     fn rules(&self, record: &PlanRecord) -> Result<Rules, DaemonError> {
         let find = |rule: &Option<String>| {
             let Some(rule) = rule else { return Ok(None) };
             let unknown = || DaemonError::RuleNotFound { plan: record.name.clone(), rule: rule.clone() };
-            self.plans.rules().get(rule).map(Some).ok_or_else(unknown)
+            self.rule_of(record, rule).map(Some).ok_or_else(unknown)
         };
         Ok(Rules {
             pre: find(&record.spec.pre_exec_rule)?,

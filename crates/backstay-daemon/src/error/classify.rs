@@ -44,9 +44,13 @@ impl Classify for DaemonError {
             | Self::NoRestorePoint { .. } => Class::NotFound,
             Self::WrongRole { .. }
             | Self::PointsElsewhere { .. }
-            | Self::NoStandby { .. }
+            | Self::Forced { .. }
+            | Self::Conflict { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
-            Self::Objects { .. } => Class::Incomplete,
+            Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
+            Self::RolledBack { cause, .. } => cause.class(),
+            Self::Standstill(error) => error.class(),
+            Self::Handover(error) => error.class(),
             Self::ClaimsChanged { .. } => Class::Busy,
             Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
@@ -70,6 +74,7 @@ impl Classify for DaemonError {
             Self::Identity(error) => error.class(),
             Self::Book(error) => error.class(),
             Self::Batch(error) => error.class(),
+            Self::BatchForm(error) => error.class(),
             Self::Capture(error) => error.class(),
             Self::Promotion(error) => error.class(),
             Self::Stream(error) => error.class(),
@@ -112,7 +117,12 @@ impl Classify for DaemonError {
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
-            Self::NoStandby { .. } => Some("the old active site has to return as standby before replication goes on".into()),
+            Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
+            Self::RolledBack { cause, .. } => cause.hint(),
+            Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
+            Self::Standstill(error) => error.hint(),
+            Self::Handover(error) => error.hint(),
+            Self::Conflict { plan, .. } => Some(format!("compare both sites' data, then delete plan {plan} on the site that is to give way")),
             Self::PointsElsewhere { plan, peer } => Some(format!(
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"
             )),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use backstay_engine::promotion::{PeerFacts, PromotionPlan};
 use backstay_net::Connection;
-use backstay_types::PairId;
-use backstay_types::frame::{Frame, Promoted};
+use backstay_types::frame::{Frame, PlanState, Promoted, SiteRole, TakeOver};
+use backstay_types::{Epoch, PairId};
 
 use crate::DaemonError;
 use crate::plans::PlanRecord;
@@ -25,8 +25,21 @@ const SILENT_ROUND_TRIPS: u32 = 8;
 /// A peer that was only cut off for a moment is back within this.
 const RETURNS_WITHIN: Duration = Duration::from_millis(1500);
 
+/// A peer that holds its workloads and offers the plan.
+pub(super) fn that_offers(offer: &TakeOver) -> PeerFacts {
+    let state = PlanState {
+        plan: offer.plan.clone(),
+        role: Some(SiteRole::Demoting),
+        epoch: Epoch(offer.epoch.0.saturating_sub(1)),
+        newest: None,
+        newest_snapshot_time: None,
+        applied: None,
+    };
+    PeerFacts { reachable: true, state: Some(state) }
+}
+
 impl Site {
-    pub(super) async fn peer_facts(&self, record: &PlanRecord) -> PeerFacts {
+    pub(crate) async fn peer_facts(&self, record: &PlanRecord) -> PeerFacts {
         let ask = || self.while_heard(record.pair, self.ask_plan(record.pair, &record.name));
         let mut answer = ask().await;
         // A way that was lost for a moment: one that is there connects anew, and is asked again.

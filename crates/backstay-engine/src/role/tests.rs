@@ -66,7 +66,8 @@ fn a_sender_is_admitted_by_role_and_epoch() {
         (Demoting, 2, 3, Some(Class::Busy)),
     ];
     for (role, ours, theirs, refused) in cases {
-        let share = SharePlan { plan: shop(), epoch: Epoch(theirs), spec: String::new() };
+        let share =
+            SharePlan { plan: shop(), epoch: Epoch(theirs), spec: String::new(), rules: String::new() };
         for result in
             [admit_begin(local(role, ours), &begin(theirs, 5), None), admit_share(local(role, ours), &share)]
         {
@@ -122,7 +123,7 @@ fn numbers_must_grow_over_epochs() {
 fn a_plan_that_was_never_shared_is_not_found_and_a_new_one_is_taken() {
     let refusal = admit_begin(None, &begin(1, 1), None).expect_err("not known");
     assert_eq!(refusal.class(), Class::NotFound);
-    let share = SharePlan { plan: shop(), epoch: Epoch(4), spec: String::new() };
+    let share = SharePlan { plan: shop(), epoch: Epoch(4), spec: String::new(), rules: String::new() };
     let grant = admit_share(None, &share).expect("taken");
     assert_eq!(grant, Grant { local: Local { role: SiteRole::Standby, epoch: Epoch(4) }, is_new: true });
 }
@@ -130,7 +131,8 @@ fn a_plan_that_was_never_shared_is_not_found_and_a_new_one_is_taken() {
 #[test]
 fn an_epoch_that_no_plan_reaches_is_not_taken() {
     for epoch in [0, EPOCH_MAX.0 + 1, u64::MAX] {
-        let share = SharePlan { plan: shop(), epoch: Epoch(epoch), spec: String::new() };
+        let share =
+            SharePlan { plan: shop(), epoch: Epoch(epoch), spec: String::new(), rules: String::new() };
         for result in [
             admit_share(None, &share),
             admit_share(local(SiteRole::Standby, 2), &share),

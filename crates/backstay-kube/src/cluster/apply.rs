@@ -59,7 +59,8 @@ pub struct ApplyReport {
     pub unchanged: u64,
     /// Objects that the standby has its own of, used as they are: namespaces, classes, definitions.
     pub shared: u64,
-    /// Objects of ours deleted because they are gone at the source.
+    /// Objects of ours deleted because they are gone at the source; of a stand-still, those deleted because nothing
+    /// holds them.
     pub removed: u64,
     /// Objects of ours that stay although they are gone at the source: namespaces, claims, volumes, definitions.
     pub kept: u64,
@@ -84,7 +85,7 @@ impl Cluster {
         objects: &Arc<Vec<CapturedObject>>,
         options: &ApplyOptions<'_>,
     ) -> Result<ApplyReport, ClusterError> {
-        let (writer, items) = self.prepared(objects, options, Purpose::Hold).await?;
+        let (writer, items) = self.prepared(objects, Prepare::new(options, Purpose::Hold)?).await?;
         for ((wave, _), group) in items.groups(Waves::Apply) {
             let definitions: Vec<Slot> = match wave == i32::from(CRDS) {
                 true => group.iter().map(|item| item.slot.clone()).collect(),
@@ -104,11 +105,8 @@ impl Cluster {
     pub(super) async fn prepared(
         &self,
         objects: &Arc<Vec<CapturedObject>>,
-        options: &ApplyOptions<'_>,
-        purpose: Purpose,
+        mut prepare: Prepare,
     ) -> Result<(Arc<Writer>, Items), ClusterError> {
-        let ApplyOptions { plan, restore_point, spec, volumes } = options;
-        let mut prepare = Prepare::new(plan, *restore_point, spec, volumes, purpose)?;
         let discovered = self.discover().await?;
         let shared = objects.clone();
         let parsed = spawn_blocking(move || {
@@ -119,7 +117,7 @@ impl Cluster {
         });
         let (prepare, items, defined) =
             parsed.await.map_err(|_| ClusterError::Worker { what: "preparing the objects" })?;
-        let live = self.look(&discovered, &items, plan).await?;
+        let live = self.look(&discovered, &items, &prepare).await?;
         let new_kinds = defined.iter().map(|resource| resource.kind.clone());
         let new_kinds = new_kinds.filter(|kind| discovered.versions(kind).is_empty()).collect();
         let mut served = discovered;
@@ -146,7 +144,7 @@ impl Cluster {
         &self,
         resources: &Resources,
         items: &Items,
-        plan: &PlanName,
+        prepare: &Prepare,
     ) -> Result<Live, ClusterError> {
         let mut versions: BTreeMap<&GroupKind, &str> = BTreeMap::new();
         for item in &items.items {
@@ -163,14 +161,17 @@ impl Cluster {
         let of_plan = |resource: &Resource| Look {
             resource: at_version(resource),
             namespace: None,
-            selector: Some(format!("{PLAN_LABEL}={plan}")),
+            selector: Some(format!("{PLAN_LABEL}={}", prepare.plan())),
         };
         let kinds = resources.preferred().filter(|resource| whole_kind(&resource.kind).is_none());
         live.read(self, kinds.map(of_plan).collect()).await?;
 
         let mut places: BTreeMap<&GroupKind, BTreeSet<Option<String>>> = BTreeMap::new();
-        for item in items.items.iter().filter(|item| !live.objects.contains_key(&item.slot)) {
-            places.entry(&item.slot.kind).or_default().insert(item.slot.namespace.clone());
+        // Where they come from, objects that wait are still to be put away.
+        let waiting = items.deferred.keys().filter(|_| prepare.is_in_place());
+        let slots = items.items.iter().map(|item| &item.slot).chain(waiting);
+        for slot in slots.filter(|slot| !live.objects.contains_key(slot)) {
+            places.entry(&slot.kind).or_default().insert(slot.namespace.clone());
         }
         let mut looks = Vec::new();
         for (kind, namespaces) in places {
@@ -187,7 +188,7 @@ impl Cluster {
 }
 
 impl ApplyReport {
-    fn of(tally: Tally) -> Self {
+    pub(super) fn of(tally: Tally) -> Self {
         Self {
             created: tally.created,
             changed: tally.changed,

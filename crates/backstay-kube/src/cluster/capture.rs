@@ -130,6 +130,7 @@ impl Cluster {
         for stage in 0..=2 {
             run.stage(&resources, stage).await?;
         }
+        run.waiting(&resources).await?;
         run.cluster_scoped(&resources).await?;
         run.finish()
     }
@@ -145,6 +146,8 @@ struct Run<'a> {
     needed: Arc<Needed>,
     bytes: Arc<AtomicUsize>,
     objects: Vec<CapturedObject>,
+    /// What waits for a release, here where it ran: an object that is there counts before it.
+    waiting: Vec<CapturedObject>,
     report: CaptureReport,
 }
 
@@ -164,6 +167,7 @@ impl<'a> Run<'a> {
             owners: Arc::default(),
             bytes: Arc::default(),
             objects: Vec::new(),
+            waiting: Vec::new(),
             report,
         }
     }
@@ -259,6 +263,22 @@ impl<'a> Run<'a> {
         self.lists(lists).await
     }
 
+    /// Takes what waits for a release out of its records.
+    async fn waiting(&mut self, resources: &Resources) -> Result<(), ClusterError> {
+        let Some(secrets) = resources.versions(&GroupKind::new("", "Secret")).first() else { return Ok(()) };
+        let (objects, missing) = (self.objects.len(), self.report.missing.len());
+        let one = |name: &String| (secrets.clone(), Some(name.clone()), Pick::Waiting);
+        let lists = match self.by_namespace {
+            true => self.names.iter().map(one).collect(),
+            false => vec![(secrets.clone(), None, Pick::Waiting)],
+        };
+        self.lists(lists).await?;
+        self.waiting = self.objects.split_off(objects);
+        // Who may not list Secrets did not write one either.
+        self.report.missing.truncate(missing);
+        Ok(())
+    }
+
     /// The cluster-scoped objects that those of the namespaces need. In two rounds: what needs a class or a role
     /// comes before the classes and roles.
     async fn cluster_scoped(&mut self, resources: &Resources) -> Result<(), ClusterError> {
@@ -292,6 +312,7 @@ impl<'a> Run<'a> {
     fn context(&self, pick: Pick) -> page::Context {
         page::Context {
             pick,
+            scope: Arc::new(self.scope.clone()),
             names: self.names.clone(),
             owners: self.owners.clone(),
             needed: self.needed.clone(),
@@ -320,6 +341,7 @@ impl<'a> Run<'a> {
             let key = RelPath::parse(CAPTURE_RECORD_KEY.as_bytes()).expect("the key of the record is a path");
             self.objects.push(CapturedObject { key, bytes: canonical::to_bytes(&record) });
         }
+        self.objects.append(&mut self.waiting);
         self.objects.sort_by(|a, b| a.key.cmp(&b.key));
         // A page may repeat what moved while the list was read.
         self.objects.dedup_by(|a, b| a.key == b.key);

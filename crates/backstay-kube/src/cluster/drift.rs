@@ -103,14 +103,25 @@ impl MapSizes {
     }
 }
 
+/// How much of an object is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it: what others add is told.
+    Whole,
+    /// What is desired, in an object that others made.
+    Part,
+}
+
 /// What others did to an object that should be `desired`; none if nothing.
-pub(super) fn drift(object: String, desired: &Value, managed: &[Managed]) -> Option<Drift> {
+pub(super) fn drift(object: String, desired: &Value, extent: Extent, managed: &[Managed]) -> Option<Drift> {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
-    let ours = managed.iter().find(|entry| entry.is_ours).map(|entry| parse(&entry.fields))?;
+    let ours = managed.iter().filter(|entry| entry.is_ours).map(|entry| parse(&entry.fields));
+    let ours = ours.reduce(united)?;
     let mut drift = Drift { object, changed: Vec::new(), added: Vec::new(), managers: Vec::new() };
     for other in managed.iter().filter(|entry| !entry.is_ours) {
         let before = (drift.changed.len(), drift.added.len());
-        let mut walk = Walk { drift: &mut drift, is_component: is_component(&other.manager) };
+        let is_tolerant = extent == Extent::Part || is_component(&other.manager);
+        let mut walk = Walk { drift: &mut drift, is_tolerant };
         walk.fields(&parse(&other.fields), Some(desired), Some(&ours), "");
         if before != (drift.changed.len(), drift.added.len()) {
             drift.managers.push(other.manager.clone());
@@ -119,14 +130,32 @@ pub(super) fn drift(object: String, desired: &Value, managed: &[Managed]) -> Opt
     (!drift.managers.is_empty()).then_some(drift)
 }
 
+/// The fields of two sets of managed fields.
+pub(super) fn united(mut first: Value, second: Value) -> Value {
+    match (first.as_object_mut(), second) {
+        (Some(fields), Value::Object(more)) => {
+            for (name, inner) in more {
+                let all = match fields.remove(&name) {
+                    Some(own) => united(own, inner),
+                    None => inner,
+                };
+                fields.insert(name, all);
+            }
+            first
+        }
+        _ => first,
+    }
+}
+
 /// Controllers of Kubernetes itself add to objects as a matter of course.
-fn is_component(manager: &str) -> bool {
+pub(super) fn is_component(manager: &str) -> bool {
     manager.starts_with("kube-") || manager == "kubelet"
 }
 
 struct Walk<'d> {
     drift: &'d mut Drift,
-    is_component: bool,
+    /// Additions are not told.
+    is_tolerant: bool,
 }
 
 impl Walk<'_> {
@@ -145,7 +174,7 @@ impl Walk<'_> {
                 self.fields(inner, value, own, &path);
             } else if value.is_some() && own.is_none() {
                 push(&mut self.drift.changed, path);
-            } else if value.is_none() && !self.is_component && !is_bookkeeping(&path) {
+            } else if value.is_none() && !self.is_tolerant && !is_bookkeeping(&path) {
                 push(&mut self.drift.added, path);
             }
         }
@@ -223,7 +252,7 @@ mod tests {
     #[test]
     fn a_field_of_ours_that_is_another_s_now_was_changed() {
         let theirs = managed("kubectl-scale", false, json!({"f:spec": {"f:replicas": {}}}));
-        let found = drift("web".to_owned(), &desired(), &[ours(false), theirs]).unwrap();
+        let found = drift("web".to_owned(), &desired(), Extent::Whole, &[ours(false), theirs]).unwrap();
         assert_eq!(found.changed, ["spec.replicas"]);
         assert_eq!((found.added, found.managers), (vec![], vec!["kubectl-scale".to_owned()]));
     }
@@ -235,11 +264,16 @@ mod tests {
             false,
             json!({"f:spec": {"f:replicas": {}}, "f:metadata": {"f:annotations": {"f:note": {}}}}),
         );
-        assert_eq!(drift("web".to_owned(), &desired(), &[ours(true), agrees]), None);
+        assert_eq!(drift("web".to_owned(), &desired(), Extent::Whole, &[ours(true), agrees]), None);
         let adds = json!({"f:spec": {"f:paused": {}, "f:containers": {"k:{\"name\":\"b\"}": {".": {}, "f:image": {}}},
             "f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {"f:nodePort": {}}}}});
-        let found =
-            drift("web".to_owned(), &desired(), &[ours(true), managed("me", false, adds.clone())]).unwrap();
+        let found = drift(
+            "web".to_owned(),
+            &desired(),
+            Extent::Whole,
+            &[ours(true), managed("me", false, adds.clone())],
+        )
+        .unwrap();
         assert_eq!(
             found.added,
             ["spec.containers[name=b].image", "spec.paused", "spec.ports[port=80,protocol=TCP].nodePort"]
@@ -249,6 +283,7 @@ mod tests {
             drift(
                 "web".to_owned(),
                 &desired(),
+                Extent::Whole,
                 &[ours(true), managed("kube-controller-manager", false, adds)]
             ),
             None

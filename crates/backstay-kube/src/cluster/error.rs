@@ -181,6 +181,10 @@ impl RequestError {
         }
     }
 
+    pub(super) fn is_conflict(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 409)
+    }
+
     pub(super) fn is_not_found(&self) -> bool {
         self.status().is_some_and(|status| status.code == 404)
     }

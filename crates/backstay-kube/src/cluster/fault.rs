@@ -51,6 +51,8 @@ pub(super) enum Fault {
     Refused { class: Class, message: String, webhook: bool },
     #[error("the answer cannot be understood: {why}")]
     Answer { why: String },
+    #[error("it cannot be held, and there is no namespace to keep it in")]
+    NoNamespace,
     #[error("it is larger than the API server takes")]
     TooLong,
 }
@@ -74,9 +76,11 @@ impl Classify for Fault {
             Fault::Transform(error) => error.class(),
             Fault::NoKind { .. } | Fault::NoVersion { .. } | Fault::Answer { .. } => Class::Incompatible,
             Fault::Unreadable { .. } | Fault::NotEstablished { .. } => Class::Transient,
-            Fault::Mark { .. } | Fault::Foreign | Fault::OtherPlan { .. } | Fault::Immutable { .. } => {
-                Class::Invalid
-            }
+            Fault::Mark { .. }
+            | Fault::Foreign
+            | Fault::OtherPlan { .. }
+            | Fault::Immutable { .. }
+            | Fault::NoNamespace => Class::Invalid,
             Fault::Terminating { .. } | Fault::Deleting | Fault::Stuck { .. } => Class::Busy,
             Fault::Refused { class, .. } => *class,
             Fault::TooLong => Class::LimitExceeded,
@@ -111,6 +115,7 @@ impl Classify for Fault {
             Fault::Refused { class: Class::Unauthorized, .. } => {
                 "grant Backstay's role on the standby (config/deploy)"
             }
+            Fault::NoNamespace => "take the plan's Namespaces out of `excludeResources`",
             Fault::Unreadable { .. } => "the next cycle tries again once its API answers",
             _ => return None,
         };

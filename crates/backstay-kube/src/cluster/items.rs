@@ -32,8 +32,8 @@ pub(super) struct Item {
 #[derive(Debug, Default)]
 pub(super) struct Items {
     pub(super) items: Vec<Item>,
-    /// Objects that wait for promotion.
-    pub(super) deferred: BTreeSet<Slot>,
+    /// Objects that wait for promotion, and which of the captured objects each is.
+    pub(super) deferred: BTreeMap<Slot, usize>,
     /// Objects that cannot be prepared. What there is of them stays.
     pub(super) failures: Failures,
     failed: BTreeSet<Slot>,
@@ -61,7 +61,7 @@ impl Items {
             match outcome {
                 Ok(Prepared::Object(built)) => all.items.push(Item::of(index, &built)),
                 Ok(Prepared::Deferred(id)) => {
-                    all.deferred.insert(Slot::of(&id));
+                    all.deferred.insert(Slot::of(&id), index);
                 }
                 Ok(Prepared::LeftOut) => {}
                 Err(fault) => {
@@ -75,7 +75,7 @@ impl Items {
 
     /// Whether the restore point has an object, in whatever state.
     pub(super) fn has(&self, names: &BTreeSet<Slot>, slot: &Slot) -> bool {
-        names.contains(slot) || self.deferred.contains(slot) || self.failed.contains(slot)
+        names.contains(slot) || self.deferred.contains_key(slot) || self.failed.contains(slot)
     }
 
     pub(super) fn slots(&self) -> BTreeSet<Slot> {

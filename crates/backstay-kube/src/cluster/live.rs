@@ -25,6 +25,9 @@ const LISTS_MAX: usize = 6;
 /// How often a list begins again after the server forgot where it was.
 const RESTARTS_MAX: u32 = 3;
 
+/// In place of the hash of what was applied: the object serves others besides the plan, and nothing is applied.
+pub(super) const SHARED: &str = "shared";
+
 /// What tells the objects of a cluster apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot {
@@ -58,13 +61,29 @@ pub(super) struct LiveObject {
     pub(super) plan: Option<String>,
     /// Hash of what was applied last.
     pub(super) applied: Option<String>,
-    /// Whether we applied it: a label alone may be a controller's copy of it.
+    /// Whether we wrote it: a label alone may be a controller's copy of it.
     pub(super) ours: bool,
+    /// Whether we applied it as a whole.
+    pub(super) made: bool,
+    /// Whether we wrote into it what others had made, and did not apply it as a whole since.
+    pub(super) adopted: bool,
+    pub(super) held: bool,
+    /// Whether it is a volume that keeps its place here.
+    pub(super) at_home: bool,
+    /// Whether it keeps what waits for a release.
+    pub(super) waits: bool,
     pub(super) deleting: bool,
     /// How many labels, annotations and entries are ours.
     pub(super) sizes: MapSizes,
     /// Who wrote what, if anyone else did.
     pub(super) managed: Option<Box<[Managed]>>,
+}
+
+impl LiveObject {
+    /// Whether it is used as it is, although its kind is not one that is shared.
+    pub(super) fn is_shared(&self) -> bool {
+        self.applied.as_deref() == Some(SHARED)
+    }
 }
 
 /// What was found.
@@ -119,6 +138,11 @@ impl Live {
             _ => return Err(error.fatal(format!("list {} of the standby", look.resource.plural))),
         }
         Ok(())
+    }
+
+    /// Whether an object keeps what waits for a release.
+    pub(super) fn waits(&self, slot: &Slot) -> bool {
+        self.objects.get(slot).is_some_and(|live| live.waits)
     }
 
     /// Namespaces that are going away.
@@ -200,12 +224,18 @@ struct Metadata<'p> {
 struct Labels {
     #[serde(default, rename = "backstay.dev/plan")]
     plan: Option<String>,
+    #[serde(default, rename = "backstay.dev/waiting")]
+    waiting: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize, Default)]
 struct Annotations {
     #[serde(default, rename = "backstay.dev/applied")]
     applied: Option<String>,
+    #[serde(default, rename = "backstay.dev/held")]
+    held: Option<IgnoredAny>,
+    #[serde(default, rename = "backstay.dev/home")]
+    home: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -223,7 +253,12 @@ struct Entry<'p> {
 
 impl Entry<'_> {
     fn is_ours(&self) -> bool {
-        self.manager == FIELD_MANAGER && self.operation == "Apply"
+        self.manager == FIELD_MANAGER
+    }
+
+    /// Ours, of an object applied as a whole.
+    fn is_whole(&self) -> bool {
+        self.is_ours() && self.operation == "Apply"
     }
 
     /// What happens in `status` is a controller's business.
@@ -236,9 +271,10 @@ impl Metadata<'_> {
     fn found(self, kind: &GroupKind) -> (Slot, LiveObject) {
         let entries: Vec<_> =
             self.managed_fields.unwrap_or_default().into_iter().filter(Entry::is_of_object).collect();
-        let own = entries.iter().find(|entry| entry.is_ours());
-        let sizes = own.and_then(|entry| entry.fields_v1).and_then(MapSizes::of_fields).unwrap_or_default();
-        let ours = own.is_some();
+        let whole = entries.iter().find(|entry| entry.is_whole());
+        let sizes = whole.and_then(|entry| entry.fields_v1).and_then(MapSizes::of_fields).unwrap_or_default();
+        let adopted = entries.iter().any(|entry| entry.is_ours() && !entry.is_whole());
+        let ours = adopted || whole.is_some();
         let is_shared = ours && entries.len() > 1;
         let managed = is_shared.then(|| {
             let managed = entries.iter().map(|entry| Managed {
@@ -248,11 +284,17 @@ impl Metadata<'_> {
             });
             managed.collect()
         });
+        let (labels, annotations) = (self.labels.unwrap_or_default(), self.annotations.unwrap_or_default());
         let live = LiveObject {
             uid: self.uid,
-            plan: self.labels.unwrap_or_default().plan,
-            applied: self.annotations.unwrap_or_default().applied,
+            plan: labels.plan,
+            applied: annotations.applied,
             ours,
+            made: whole.is_some(),
+            adopted,
+            held: annotations.held.is_some(),
+            at_home: annotations.home.is_some(),
+            waits: labels.waiting.is_some(),
             deleting: self.deletion_timestamp.is_some(),
             sizes,
             managed,

@@ -7,17 +7,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use backstay_types::plan::PlanSpec;
 use backstay_types::{PlanName, RestorePointId};
 use serde_json::{Map, Value, json};
 
+use super::apply::ApplyOptions;
 use super::capture::is_record;
 use super::drift::MapSizes;
 use super::error::ClusterError;
 use super::fault::Fault;
 use super::links::{self, OwnerLink};
 use crate::folder::CapturedObject;
-use crate::hold::HoldTable;
+use crate::hold::{HoldTable, held_fields};
 use crate::normalise::{APPLIED_ANNOTATION, PLAN_LABEL, RESTORE_POINT_ANNOTATION};
 use crate::transform::{Transformed, Transforms};
 use crate::wave::wave;
@@ -49,6 +49,7 @@ pub(super) struct Prepare {
     plan: PlanName,
     point: RestorePointId,
     purpose: Purpose,
+    is_in_place: bool,
     transforms: Transforms,
     table: HoldTable,
     volumes: BTreeMap<String, VolumePlace>,
@@ -76,20 +77,24 @@ pub(super) struct Built {
 }
 
 impl Prepare {
-    pub(super) fn new(
-        plan: &PlanName,
-        point: RestorePointId,
-        spec: &PlanSpec,
-        volumes: &BTreeMap<String, VolumePlace>,
-        purpose: Purpose,
-    ) -> Result<Self, ClusterError> {
+    /// For another cluster than the one the objects were captured from.
+    pub(super) fn new(options: &ApplyOptions<'_>, purpose: Purpose) -> Result<Self, ClusterError> {
+        let transforms = Transforms::new(options.spec)?;
+        let volumes = options.volumes.clone();
+        Ok(Self { transforms, volumes, is_in_place: false, ..Self::in_place(options, purpose)? })
+    }
+
+    /// For the cluster the objects were captured from: nothing is mapped, patched or placed.
+    pub(super) fn in_place(options: &ApplyOptions<'_>, purpose: Purpose) -> Result<Self, ClusterError> {
+        let ApplyOptions { plan, restore_point, spec, .. } = options;
         Ok(Self {
-            plan: plan.clone(),
-            point,
+            plan: (*plan).clone(),
+            point: *restore_point,
             purpose: if spec.start_applications { Purpose::Run } else { purpose },
-            transforms: Transforms::new(spec)?,
+            is_in_place: true,
+            transforms: Transforms::default(),
             table: HoldTable::new(&spec.holds)?,
-            volumes: volumes.clone(),
+            volumes: BTreeMap::new(),
         })
     }
 
@@ -197,6 +202,22 @@ impl Prepare {
         &self.plan
     }
 
+    pub(super) fn point(&self) -> RestorePointId {
+        self.point
+    }
+
+    pub(super) fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    pub(super) fn is_in_place(&self) -> bool {
+        self.is_in_place
+    }
+
+    pub(super) fn table(&self) -> &HoldTable {
+        &self.table
+    }
+
     /// Where a namespace of the source is here.
     pub(super) fn transforms(&self) -> &Transforms {
         &self.transforms
@@ -230,6 +251,15 @@ impl Built {
     pub(super) fn value(&self) -> &Value {
         &self.value
     }
+
+    /// The part of it that is ours of an object that stood still: the label of the plan and what is held.
+    pub(super) fn adopted_part(&self) -> Result<Value, Fault> {
+        let mut part = held_fields(&self.value)?;
+        if let Some(plan) = self.value.pointer("/metadata/labels").and_then(|labels| labels.get(PLAN_LABEL)) {
+            marks(&mut part, "labels")?.insert(PLAN_LABEL.to_owned(), plan.clone());
+        }
+        Ok(part)
+    }
 }
 
 /// The definitions of custom resources among captured objects; one that does not parse fails in its own turn.
@@ -240,8 +270,12 @@ pub(super) fn definitions(objects: &[CapturedObject]) -> impl Iterator<Item = Va
 }
 
 /// The labels or annotations of an object.
-fn marks<'v>(value: &'v mut Value, field: &'static str) -> Result<&'v mut Map<String, Value>, Fault> {
-    let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+pub(super) fn marks<'v>(
+    value: &'v mut Value,
+    field: &'static str,
+) -> Result<&'v mut Map<String, Value>, Fault> {
+    let metadata = value.as_object_mut().map(|fields| fields.entry("metadata").or_insert_with(|| json!({})));
+    let metadata = metadata.and_then(Value::as_object_mut);
     let marks = metadata.map(|metadata| metadata.entry(field).or_insert_with(|| Value::Object(Map::new())));
     marks.and_then(Value::as_object_mut).ok_or(Fault::Mark { field })
 }

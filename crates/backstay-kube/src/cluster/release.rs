@@ -16,6 +16,7 @@ use super::apply::ApplyOptions;
 use super::error::ClusterError;
 use super::items::{Items, Waves};
 use super::prepare::{Prepare, Purpose};
+use super::write::Tally;
 use crate::failure::Failures;
 use crate::folder::CapturedObject;
 
@@ -74,8 +75,7 @@ impl Cluster {
         objects: &Arc<Vec<CapturedObject>>,
         options: &ApplyOptions<'_>,
     ) -> Result<ReleasePlan, ClusterError> {
-        let ApplyOptions { plan, restore_point, spec, volumes } = options;
-        let mut prepare = Prepare::new(plan, *restore_point, spec, volumes, Purpose::Run)?;
+        let mut prepare = Prepare::new(options, Purpose::Run)?;
         let objects = objects.clone();
         let items = spawn_blocking(move || {
             prepare.learn(&objects);
@@ -96,7 +96,7 @@ impl Cluster {
         objects: &Arc<Vec<CapturedObject>>,
         options: &ApplyOptions<'_>,
     ) -> Result<ReleaseReport, ClusterError> {
-        let (writer, items) = self.prepared(objects, options, Purpose::Run).await?;
+        let (writer, items) = self.prepared(objects, Prepare::new(options, Purpose::Run)?).await?;
         let mut waves = Vec::new();
         for ((wave, _), group) in items.groups(Waves::Release) {
             writer.group(group).await?;
@@ -104,8 +104,15 @@ impl Cluster {
                 waves.push(wave);
             }
         }
+        writer.forget_waiting().await?;
         let tally = std::mem::take(&mut *writer.tally());
-        Ok(ReleaseReport {
+        Ok(ReleaseReport::of(tally, waves))
+    }
+}
+
+impl ReleaseReport {
+    pub(super) fn of(tally: Tally, waves: Vec<i32>) -> Self {
+        Self {
             released: tally.changed + tally.recreated,
             created: tally.created,
             already: tally.unchanged,
@@ -113,6 +120,6 @@ impl Cluster {
             waves,
             warnings: tally.warnings,
             failures: tally.failures,
-        })
+        }
     }
 }

@@ -12,6 +12,7 @@ use kube::client::Body;
 use kube::core::response::Status;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Cluster;
 use super::error::{RequestError, chain};
@@ -162,7 +163,11 @@ impl PageSize {
     }
 }
 
+/// How often a list begins again after the server forgot where it was.
+const RESTARTS_MAX: u32 = 3;
+
 /// A list, page by page.
+#[derive(Clone)]
 pub(super) struct Pager {
     path: String,
     query: String,
@@ -186,6 +191,12 @@ impl Pager {
         Self { path, query, accept, size: PageSize::first(), token: None, is_done: false }
     }
 
+    /// Only of objects whose fields match.
+    pub(super) fn of_fields(mut self, selector: &str) -> Self {
+        self.query.push_str(&format!("&fieldSelector={}", escape(selector)));
+        self
+    }
+
     /// The next page, if there is one. Call [`Pager::seen`] with what was in it.
     pub(super) async fn next(&mut self, cluster: &Cluster) -> Result<Option<Vec<u8>>, RequestError> {
         while !self.is_done {
@@ -207,6 +218,38 @@ impl Pager {
         self.size = self.size.after(items, bytes);
         self.token = meta.token.filter(|token| !token.is_empty());
         self.is_done = self.token.is_none();
+    }
+}
+
+#[derive(Deserialize)]
+struct Objects {
+    #[serde(default)]
+    metadata: PageMeta,
+    #[serde(default)]
+    items: Option<Vec<Value>>,
+}
+
+impl Cluster {
+    /// All objects of a list that is known to be short: of one namespace and one kind.
+    pub(super) async fn list(&self, pager: Pager) -> Result<Vec<Value>, RequestError> {
+        let mut restarts = 0;
+        loop {
+            match self.list_once(pager.clone()).await {
+                Err(error) if is_expired(&error) && restarts < RESTARTS_MAX => restarts += 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn list_once(&self, mut pager: Pager) -> Result<Vec<Value>, RequestError> {
+        let mut all = Vec::new();
+        while let Some(bytes) = pager.next(self).await? {
+            let page: Objects = decode(&bytes)?;
+            let items = page.items.unwrap_or_default();
+            pager.seen(page.metadata, items.len(), bytes.len());
+            all.extend(items);
+        }
+        Ok(all)
     }
 }
 

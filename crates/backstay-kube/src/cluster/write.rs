@@ -7,6 +7,7 @@
 
 mod object;
 mod parallel;
+mod take_over;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use serde_json::Value;
 
 use super::Cluster;
 use super::discovery::{Resource, Resources};
-use super::drift::{Drift, drift};
+use super::drift::{Drift, Extent, drift};
 use super::error::ClusterError;
 use super::fault::Fault;
 use super::items::Item;
@@ -25,6 +26,7 @@ use super::live::{Live, LiveObject, Slot};
 use super::prepare::{Built, Owner, Prepare, Prepared};
 use crate::folder::CapturedObject;
 
+pub(super) use object::{APPLY_PATCH, Answer, CONFLICTS_MAX};
 pub(super) use parallel::parallel;
 pub(super) use tally::{Tally, Wrote};
 
@@ -105,15 +107,8 @@ impl Writer {
     }
 
     async fn try_item(&self, item: &Item) -> Result<Wrote, WriteError> {
-        let slot = &item.slot;
-        if let Some(namespace) = slot.namespace.as_ref().filter(|name| self.terminating.contains(*name)) {
-            return Err(Fault::Terminating { namespace: namespace.clone() }.into());
-        }
-        if let Some(why) = self.live.unreadable.get(&slot.kind) {
-            return Err(Fault::Unreadable { kind: slot.kind.clone(), why: why.clone() }.into());
-        }
-        let resource = self.resource(item)?;
-        let claim = self.claim(slot)?;
+        let resource = self.place(item)?;
+        let claim = self.claim(&item.slot)?;
         let (Claim::Ours(live) | Claim::Merged(live)) = &claim else {
             if matches!(claim, Claim::Shared) {
                 return Ok(Wrote::Shared);
@@ -127,7 +122,7 @@ impl Writer {
         let same = live.applied.as_ref() == Some(&item.hash) && !self.has_fresh_owner(item);
         let built = if same && !self.may_have_drifted(item, live) { None } else { Some(self.build(item)?) };
         let Some(built) = built else { return Ok(Wrote::Unchanged) };
-        let drift = self.drift(item, live, &built);
+        let drift = self.drift(item, live, &built)?;
         let is_put_back = drift.as_ref().is_some_and(|drift| !drift.changed.is_empty());
         drift.into_iter().for_each(|drift| self.tally().drift(drift));
         if same && !is_put_back {
@@ -136,6 +131,18 @@ impl Writer {
         let is_labelled = matches!(claim, Claim::Ours(_));
         let is_anew = self.write(item, resource, Some(live), is_labelled).await?;
         Ok(if is_anew { Wrote::Recreated } else { Wrote::Changed })
+    }
+
+    /// Where an item can be written, if it can.
+    pub(super) fn place(&self, item: &Item) -> Result<&Resource, Fault> {
+        let slot = &item.slot;
+        if let Some(namespace) = slot.namespace.as_ref().filter(|name| self.terminating.contains(*name)) {
+            return Err(Fault::Terminating { namespace: namespace.clone() });
+        }
+        if let Some(why) = self.live.unreadable.get(&slot.kind) {
+            return Err(Fault::Unreadable { kind: slot.kind.clone(), why: why.clone() });
+        }
+        self.resource(item)
     }
 
     fn resource(&self, item: &Item) -> Result<&Resource, Fault> {
@@ -155,7 +162,7 @@ impl Writer {
         let Some(live) = self.live.objects.get(slot) else { return Ok(Claim::New) };
         match &live.plan {
             Some(plan) if plan == self.prepare.plan().as_str() => Ok(Claim::Ours(live)),
-            _ if is_shared(slot) => Ok(Claim::Shared),
+            _ if is_shared(slot) || live.is_shared() => Ok(Claim::Shared),
             Some(plan) if live.ours => Err(Fault::OtherPlan { plan: plan.clone() }),
             // Every namespace gets its accounts from controllers, and tools add to them.
             _ if slot.kind.is("", "ServiceAccount") => Ok(Claim::Merged(live)),
@@ -173,18 +180,30 @@ impl Writer {
     }
 
     fn may_have_drifted(&self, item: &Item, live: &LiveObject) -> bool {
-        live.managed.is_some() || (live.ours && !live.sizes.lost(item.sizes).is_empty())
+        live.managed.is_some() || (live.ours && !self.lost(item, live).is_empty())
     }
 
-    fn drift(&self, item: &Item, live: &LiveObject, built: &Built) -> Option<Drift> {
+    /// Maps of which entries of ours are gone; those of an adopted object are not ours.
+    fn lost(&self, item: &Item, live: &LiveObject) -> Vec<String> {
+        if live.adopted { Vec::new() } else { live.sizes.lost(item.sizes) }
+    }
+
+    fn drift(&self, item: &Item, live: &LiveObject, built: &Built) -> Result<Option<Drift>, Fault> {
         if !live.ours || live.applied.as_ref() != Some(&item.hash) {
             // What the source changed is not told apart from what others did.
-            return None;
+            return Ok(None);
         }
         let name = item.slot.to_string();
-        let mut found = live.managed.as_ref().and_then(|managed| drift(name.clone(), built.value(), managed));
+        let managed = live.managed.as_ref();
+        let mut found = match live.adopted {
+            true => {
+                let part = built.adopted_part()?;
+                managed.and_then(|managed| drift(name.clone(), &part, Extent::Part, managed))
+            }
+            false => managed.and_then(|managed| drift(name.clone(), built.value(), Extent::Whole, managed)),
+        };
         // What a merged account lacks is the label of the plan, which it never had.
-        let lost = live.sizes.lost(item.sizes);
+        let lost = self.lost(item, live);
         if !lost.is_empty() && live.plan.is_some() {
             let drift = found.get_or_insert_with(|| Drift {
                 object: name,
@@ -197,7 +216,7 @@ impl Writer {
             let new: Vec<_> = lost.into_iter().filter(|field| !named(field)).collect();
             drift.changed.extend(new);
         }
-        found
+        Ok(found)
     }
 
     /// The uid of an owner here.
@@ -224,7 +243,7 @@ impl Writer {
         self.uids().fresh.contains(slot)
     }
 
-    fn learn(&self, slot: &Slot, uid: String, fresh: bool) {
+    pub(super) fn learn(&self, slot: &Slot, uid: String, fresh: bool) {
         let mut uids = self.uids();
         if fresh {
             uids.fresh.insert(slot.clone());
@@ -247,7 +266,7 @@ impl Writer {
 }
 
 /// Kinds that a cluster has its own of, and that many share: one that is there is used as it is.
-fn is_shared(slot: &Slot) -> bool {
+pub(super) fn is_shared(slot: &Slot) -> bool {
     matches!(
         (slot.kind.group.as_str(), slot.kind.kind.as_str()),
         ("", "Namespace")

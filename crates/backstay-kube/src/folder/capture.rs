@@ -149,7 +149,7 @@ pub fn capture(path: &Path) -> Result<Vec<CapturedObject>, CaptureError> {
     let (mut raw, mut owners, mut scopes) = (Vec::new(), Owners::default(), Scopes::default());
     let mut total = 0;
     for (file, path) in files.iter().enumerate() {
-        for (index, object) in read(path)?.into_iter().enumerate() {
+        for (index, object) in read(path, is_json(path))?.into_iter().enumerate() {
             let number = index + 1;
             let id = ObjectId::of(&object).map_err(|error| CaptureError::Object {
                 path: path.clone(),
@@ -216,7 +216,7 @@ fn finish(
 }
 
 /// The files to read, in order, each once.
-fn find(root: &Path) -> Result<Vec<PathBuf>, CaptureError> {
+pub(super) fn find(root: &Path) -> Result<Vec<PathBuf>, CaptureError> {
     let real_root =
         fs::canonicalize(root).map_err(|source| CaptureError::Io { path: root.to_owned(), source })?;
     let mut files = Vec::new();
@@ -279,8 +279,13 @@ fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
 }
 
+/// Whether a file of this name is JSON; else it is YAML.
+pub(super) fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
 /// The objects of a file, lists taken apart.
-fn read(path: &Path) -> Result<Vec<Value>, CaptureError> {
+pub(super) fn read(path: &Path, is_json: bool) -> Result<Vec<Value>, CaptureError> {
     let io = |source| CaptureError::Io { path: path.to_owned(), source };
     let syntax = |line, message| CaptureError::Syntax { path: path.to_owned(), line, message };
     let mut text = String::new();
@@ -297,7 +302,7 @@ fn read(path: &Path) -> Result<Vec<Value>, CaptureError> {
             max: FILE_BYTES_MAX,
         });
     }
-    let documents: Vec<Value> = if path.extension().is_some_and(|extension| extension == "json") {
+    let documents: Vec<Value> = if is_json {
         let stream = serde_json::Deserializer::from_str(&text).into_iter();
         let line = |error: &serde_json::Error| u64::try_from(error.line()).unwrap_or(0);
         stream

@@ -480,3 +480,57 @@ fn capture_refuses_what_it_cannot_keep_whole() {
     assert!(matches!(capture(&site.source).unwrap_err(), CaptureError::LinkOutside { .. }));
     assert_eq!(capture(&site.source.join("none")).unwrap_err().class(), Class::NotFound);
 }
+
+#[test]
+fn a_folder_stands_still_and_goes_on_as_it_was() {
+    let site = Site::new(&[("all.yaml", SHOP), ("more/notes.yaml", NOTES), ("README", "not a manifest")]);
+    let plan: PlanName = "shop".parse().unwrap();
+    let options = ApplyOptions {
+        plan: &plan,
+        restore_point: "e1-000001".parse().unwrap(),
+        holds: &[],
+        start_applications: false,
+        purge_all: false,
+    };
+    let epoch = backstay_types::Epoch(1);
+    let before = files_of(&site.source);
+    let captured = capture(&site.source).unwrap();
+    for _again in 0..2 {
+        stand_still(&site.source, epoch, &captured, &options).unwrap();
+        let web = objects(&site.source).unwrap();
+        let web = web.iter().find(|object| object.key.to_string().ends_with("apps_Deployment/web")).unwrap();
+        assert_eq!((web.state, web.object.pointer("/spec/replicas")), (State::Held, Some(&json!(0))));
+        assert!(!site.source.join("all.yaml").exists() && !site.source.join("more/notes.yaml").exists());
+    }
+    let_go(&site.source, epoch, &plan).unwrap();
+    let after = files_of(&site.source);
+    assert_eq!(before, after, "every file is back, and nothing else");
+
+    // What was released here, and is ours, is held and released as well.
+    stand_still(&site.source, epoch, &captured, &options).unwrap();
+    release(&site.source, &plan).unwrap();
+    fs::write(site.source.join("new.yaml"), NOTES.replace("notes", "new")).unwrap();
+    let mixed = capture(&site.source).unwrap();
+    let ran = files_of(&site.source);
+    stand_still(&site.source, backstay_types::Epoch(2), &mixed, &options).unwrap();
+    let_go(&site.source, backstay_types::Epoch(2), &plan).unwrap();
+    assert_eq!(files_of(&site.source), ran);
+    assert_eq!(capture(&site.source).unwrap(), mixed);
+}
+
+const NOTES: &str = "# kept\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes, namespace: shop}\n";
+
+/// Every file below a folder, with its content.
+fn files_of(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let (mut files, mut folders) = (BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for path in layout::list(&folder).unwrap() {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path.clone(), fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    files
+}

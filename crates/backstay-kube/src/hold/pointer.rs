@@ -120,6 +120,19 @@ fn make<'v>(object: &'v mut Value, path: &str) -> Result<(&'v mut Map<String, Va
     }
 }
 
+/// Copies what is at `path` into `to`, at the same path; or the first list on the way there, which is one value to
+/// many.
+pub(crate) fn copy(from: &Value, path: &str, to: &mut Value) {
+    let ends = path.match_indices('/').skip(1).map(|(end, _)| end).chain([path.len()]);
+    let lists = ends.filter_map(|end| path.split_at_checked(end).map(|(prefix, _)| prefix));
+    let mut places = lists.filter(|prefix| from.pointer(prefix).is_some_and(Value::is_array));
+    let place = places.next().unwrap_or(path);
+    if let Some(value) = from.pointer(place).cloned() {
+        let copied = set(to, place, value);
+        debug_assert!(copied.is_ok(), "the way to {place} is made of mappings");
+    }
+}
+
 /// Removes the value at `path`, if it is there.
 pub(crate) fn remove(object: &mut Value, path: &str) -> Option<Value> {
     let (parent, name) = split(path)?;
@@ -163,6 +176,19 @@ mod tests {
         for bad in ["", "spec", "/", "/a//b", "/a/", "/a~2b", "/a~"] {
             assert_eq!(Pattern::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_copy_takes_a_list_as_a_whole() {
+        let from = json!({"spec": {"replicas": 0, "other": 1, "sets": [{"count": 0, "name": "a"}]}, "data": {"a/b": 1}});
+        let mut to = json!({});
+        ["/spec/replicas", "/spec/sets/0/count", "/data/a~1b", "/spec/none"]
+            .iter()
+            .for_each(|path| copy(&from, path, &mut to));
+        assert_eq!(
+            to,
+            json!({"spec": {"replicas": 0, "sets": [{"count": 0, "name": "a"}]}, "data": {"a/b": 1}})
+        );
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl Record {
         Ok(())
     }
 
+    /// The fields it is about.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|field| field.path.as_str())
+    }
+
     /// Writes the record into its object.
     pub(super) fn write(mut self, object: &mut Value) -> Result<(), HoldError> {
         let blocked =

@@ -15,6 +15,8 @@ pub(super) enum Rule {
     Set(&'static [(&'static str, Held)]),
     /// One of two ways, by what the object uses.
     KubeVirtMachine,
+    /// At zero, it must not take its claims with it.
+    StatefulSet,
     /// Inert beside a workload at zero, unless it may scale from zero itself.
     Autoscaler,
     /// Runs as soon as it exists, with no way to say otherwise: not created before promotion.
@@ -62,7 +64,7 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("apps", "DaemonSet", NO_NODE),
     ("apps", "Deployment", REPLICAS),
     ("apps", "ReplicaSet", REPLICAS),
-    ("apps", "StatefulSet", REPLICAS),
+    ("apps", "StatefulSet", Rule::StatefulSet),
     ("autoscaling", "HorizontalPodAutoscaler", Rule::Autoscaler),
     ("batch", "CronJob", SUSPEND),
     ("batch", "Job", SUSPEND),
@@ -89,7 +91,7 @@ const TABLE: &[(&str, &str, Rule)] = &[
     // Workloads of other makers.
     ("apps.kruise.io", "CloneSet", REPLICAS),
     ("apps.kruise.io", "DaemonSet", NO_NODE),
-    ("apps.kruise.io", "StatefulSet", REPLICAS),
+    ("apps.kruise.io", "StatefulSet", Rule::StatefulSet),
     ("apps.openshift.io", "DeploymentConfig", REPLICAS),
     ("argoproj.io", "CronWorkflow", SUSPEND),
     ("argoproj.io", "Rollout", REPLICAS),
@@ -173,6 +175,12 @@ impl Rule {
                     one("/spec/runStrategy", json!("Halted"))
                 };
                 place.into_iter().collect()
+            }
+            Rule::StatefulSet => {
+                const SCALED: &str = "/spec/persistentVolumeClaimRetentionPolicy/whenScaled";
+                let deletes = object.pointer(SCALED).and_then(Value::as_str) == Some("Delete");
+                let claims = deletes.then(|| one(SCALED, json!("Retain"))).flatten();
+                one("/spec/replicas", json!(0)).into_iter().chain(claims).collect()
             }
             Rule::Autoscaler => {
                 // An autoscaler leaves a workload at zero alone, but for one whose own minimum is zero.

@@ -3,8 +3,9 @@
 use backstay_types::frame::batch::{BatchRecord, BatchWriter, Codec};
 use backstay_types::frame::patch::Patch;
 use backstay_types::frame::{
-    Begin, Commit, Committed, Done, DropPlan, Frame, Hello, ListPoints, Missing, Offer, PlanState, Points,
-    Promoted, QueryPlan, Ready, Refused, Rotate, Rotated, SharePlan, SiteRole, Stored, WireVersion,
+    Begin, Commit, Committed, Done, DropPlan, Frame, HandOver, HandedOver, Hello, ListPoints, Missing, Offer,
+    PlanState, Points, Promoted, QueryPlan, Ready, Refused, Rotate, Rotated, SharePlan, SiteRole, Stored,
+    TakeBack, TakeOver, TakenOver, WireVersion,
 };
 use backstay_types::manifest::{
     Device, Entry, Extent, Mtime, NodeKind, RelPath, SegmentWriter, TreeBuilder, VolumeKind, Xattr,
@@ -88,7 +89,8 @@ fn plan_frames() -> Vec<Frame> {
         }
         .into(),
         Done {}.into(),
-        SharePlan { plan: plan(), epoch: Epoch(3), spec: "{\"pair\":\"west\"}".into() }.into(),
+        SharePlan { plan: plan(), epoch: Epoch(3), spec: "{\"pair\":\"west\"}".into(), rules: "{}".into() }
+            .into(),
         DropPlan { plan: plan(), epoch: Epoch(300) }.into(),
         QueryPlan { plan: plan() }.into(),
         PlanState {
@@ -102,6 +104,17 @@ fn plan_frames() -> Vec<Frame> {
         .into(),
         Promoted { plan: plan(), epoch: Epoch(4) }.into(),
         ListPoints { plan: plan() }.into(),
+        TakeOver {
+            plan: plan(),
+            epoch: Epoch(4),
+            restore_point: point_id(42),
+            held_time: Time(1_800_000_000_123),
+        }
+        .into(),
+        TakenOver { plan: plan(), epoch: Epoch(4), report: "{}".into() }.into(),
+        TakeBack { plan: plan(), epoch: Epoch(5) }.into(),
+        HandOver { plan: plan(), epoch: Epoch(4) }.into(),
+        HandedOver { plan: plan(), report: "{}".into() }.into(),
         Points { points: vec![point()] }.into(),
     ]
 }

@@ -13,8 +13,11 @@ use crate::state::{ParentStream, read_fingerprints, sector_count};
 
 /// What the parent knows of a chunk.
 pub(crate) enum Verdict {
-    /// The parent's version of the file has it hereabouts: the receiver holds it.
-    Known,
+    /// The parent's version of the file has it hereabouts.
+    Known {
+        /// Whether the receiver holds it for certain.
+        is_held: bool,
+    },
     /// It must be offered; perhaps as a patch.
     New(Option<PatchBase>),
 }
@@ -72,7 +75,7 @@ impl<'a> BaseFile<'a> {
             .iter()
             .any(|(_, extent)| matches!(extent, Extent::Data { id: other, .. } if other == id))
         {
-            return Ok(Verdict::Known);
+            return Ok(Verdict::Known { is_held: self.stream.parent().is_held() });
         }
         self.patch(at, len, sectors).map(Verdict::New)
     }

@@ -21,9 +21,21 @@ pub(crate) struct Parent {
     pub(crate) head: Head,
     tree: TreeFile,
     sectors: Arc<File>,
+    /// Whether the receiver holds it whole.
+    is_held: bool,
 }
 
 impl Parent {
+    /// The same, as one that the receiver does not hold whole.
+    pub(crate) fn guessed(self) -> Self {
+        Self { is_held: false, ..self }
+    }
+
+    /// Whether the receiver holds it whole: then what equals it needs no offer.
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     /// Opens the state, if it is there, whole, and of this key and these parameters.
     pub(crate) fn open(state: &SentState, key: &HashKey, params: &ChunkParams) -> Option<Self> {
         let head = *state.head()?;
@@ -52,7 +64,7 @@ impl Parent {
             return Ok(None);
         }
         let sectors = Arc::new(File::open(folder.join("sectors"))?);
-        Ok(Some(Self { state: state.clone(), head, tree, sectors }))
+        Ok(Some(Self { state: state.clone(), head, tree, sectors, is_held: true }))
     }
 
     /// Starts at its first entry.
@@ -76,7 +88,7 @@ impl Parent {
 
     /// Whether its manifest has this chunk, which the receiver therefore holds.
     pub(crate) fn has_tree_chunk(&self, id: &ChunkId) -> bool {
-        self.tree.contains(id)
+        self.is_held && self.tree.contains(id)
     }
 
     pub(crate) fn sectors(&self) -> &Arc<File> {

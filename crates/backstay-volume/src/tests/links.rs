@@ -9,7 +9,7 @@ use backstay_types::manifest::VolumeKind;
 use rustix::fs::{CWD, FileType, Mode, makedev};
 
 use super::support::*;
-use crate::{Cancel, Progress, VolumeError, snapshot, verify_replica};
+use crate::{Cancel, ParentUse, Progress, VolumeError, snapshot, verify_replica};
 
 /// Makes something at a path.
 type Make = fn(&Path);
@@ -209,7 +209,8 @@ fn what_is_not_read_stands_as_the_scan_saw_it() {
     write(&source.join("stays"), "x");
     let kept = site.dir.path().join("kept");
     copy_tree(&source, &kept);
-    let scanned = snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap().scan(&Cancel::new()).unwrap();
+    let scanned =
+        snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap().scan(&Cancel::new()).unwrap();
     // The first goes, another name becomes a symbolic link, and none of it can be read as a file.
     fs::remove_file(source.join(NAMES[0])).unwrap();
     fs::remove_file(source.join("n")).unwrap();
@@ -233,7 +234,9 @@ fn a_kept_name_takes_the_place_of_a_first_that_vanished() {
     for name in ["b", "c", "d"] {
         fs::hard_link(source.join("a"), source.join(name)).unwrap();
     }
-    let scan = || snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap().scan(&Cancel::new()).unwrap();
+    let scan = || {
+        snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap().scan(&Cancel::new()).unwrap()
+    };
     let scanned = scan();
     let mut sink = Sink::new(&site.store);
     // The content never holds still, but the times its names were seen with are those of the end.

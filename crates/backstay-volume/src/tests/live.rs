@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use backstay_types::{Class, Classify};
 
 use super::support::*;
-use crate::{Cancel, Progress, SinkClosed, VolumeError, snapshot};
+use crate::{Cancel, ParentUse, Progress, SinkClosed, VolumeError, snapshot};
 
 #[test]
 fn a_file_that_keeps_changing_is_refused_or_fuzzy() {
@@ -39,7 +39,8 @@ fn a_file_that_keeps_changing_is_refused_or_fuzzy() {
     // A fuzzy file is read again, however old it looks.
     cycle.read.pending.adopt("e1-000001".parse().unwrap()).unwrap();
     site.age();
-    let scanned = snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap().scan(&Cancel::new()).unwrap();
+    let scanned =
+        snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap().scan(&Cancel::new()).unwrap();
     assert_eq!(scanned.totals().read_bytes, 4 << 20);
     drop(scanned);
     // Its first chunk was disturbed after it was read; the others are known.
@@ -75,7 +76,8 @@ fn vanished_files_count_as_deleted() {
     write(&source.join("gone"), "x");
     write(&source.join("folder/gone too"), "x");
     write(&source.join("stays"), "x");
-    let scanned = snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap().scan(&Cancel::new()).unwrap();
+    let scanned =
+        snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap().scan(&Cancel::new()).unwrap();
     fs::remove_file(source.join("a")).unwrap();
     fs::remove_file(source.join("gone")).unwrap();
     fs::remove_dir_all(source.join("folder")).unwrap();
@@ -157,7 +159,8 @@ fn a_closed_sink_and_a_cancel_end_the_work() {
     }
     let site = Site::new();
     write(&site.source().join("f"), "x");
-    let scan = || snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap().scan(&Cancel::new());
+    let scan =
+        || snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap().scan(&Cancel::new());
     let error = scan().unwrap().read(&mut Closed, &Progress::new()).unwrap_err();
     assert!(matches!(error, VolumeError::SinkClosed), "{error}");
     let cancelled = Progress::new();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use super::support::*;
-use crate::{Cancel, ChunkSink, PatchBase, Progress, SinkClosed, snapshot};
+use crate::{Cancel, ChunkSink, ParentUse, PatchBase, Progress, SinkClosed, snapshot};
 use backstay_types::ChunkId;
 
 /// Forgets every chunk.
@@ -36,7 +36,8 @@ fn a_large_file_is_read_in_bounded_memory() {
         file.write_all_at(&island, n * (40 << 20)).unwrap();
     }
     let before = resident();
-    let scanned = snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap().scan(&Cancel::new()).unwrap();
+    let scanned =
+        snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap().scan(&Cancel::new()).unwrap();
     assert_eq!(scanned.totals().read_bytes, 20 << 30);
     let mut sink = Nowhere(0);
     let read = scanned.read(&mut sink, &Progress::new()).unwrap();

@@ -9,7 +9,7 @@ use backstay_types::plan::SnapshotKind;
 use backstay_types::{Class, Classify, Span};
 
 use super::support::*;
-use crate::{Cancel, Progress, VolumeError, snapshot};
+use crate::{Cancel, ParentUse, Progress, VolumeError, snapshot};
 
 /// A file system of its own on a loop device, unmounted when dropped.
 struct Mounted(PathBuf);
@@ -60,7 +60,7 @@ fn shows_the_moment_of_the_snapshot(site: &Site) {
     build_nasty_tree(&source, &mut seeded(1));
     let kept = site.dir.path().join("kept");
     copy_tree(&source, &kept);
-    let taken = snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap();
+    let taken = snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap();
     fs::write(source.join("big"), "all different").unwrap();
     fs::write(source.join("plain"), "all different").unwrap();
     fs::remove_dir_all(source.join("inherits")).unwrap();
@@ -153,7 +153,7 @@ fn leftover_snapshots_are_replaced() {
         let site = site_on(&fs, provider, "sub");
         write(&site.source().join("f"), format!("{provider:?}"));
         // Killed with the snapshot standing.
-        std::mem::forget(snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap());
+        std::mem::forget(snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap());
         let everywhere = [names(&fs.0), names(&site.source())].concat();
         assert!(everywhere.iter().any(|name| name.starts_with(".backstay-snapshot-")));
         let (root, _) = site.cycle();
@@ -198,7 +198,7 @@ fn commands_take_and_release() {
         r#"cp -a "$BACKSTAY_SOURCE" "$BACKSTAY_SOURCE/../$BACKSTAY_PLAN-$BACKSTAY_VOLUME"; cd "$BACKSTAY_SOURCE/.."; echo "$PWD/shop-data"; echo more"#,
         r#"rm -r "$BACKSTAY_SOURCE/../shop-data""#,
     );
-    let taken = snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap();
+    let taken = snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap();
     assert!(site.dir.path().join("shop-data/f").exists());
     let kept = site.dir.path().join("kept");
     copy_tree(&site.source(), &kept);
@@ -210,7 +210,7 @@ fn commands_take_and_release() {
     site.apply(None, &read.volume.root);
     assert_rsync_equal(&kept, &site.replica());
     // Released also when it is dropped half-way.
-    drop(snapshot(&site.spec, &site.ctx, &site.sent(), true).unwrap());
+    drop(snapshot(&site.spec, &site.ctx, &site.sent(), ParentUse::Held).unwrap());
     assert!(!site.dir.path().join("shop-data").exists());
 }
 

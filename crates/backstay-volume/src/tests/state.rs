@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use backstay_types::{Epoch, HashKey, RestorePointId};
 
 use super::support::*;
+use crate::{ParentUse, Progress, sent_of_point};
 
 fn populated() -> Site {
     let site = Site::new();
@@ -115,4 +116,38 @@ fn state_of_another_pair_is_no_parent() {
     site.ctx.params.seed -= 1;
     assert_eq!(site.try_read().unwrap().read.volume.root, root);
     assert_ne!(HashKey([8; 32]), site.ctx.key);
+}
+
+/// What a side that received a point needs to send: nothing is offered that the other side has, and what changed in
+/// place travels as a patch.
+#[test]
+fn the_sent_state_of_a_received_point_is_as_good_as_ones_own() {
+    let site = Site::new();
+    let mut rng = seeded(3);
+    build_nasty_tree(&site.source(), &mut rng);
+    let pages = site.source().join("pages");
+    write(&pages, random_bytes(&mut rng, 4 << 20));
+    let (root, _) = site.cycle();
+    let id = site.sent().parent_id().unwrap();
+    let state = site.sent();
+    state.forget().unwrap();
+    let made = sent_of_point(&site.store, &root, &site.ctx, &site.sent(), &Progress::new()).unwrap();
+    made.adopt(id).unwrap();
+    assert_eq!(site.sent().parent_id(), Some(id));
+
+    let unchanged = site.try_read().unwrap();
+    assert_eq!((unchanged.chunks, unchanged.read.volume.root), (0, root), "all of it is known");
+    drop(unchanged);
+
+    // Also against a receiver that may hold other things: then all is offered, and as much is described.
+    for parent in [ParentUse::Held, ParentUse::Guessed] {
+        let mut bytes = fs::read(&pages).unwrap();
+        (0..bytes.len())
+            .step_by(256 << 10)
+            .for_each(|at| bytes[at] ^= 1 + u8::from(parent == ParentUse::Held));
+        fs::write(&pages, bytes).unwrap();
+        let read = site.try_read_against(parent, |_| {}).unwrap();
+        assert!(read.patches >= 16, "16 pages changed: {} patches", read.patches);
+        assert!(read.wire < 300 << 10, "pages travel, not chunks: {} bytes", read.wire);
+    }
 }

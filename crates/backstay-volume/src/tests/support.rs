@@ -18,8 +18,8 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, makedev};
 
 use crate::{
-    ApplyReport, Cancel, ChunkSink, PatchBase, Progress, SentState, SinkClosed, VolumeContext, VolumeError,
-    VolumeRead, VolumeStats, apply, snapshot, verify_replica,
+    ApplyReport, Cancel, ChunkSink, ParentUse, PatchBase, Progress, SentState, SinkClosed, VolumeContext,
+    VolumeError, VolumeRead, VolumeStats, apply, snapshot, verify_replica,
 };
 
 /// Chunks by id; the receiver's store.
@@ -207,9 +207,17 @@ impl Site {
     }
 
     pub(super) fn try_read_with(&self, on_chunk: impl FnMut(u64)) -> Result<Cycle, VolumeError> {
+        self.try_read_against(ParentUse::Held, on_chunk)
+    }
+
+    pub(super) fn try_read_against(
+        &self,
+        parent: ParentUse,
+        on_chunk: impl FnMut(u64),
+    ) -> Result<Cycle, VolumeError> {
         let mut sink = Sink::new(&self.store);
         sink.on_chunk = Box::new(on_chunk);
-        let scanned = snapshot(&self.spec, &self.ctx, &self.sent(), true)?.scan(&Cancel::new())?;
+        let scanned = snapshot(&self.spec, &self.ctx, &self.sent(), parent)?.scan(&Cancel::new())?;
         let read = scanned.read(&mut sink, &Progress::new())?;
         Ok(Cycle { read, wire: sink.wire, patches: sink.patches, chunks: sink.chunks })
     }

@@ -1,9 +1,9 @@
-//! `backstay promote`
+//! `backstay promote`, `switchover` and `failback`
 
 use backstay_daemon::api_types::{List, PromoteRequest, PromotionReport, StepState};
 use backstay_types::Class;
 
-use crate::args::PromoteArgs;
+use crate::args::{HandoverArgs, PromoteArgs};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::progress::{self, Watch};
@@ -33,6 +33,14 @@ pub(super) async fn run(client: &Client, args: &PromoteArgs) -> Result<(), Failu
             all_done(&reports.items)
         }
     }
+}
+
+pub(super) async fn hand_over(client: &Client, command: &str, args: &HandoverArgs) -> Result<(), Failure> {
+    let path = format!("/plans/{}/{command}", args.plan);
+    let nothing = serde_json::json!({});
+    let asked = client.post(&path, &nothing);
+    let report: PromotionReport = progress::during(client, Watch::Plan(&args.plan), asked).await?;
+    output::show(args.output.format, &report, |_| render::handover(&report))
 }
 
 /// A promotion that stopped at a step must not look like one that is over.

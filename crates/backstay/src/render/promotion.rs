@@ -42,6 +42,26 @@ pub(crate) fn promotion(report: &PromotionReport) -> String {
     lines.join("\n")
 }
 
+pub(crate) fn handover(report: &PromotionReport) -> String {
+    if report.steps.is_empty() {
+        return report.warnings.join("\n");
+    }
+    let steps = report
+        .steps
+        .iter()
+        .map(|step| [step.name.clone(), word(&step.state), or_dash(step.duration_seconds, seconds)]);
+    let mut lines = vec![table("", ["step", "state", "time"], steps), String::new()];
+    lines.push(format!(
+        "{} handed over at epoch {} with {}: nothing lost, {} from the hold to the other side's word that it runs.",
+        report.plan,
+        report.epoch,
+        report.restore_point,
+        or_dash(report.rto_seconds, seconds),
+    ));
+    lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.join("\n")
+}
+
 pub(crate) fn promotions(reports: &[PromotionReport]) -> String {
     if reports.is_empty() {
         return "This site is the standby of no plan; nothing to promote.".to_owned();

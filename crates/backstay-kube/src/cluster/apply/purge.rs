@@ -30,7 +30,8 @@ impl Writer {
         let gone = self.live.objects.iter().filter(|(slot, live)| is_gone(slot, live));
         let (mut kept, mut waves) = (0, vec![Vec::new(); usize::from(LAST) + 1]);
         for (slot, live) in gone {
-            let goes = spec.purges_deleted() && (spec.purge_deleted_data || !is_kept(slot));
+            // What waited on a cluster that stood still is in the restore point, or gone at the source.
+            let goes = live.waits || spec.purges_deleted() && (spec.purge_deleted_data || !is_kept(slot));
             match waves.get_mut(usize::from(order(&slot.kind))) {
                 Some(wave) if goes => wave.push((slot.clone(), live.uid.clone())),
                 _ => kept += 1,
@@ -47,13 +48,13 @@ impl Writer {
         Ok(kept)
     }
 
-    async fn remove(&self, slot: Slot, uid: String) -> Result<(), ClusterError> {
+    pub(in crate::cluster) async fn remove(&self, slot: Slot, uid: String) -> Result<(), ClusterError> {
         // It was listed a moment ago, so its kind is served.
         let Some(resource) = self.served.versions(&slot.kind).first() else { return Ok(()) };
         let outcome = self.delete(&slot, resource, &uid).await;
         let mut tally = self.tally();
         match outcome {
-            Ok(()) => tally.removed += 1,
+            Ok(()) => tally.removed += u64::from(!self.live.waits(&slot)),
             Err(WriteError::Object(fault)) => tally.failures.add(slot.to_string(), &fault),
             Err(WriteError::Run(error)) => return Err(error),
         }

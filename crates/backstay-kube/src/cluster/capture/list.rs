@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::cluster::discovery::Resource;
 use crate::cluster::error::{ClusterError, RequestError, class, told};
 use crate::cluster::request::{JSON, Pager, is_expired};
+use crate::skip::WAITING_LABEL;
 
 /// How often a list begins again after the server forgot where it was.
 const RESTARTS_MAX: u32 = 3;
@@ -35,7 +36,11 @@ impl Run<'_> {
         for (resource, namespace, pick) in wanted {
             let list = List {
                 cluster: self.cluster.clone(),
-                selector: selector.clone().filter(|_| matches!(pick, Pick::Namespaces)),
+                selector: match pick {
+                    Pick::Namespaces => selector.clone(),
+                    Pick::Waiting => Some(WAITING_LABEL.to_owned()),
+                    Pick::Needed | Pick::Whole => None,
+                },
                 context: Arc::new(self.context(pick)),
                 bytes: self.bytes.clone(),
                 resource,

@@ -11,6 +11,8 @@ use super::needed::Needed;
 use crate::cluster::discovery::Resource;
 use crate::cluster::error::RequestError;
 use crate::cluster::request::{PageMeta, decode};
+use crate::cluster::scope::Scope;
+use crate::cluster::waiting;
 use crate::failure::Failures;
 use crate::folder::{CapturedObject, OBJECT_BYTES_MAX};
 use crate::hold::HoldError;
@@ -28,11 +30,14 @@ pub(super) enum Pick {
     Needed,
     /// All.
     Whole,
+    /// Those that records keep, wherever they are of the scope.
+    Waiting,
 }
 
 /// What decides about an object.
 pub(super) struct Context {
     pub(super) pick: Pick,
+    pub(super) scope: Arc<Scope>,
     pub(super) names: Arc<BTreeSet<String>>,
     pub(super) owners: Arc<Owners>,
     pub(super) needed: Arc<Needed>,
@@ -63,6 +68,8 @@ struct Page {
 enum PageError {
     #[error(transparent)]
     Held(#[from] HoldError),
+    #[error("what it keeps cannot be read")]
+    Record,
     #[error("{bytes} bytes: at most {OBJECT_BYTES_MAX} allowed")]
     TooLong { bytes: usize },
 }
@@ -71,6 +78,7 @@ impl backstay_types::Classify for PageError {
     fn class(&self) -> backstay_types::Class {
         match self {
             PageError::Held(error) => error.class(),
+            PageError::Record => backstay_types::Class::Corrupt,
             PageError::TooLong { .. } => backstay_types::Class::LimitExceeded,
         }
     }
@@ -78,6 +86,9 @@ impl backstay_types::Classify for PageError {
     fn hint(&self) -> Option<String> {
         match self {
             PageError::Held(error) => error.hint(),
+            PageError::Record => {
+                Some("create what it kept by hand, then delete it with `kubectl delete secret`".to_owned())
+            }
             PageError::TooLong { .. } => {
                 Some("label the object backstay.dev/exclude, or split it".to_owned())
             }
@@ -122,6 +133,16 @@ impl Batch {
             fields.insert("apiVersion".to_owned(), resource.api_version().into());
             fields.insert("kind".to_owned(), resource.kind.kind.clone().into());
         }
+        if context.pick == Pick::Waiting {
+            return match waiting::kept(&object) {
+                Some(object) => self.take_whole(object, resource, context),
+                None => self.failures.add(record_name(&object), &PageError::Record),
+            };
+        }
+        self.take_whole(object, resource, context);
+    }
+
+    fn take_whole(&mut self, mut object: Value, resource: &Resource, context: &Context) {
         let id = match ObjectId::of(&object) {
             Ok(id) => id,
             Err(error) => return self.failures.add(resource.path(None), &error),
@@ -130,6 +151,7 @@ impl Batch {
             Pick::Namespaces => id.namespace.as_ref().is_some_and(|name| context.names.contains(name)),
             Pick::Needed => context.needed.wants(&id, &object),
             Pick::Whole => true,
+            Pick::Waiting => is_in_scope(&id, &object, context),
         };
         if !in_scope {
             return;
@@ -149,6 +171,23 @@ impl Batch {
             Err(error) => self.failures.add(id.to_string(), &error),
         }
     }
+}
+
+/// Whether the plan covers an object that waits.
+fn is_in_scope(id: &ObjectId, object: &Value, context: &Context) -> bool {
+    let Context { scope, names, needed, .. } = context;
+    let Some(namespace) = &id.namespace else {
+        return scope.wants_whole(&id.kind) || (!scope.excludes(&id.kind) && needed.wants(id, object));
+    };
+    let label = |key: &str| object.pointer("/metadata/labels")?.get(key)?.as_str();
+    names.contains(namespace)
+        && scope.wants(&id.kind)
+        && scope.selector.as_ref().is_none_or(|selector| selector.matches(label))
+}
+
+fn record_name(record: &Value) -> String {
+    let text = |pointer| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    format!("Secret {}/{}", text("/metadata/namespace"), text("/metadata/name"))
 }
 
 fn captured(id: &ObjectId, object: &mut Value) -> Result<(RelPath, Vec<u8>), PageError> {

@@ -7,17 +7,19 @@ use kube::core::response::Status;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{WriteError, Writer, is_kept};
+use super::{WriteError, Writer, Wrote, is_kept};
 use crate::cluster::FIELD_MANAGER;
 use crate::cluster::discovery::Resource;
 use crate::cluster::error::{RequestError, TIMED_OUT, told};
 use crate::cluster::fault::Fault;
+use crate::cluster::home;
 use crate::cluster::items::Item;
 use crate::cluster::live::{LiveObject, Slot};
 use crate::cluster::request::{Ask, METADATA};
+use crate::normalise::unmark;
 
 /// JSON is YAML.
-const APPLY_PATCH: &str = "application/apply-patch+yaml";
+pub(in crate::cluster) const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// Ports of one service that may be taken, one after the other.
 const PORTS_MAX: usize = 64;
 /// How long an object may take to go that is created anew.
@@ -27,17 +29,17 @@ const SERVED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks, where there is nothing to wait for but time.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Tries after a conflict with a write that got in between.
-const CONFLICTS_MAX: u32 = 3;
+pub(in crate::cluster) const CONFLICTS_MAX: u32 = 3;
 
 /// What is read of an answer.
 #[derive(Deserialize)]
-struct Answer {
-    metadata: AnswerMetadata,
+pub(in crate::cluster) struct Answer {
+    pub(in crate::cluster) metadata: AnswerMetadata,
 }
 
 #[derive(Deserialize)]
-struct AnswerMetadata {
-    uid: String,
+pub(in crate::cluster) struct AnswerMetadata {
+    pub(in crate::cluster) uid: String,
     #[serde(default)]
     finalizers: Vec<String>,
 }
@@ -68,6 +70,14 @@ impl Writer {
         labelled: bool,
     ) -> Result<bool, WriteError> {
         let mut body = self.body(item, labelled)?;
+        if let Some(live) = live {
+            if live.at_home {
+                home::stay(&mut body)?;
+            }
+            if live.adopted {
+                self.take_over(&item.slot, resource).await?;
+            }
+        }
         let (mut live, mut is_anew) = (live, false);
         let (mut ports, mut conflicts, mut waited) = (0, 0, Duration::ZERO);
         loop {
@@ -163,19 +173,46 @@ impl Writer {
         live: &LiveObject,
     ) -> Result<(), WriteError> {
         self.delete(slot, resource, &live.uid).await?;
+        match self.left_after(slot, resource, GONE_WITHIN).await? {
+            Some(left) => Err(Fault::Stuck { finalizers: left.finalizers.join(", ") }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until an object is gone. Answers with what is left of it if it is not in time.
+    pub(in crate::cluster) async fn left_after(
+        &self,
+        slot: &Slot,
+        resource: &Resource,
+        within: Duration,
+    ) -> Result<Option<AnswerMetadata>, WriteError> {
         let path = resource.object_path(slot.namespace.as_deref(), &slot.name);
         let mut waited = Duration::ZERO;
         loop {
             match self.cluster.ask_for::<Answer>(&Ask::get(path.clone(), METADATA)).await {
-                Err(error) if error.is_not_found() => return Ok(()),
+                Err(error) if error.is_not_found() => return Ok(None),
                 Err(error) => return Err(self.failed(slot, error)),
-                Ok(answer) if waited >= GONE_WITHIN => {
-                    return Err(Fault::Stuck { finalizers: answer.metadata.finalizers.join(", ") }.into());
-                }
+                Ok(answer) if waited >= within => return Ok(Some(answer.metadata)),
                 Ok(_) => {}
             }
             tokio::time::sleep(LOOK_EVERY).await;
             waited += LOOK_EVERY;
+        }
+    }
+
+    /// Creates an object again that was deleted, as it was: without our marks.
+    pub(in crate::cluster) async fn create_unmarked(
+        &self,
+        item: &Item,
+        resource: &Resource,
+    ) -> Result<Wrote, WriteError> {
+        let mut body = self.body(item, false)?;
+        unmark(&mut body);
+        match self.put(item, resource, &body, false).await {
+            Ok(_) => Ok(Wrote::Created),
+            // Somebody was faster.
+            Err(error) if error.is_conflict() => Ok(Wrote::Unchanged),
+            Err(error) => Err(self.failed(&item.slot, error)),
         }
     }
 
@@ -204,11 +241,11 @@ impl Writer {
         }
     }
 
-    fn refused(&self, slot: &Slot, status: &Status) -> WriteError {
+    pub(in crate::cluster) fn refused(&self, slot: &Slot, status: &Status) -> WriteError {
         Fault::refused(&slot.kind, slot.namespace.as_deref(), status).into()
     }
 
-    pub(super) fn failed(&self, slot: &Slot, error: RequestError) -> WriteError {
+    pub(in crate::cluster) fn failed(&self, slot: &Slot, error: RequestError) -> WriteError {
         match error {
             RequestError::Status(status) => self.refused(slot, &status),
             RequestError::Answer { why } => Fault::Answer { why }.into(),

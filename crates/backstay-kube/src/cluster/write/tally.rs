@@ -33,7 +33,7 @@ pub(in crate::cluster) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn count(&mut self, wrote: Wrote, held: bool) {
+    pub(in crate::cluster) fn count(&mut self, wrote: Wrote, held: bool) {
         let count = match wrote {
             Wrote::Created => &mut self.created,
             Wrote::Changed => &mut self.changed,

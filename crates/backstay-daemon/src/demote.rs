@@ -1,0 +1,150 @@
+//! Stepping down: a side that was active, and learnt that it is not any more, becomes the standby of the other.
+//!
+//! 1. The higher epoch is on disk, with the role of one that steps down, before anything else: from then on nothing is
+//!    sent, and nothing is received yet.
+//! 2. First its workloads are held, then all that is here is kept, and only then may the other side's data come in.
+//! 3. It is tried until it is done: an API server that is away, or a full disk, delays it and loses nothing.
+//!
+//! At a crash: the next start goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_engine::role::{self, News};
+use backstay_types::frame::SiteRole;
+use backstay_types::{Classify, Epoch, PairId, PlanName};
+use tracing::Instrument;
+
+use crate::DaemonError;
+use crate::api_types::{CyclePhase, ErrorInfo};
+use crate::audit::Actor;
+use crate::plans::PlanRecord;
+use crate::runtime::Activity;
+use crate::site::Site;
+
+/// Pauses between tries.
+const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// How long pods may take to go. One that does not go is told, and waited for by the next try.
+const GONE_WITHIN: Duration = Duration::from_secs(300);
+
+/// Between two looks for connections that are new.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Site {
+    /// A higher epoch exists: this site is not active any more, and says so from now on.
+    pub(crate) fn learn_epoch(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
+        let record = self.plans.get(name)?;
+        if epoch <= record.epoch {
+            return Ok(());
+        }
+        let was_active = record.role != SiteRole::Standby && record.active_until.is_none();
+        self.plans.update(name, |record| {
+            if was_active {
+                record.active_until = Some(record.epoch);
+                record.role = SiteRole::Demoting;
+                record.handover = None;
+                record.promotion = None;
+            }
+            record.epoch = record.epoch.max(epoch);
+        })?;
+        if was_active {
+            tracing::warn!(plan = %name, %epoch, "the other site was promoted: this site is not active any more");
+            self.record(&Actor::Daemon, "demote", Some(name), format!("epoch {epoch}"), None);
+            if let Some(activity) = self.runtimes.of(name).activity() {
+                activity.progress.cancel();
+            }
+            self.step_down_soon(name.clone());
+        }
+        Ok(())
+    }
+
+    /// Steps down, however often that takes.
+    pub(crate) fn step_down_soon(self: &Arc<Self>, name: PlanName) {
+        let site = self.clone();
+        let span = tracing::info_span!("step down", plan = %name);
+        let work = async move {
+            let mut pause = AGAIN;
+            while let Err(error) = site.step_down(&name).await {
+                if site.stop.is_cancelled() {
+                    return;
+                }
+                site.metrics.count_error(error.class());
+                tracing::error!(class = error.class().label(), "not stepped down yet: {error}");
+                site.runtimes.of(&name).set_apply_error(Some(ErrorInfo::new(&error)));
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(AGAIN_MAX),
+                    () = site.stop.cancelled() => return,
+                }
+            }
+        };
+        self.tasks.spawn(work.instrument(span));
+    }
+
+    /// Steps down, if that is what this side is doing.
+    pub(crate) async fn step_down(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
+        let runtime = self.runtimes.of(name);
+        let _cycle = runtime.cycle_gate(&self.wake).await;
+        let _apply = runtime.apply.lock().await;
+        let Some(record) = self.plans.find(name).filter(|record| record.active_until.is_some()) else {
+            return Ok(());
+        };
+        let activity = Activity::begin(CyclePhase::Demote);
+        let _shown = runtime.show(activity.clone());
+        self.thaw_left_over(name).await?;
+        self.stand_still(name).await?;
+        self.wait_gone(name, GONE_WITHIN).await?;
+        let kept = self.keep(&record, &activity).await?;
+        let record = self.plans.update(name, |record| {
+            record.role = SiteRole::Standby;
+            record.active_until = None;
+            record.standing = false;
+        })?;
+        runtime.set_apply_error(None);
+        tracing::info!(epoch = %record.epoch, kept = %kept.id, "this site is the standby now");
+        Ok(())
+    }
+
+    /// Asks every peer that connects what it knows of the plans that this side is active for: one that was promoted
+    /// while this side was away says so before this side does anything else. Runs until the daemon stops.
+    pub(crate) async fn run_greeting(self: Arc<Self>) {
+        let mut greeted = std::collections::BTreeMap::new();
+        while !self.stop.is_cancelled() {
+            for peer in self.net.peers() {
+                let pair = peer.record.pair;
+                let now = self.net.connection(pair).map(|connection| connection.stable_id());
+                if now.is_some() && greeted.get(&pair) != Some(&now) {
+                    let site = self.clone();
+                    self.tasks.spawn(async move { site.greet(pair).await });
+                }
+                greeted.insert(pair, now);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn greet(self: &Arc<Self>, pair: PairId) {
+        let is_active = |record: &Arc<PlanRecord>| record.pair == pair && record.role == SiteRole::Active;
+        for record in self.plans.list().iter().filter(|record| is_active(record)) {
+            if let Err(error) = self.greet_about(record).await {
+                tracing::warn!(plan = %record.name, "the peer does not tell what it knows: {error}");
+            }
+        }
+    }
+
+    async fn greet_about(self: &Arc<Self>, record: &PlanRecord) -> Result<(), DaemonError> {
+        let state = self.ask_plan(record.pair, &record.name).await?;
+        match role::on_peer_state(record.local(), &state) {
+            News::StepDown { epoch } => self.learn_epoch(&record.name, epoch),
+            News::Adopt { .. } | News::Nothing => Ok(()),
+            News::Conflict { .. } => {
+                self.plans.update(&record.name, |record| record.conflict = true)?;
+                Err(DaemonError::Conflict { plan: record.name.clone(), epoch: record.epoch })
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Holding a plan's own workloads, in place, on the side that runs them.
+//!
+//! 1. What the objects were is on disk before the first of them is held, and is what every restore point shows until
+//!    they run again: a held object is never captured.
+//! 2. Holding, and letting go, may be repeated after whatever cut them off.
+//!
+//! Left to others: when. Volumes that a plan lists alone have no workloads that could be held; their application is the
+//! operator's to stop.
+
+mod cluster;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
+use backstay_types::manifest::RelPath;
+use backstay_types::{Epoch, PlanName, RestorePointId};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::CheckFailures;
+use crate::plans::PlanRecord;
+use crate::site::Site;
+use crate::{DaemonError, files};
+
+/// Between two looks at what still runs.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// One object as it was.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    key: String,
+    /// Canonical JSON, whose bytes are what a bundle has.
+    object: String,
+}
+
+impl Site {
+    fn standstill_file(&self, plan: &PlanName) -> PathBuf {
+        self.plans.plan_folder(plan).join("standstill.json")
+    }
+
+    /// The objects of a plan as they were before they were held here, if they are.
+    pub(crate) fn standing(&self, plan: &PlanName) -> Result<Option<Vec<CapturedObject>>, DaemonError> {
+        if !self.plans.get(plan)?.standing {
+            return Ok(None);
+        }
+        let Some(kept) = files::read_json::<Vec<Kept>>(&self.standstill_file(plan))? else { return Ok(None) };
+        let object = |kept: Kept| match RelPath::parse(kept.key.as_bytes()) {
+            Ok(key) => Ok(CapturedObject { key, bytes: kept.object.into_bytes() }),
+            Err(error) => Err(DaemonError::State {
+                path: self.standstill_file(plan),
+                source: serde::de::Error::custom(format!("key {:?}: {error}", kept.key)),
+            }),
+        };
+        kept.into_iter().map(object).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Holds the workloads of a plan that run here.
+    pub(crate) async fn stand_still(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
+        let record = self.plans.get(plan)?;
+        let objects = match self.standing(plan)? {
+            Some(objects) => objects,
+            None => {
+                let Some(objects) = self.own_objects(&record).await? else { return Ok(()) };
+                let kept = objects.iter().map(|object| Kept {
+                    key: object.key.to_string(),
+                    object: String::from_utf8_lossy(&object.bytes).into_owned(),
+                });
+                files::write_json(&self.standstill_file(plan), &kept.collect::<Vec<_>>())?;
+                self.plans.update(plan, |record| record.standing = true)?;
+                objects
+            }
+        };
+        let point = running_point(&record);
+        if record.spec.covers_cluster() {
+            return self.stand_still_on_cluster(&record, point, objects).await;
+        }
+        let (dir, record) = (self.manifests(plan), record.clone());
+        self.blocking("holding the objects", move || {
+            let options = ApplyOptions {
+                plan: &record.name,
+                restore_point: point,
+                holds: &record.spec.holds,
+                start_applications: record.spec.start_applications,
+                purge_all: false,
+            };
+            let report = folder::stand_still(&dir, active_epoch(&record), &objects, &options)?;
+            report.failures.check(&record.name)
+        })
+        .await
+    }
+
+    /// Lets the workloads of a plan run again, as they were.
+    pub(crate) async fn let_go(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
+        let record = self.plans.get(plan)?;
+        let Some(objects) = self.standing(plan)? else { return Ok(()) };
+        if record.spec.covers_cluster() {
+            self.let_go_on_cluster(&record, running_point(&record), objects).await?;
+        } else {
+            let (dir, record) = (self.manifests(plan), record.clone());
+            self.blocking("releasing the objects", move || {
+                folder::let_go(&dir, active_epoch(&record), &record.name)?.failures.check(&record.name)
+            })
+            .await?;
+        }
+        self.plans.update(plan, |record| record.standing = false)?;
+        Ok(())
+    }
+
+    /// Returns when nothing of the plan runs here any more, or not within `patience`.
+    pub(crate) async fn wait_gone(&self, plan: &PlanName, patience: Duration) -> Result<(), DaemonError> {
+        let record = self.plans.get(plan)?;
+        let ended = tokio::time::Instant::now() + patience;
+        loop {
+            let running = self.running_pods(&record).await?;
+            if running.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= ended {
+                return Err(DaemonError::StillRuns {
+                    plan: plan.clone(),
+                    count: running.len(),
+                    first: running.into_iter().next().unwrap_or_default(),
+                });
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The objects of a plan as they are here; `None` for a plan of volumes alone.
+    async fn own_objects(
+        &self,
+        record: &Arc<PlanRecord>,
+    ) -> Result<Option<Vec<CapturedObject>>, DaemonError> {
+        if record.spec.covers_cluster() {
+            return self.capture_own(record).await.map(Some);
+        }
+        let Some(folder) = self.listed_manifests(record) else { return Ok(None) };
+        self.blocking("capturing the objects", move || Ok(Some(folder::capture(&folder.path)?))).await
+    }
+}
+
+/// The epoch that the workloads which are held ran at.
+fn active_epoch(record: &PlanRecord) -> Epoch {
+    record.active_until.unwrap_or(record.epoch)
+}
+
+/// Marks what is held with where it came from: the point that shows it is yet to be made.
+fn running_point(record: &PlanRecord) -> RestorePointId {
+    RestorePointId { epoch: active_epoch(record), number: record.number + 1 }
+}
