@@ -17,3 +17,4 @@ mod nodes;
 mod objects;
 mod plans;
 mod rules;
+mod witness;

@@ -100,6 +100,9 @@ impl Site {
     async fn keep_lease(self: &Arc<Self>, name: &PlanName) {
         let mut taken = None;
         while let Some(record) = self.plans.find(name).filter(|record| self.wants_lease(record)) {
+            if self.stop.is_cancelled() {
+                return;
+            }
             let outcome = match (record.role, taken.take()) {
                 (SiteRole::Active | SiteRole::Promoting, taken) | (SiteRole::Standby, taken @ Some(_)) => {
                     self.run_active(&record, taken).await

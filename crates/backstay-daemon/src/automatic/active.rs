@@ -257,7 +257,11 @@ impl Active {
                     }
                 });
             }
-            ActiveAction::StepDown { epoch } => self.site.learn_epoch(&self.name, epoch)?,
+            ActiveAction::StepDown { epoch } => {
+                self.site.learn_epoch(&self.name, epoch)?;
+                // Also when this side was yet to be promoted: that lease is gone.
+                return Ok(true);
+            }
             ActiveAction::Disarmed => {
                 tracing::info!(plan = %self.name, "the lease is released: no automatic failover any more");
                 self.site.forget_kept(&self.name)?;
