@@ -19,3 +19,4 @@ mod nodes;
 mod objects;
 mod plans;
 mod rules;
+mod witness;

@@ -141,7 +141,9 @@ fn period(rule: Rule, time: Time) -> (i16, i16) {
             (week.year(), i16::from(week.week()))
         }
         Rule::Monthly => (civil.year(), i16::from(civil.month())),
-        Rule::Daily | Rule::Newest | Rule::InUse | Rule::Last => (civil.year(), civil.day_of_year()),
+        Rule::Daily | Rule::Newest | Rule::InUse | Rule::Diverged | Rule::Last => {
+            (civil.year(), civil.day_of_year())
+        }
     }
 }
 

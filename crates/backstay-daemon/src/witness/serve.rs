@@ -211,3 +211,61 @@ async fn swap(
         Err(error) => Failed(error).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use backstay_types::{Epoch, Span};
+
+    use super::super::client::ServerWitness;
+    use super::*;
+
+    fn record(beats: u64) -> LeaseRecord {
+        LeaseRecord {
+            plan: "shop".parse().expect("a name"),
+            holder: SiteId([1; 16]),
+            epoch: Epoch(1),
+            after: Span(5000),
+            beats,
+            released: false,
+        }
+    }
+
+    /// A client and a server over a real socket: what is swapped is read, over another version nothing is, and without
+    /// the token nobody is answered.
+    #[tokio::test]
+    async fn a_client_swaps_and_reads() {
+        let home = tempfile::tempdir().expect("a folder");
+        let identity = open(home.path()).expect("made");
+        let token_file = own_token(home.path()).expect("made");
+        let token: Arc<str> = read_token(&token_file).expect("read").into();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = PinnedListener::bind(any, &identity).await.expect("bound");
+        let endpoint = listener.local_addr().expect("bound").to_string();
+        let routes = router(LeaseFolder::new(home.path().to_owned()), token);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(axum::serve(Listener(listener), routes).into_future());
+
+        let again = open(home.path()).expect("there");
+        assert_eq!(again.fingerprint(), identity.fingerprint(), "a witness stays who it is");
+        let client = ServerWitness::new(endpoint.clone(), identity.fingerprint(), token_file);
+        let id = LeaseId::parse("00ff-shop").expect("an id");
+        assert_eq!(client.read(&id).await.expect("asked"), None);
+        let Swapped::To(first) = client.swap(&id, None, &record(1)).await.expect("asked") else {
+            panic!("nothing was there")
+        };
+        assert_eq!(client.swap(&id, None, &record(2)).await.expect("asked"), Swapped::Conflict);
+        let Swapped::To(second) = client.swap(&id, Some(&first), &record(2)).await.expect("asked") else {
+            panic!("it was there")
+        };
+        assert_eq!(client.swap(&id, Some(&first), &record(3)).await.expect("asked"), Swapped::Conflict);
+        let seen = client.read(&id).await.expect("asked").expect("there");
+        assert_eq!((seen.version, seen.record), (second, record(2)));
+
+        let wrong = home.path().join("wrong");
+        std::fs::write(&wrong, "sixteen or more letters".replace(' ', "-")).expect("written");
+        let stranger = ServerWitness::new(endpoint, identity.fingerprint(), wrong);
+        let error = stranger.read(&id).await.expect_err("refused");
+        assert_eq!(error.class(), Class::Unauthorized);
+        assert!(error.hint().is_some_and(|hint| hint.contains("witness.tokenFile")));
+    }
+}
