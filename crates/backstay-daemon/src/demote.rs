@@ -85,15 +85,15 @@ impl Site {
         let runtime = self.runtimes.of(name);
         let _cycle = runtime.cycle_gate(&self.wake).await;
         let _apply = runtime.apply.lock().await;
-        let Some(record) = self.plans.find(name).filter(|record| record.active_until.is_some()) else {
+        if self.plans.find(name).is_none_or(|record| record.active_until.is_none()) {
             return Ok(());
-        };
+        }
         let activity = Activity::begin(CyclePhase::Demote);
         let _shown = runtime.show(activity.clone());
         self.thaw_left_over(name).await?;
         self.stand_still(name).await?;
         self.wait_gone(name, GONE_WITHIN).await?;
-        let kept = self.keep(&record, &activity).await?;
+        let kept = self.keep(&self.plans.get(name)?, &activity).await?;
         let record = self.plans.update(name, |record| {
             record.role = SiteRole::Standby;
             record.active_until = None;

@@ -1,7 +1,7 @@
 //! Holding a plan's own workloads, in place, on the side that runs them.
 //!
-//! 1. What the objects were is on disk before the first of them is held, and is what every restore point shows until
-//!    they run again: a held object is never captured.
+//! 1. What the objects were is on disk before the first of them is held, or in the objects themselves, and is what every
+//!    restore point shows until they run again.
 //! 2. Holding, and letting go, may be repeated after whatever cut them off.
 //!
 //! Left to others: when. Volumes that a plan lists alone have no workloads that could be held; their application is the

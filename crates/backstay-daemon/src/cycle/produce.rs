@@ -110,8 +110,7 @@ impl Job {
         let progress = &self.activity.progress;
 
         let held = self.sources.held.take();
-        // What is held runs nothing: its objects are known, and there is nothing to freeze.
-        let on_cluster = self.sources.cluster.take().filter(|_| held.is_none());
+        let on_cluster = self.sources.cluster.take();
         let Taken { snapshot_time, consistency, snapshots, objects } =
             self.take(site, &context, on_cluster, held)?;
         let mut scanned = Vec::with_capacity(snapshots.len());
@@ -202,7 +201,6 @@ impl Job {
         held: Option<Vec<CapturedObject>>,
         patience: Duration,
     ) -> Result<Taken, DaemonError> {
-        let was_held = held.is_some();
         let snapshot_time = clock::now();
         let capture = on_cluster.map(|source| capture(site, &self.record.name, source));
         let volumes = &self.sources.volumes;
@@ -230,8 +228,8 @@ impl Job {
             (None, None, Some(manifests)) => Some(folder::capture(&manifests.path)?),
             (None, None, None) => None,
         };
-        // The plan says so before the first object is held: what was captured until now is as it ran.
-        if objects.is_some() && site.plans.get(&self.record.name)?.standing != was_held {
+        // The plan says so before the first object is held: what was captured until then is as it ran.
+        if objects.is_some() && site.plans.get(&self.record.name)?.standing != self.record.standing {
             return Err(DaemonError::Stopping { what: "the cycle" });
         }
         Ok(Taken { snapshot_time, consistency: Consistency::Crash, snapshots, objects })

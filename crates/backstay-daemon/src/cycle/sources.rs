@@ -23,7 +23,7 @@ use crate::site::Site;
 pub(super) struct Sources {
     pub(super) volumes: Vec<VolumeSpec>,
     pub(super) manifests: Option<ManifestFolder>,
-    /// The objects as they were before this side held them, if it does: nothing is captured then, and nothing frozen.
+    /// The objects of a folder as they were before this side held them, if it does: a held folder is not captured.
     pub(super) held: Option<Vec<CapturedObject>>,
     pub(super) cluster: Option<ClusterSource>,
 }
@@ -35,6 +35,8 @@ pub(super) struct ClusterSource {
     /// The claims that [`Sources::volumes`] stands for.
     pub(super) claims: Vec<FoundVolume>,
     rules: Rules,
+    /// Whether all of it is held: then nothing runs that could be frozen. What is captured is as it was before.
+    stands: bool,
 }
 
 /// What quiets the application while volumes and objects are taken.
@@ -48,8 +50,8 @@ impl Site {
     pub(super) async fn sources(&self, record: &PlanRecord) -> Result<Sources, DaemonError> {
         let mut volumes = self.listed_volumes(record);
         let manifests = self.listed_manifests(record);
-        let held = self.standing(&record.name)?;
         let Some(scope) = Scope::of(&*record.sends_by()?) else {
+            let held = self.standing(&record.name)?;
             return Ok(Sources { volumes, manifests, held, cluster: None });
         };
         let cluster = self.cluster().await?;
@@ -71,8 +73,8 @@ impl Site {
             self.plans.update(&record.name, |record| record.claims = places)?;
         }
         let rules = self.rules(record)?;
-        let cluster = Some(ClusterSource { cluster, scope, claims, rules });
-        Ok(Sources { volumes, manifests, held, cluster })
+        let cluster = Some(ClusterSource { cluster, scope, claims, rules, stands: record.standing });
+        Ok(Sources { volumes, manifests, held: None, cluster })
     }
 
     /// The objects of a plan over namespaces as they are on the cluster beside this site.
@@ -141,7 +143,7 @@ impl ClusterSource {
     /// Freezes the application, if the plan says how.
     pub(super) async fn freeze(&self) -> Result<Option<Frozen>, DaemonError> {
         let Rules { pre, post, record } = &self.rules;
-        if pre.is_none() && post.is_none() {
+        if self.stands || (pre.is_none() && post.is_none()) {
             return Ok(None);
         }
         let request = FreezeRequest { scope: &self.scope, pre: pre.as_ref(), post: post.as_ref(), record };
