@@ -14,7 +14,8 @@ use backstay_benches::{KEY, PARAMS, noise};
 use backstay_types::ChunkId;
 use backstay_types::plan::VolumeSpec;
 use backstay_volume::{
-    Cancel, ChunkSink, PatchBase, Progress, SentState, SinkClosed, VolumeContext, VolumeRead, snapshot,
+    Cancel, ChunkSink, ParentUse, PatchBase, Progress, SentState, SinkClosed, VolumeContext, VolumeRead,
+    snapshot,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -29,7 +30,7 @@ impl ChunkSink for Nowhere {
     }
 }
 
-fn read(source: &Path, state: &Path, use_parent: bool) -> VolumeRead {
+fn read(source: &Path, state: &Path, parent: ParentUse) -> VolumeRead {
     let spec = VolumeSpec {
         name: "data".parse().unwrap(),
         path: Some(source.to_owned()),
@@ -44,7 +45,7 @@ fn read(source: &Path, state: &Path, use_parent: bool) -> VolumeRead {
         allow_empty: false,
     };
     let sent = SentState::open(state).unwrap();
-    let scanned = snapshot(&spec, &context, &sent, use_parent).unwrap().scan(&Cancel::new()).unwrap();
+    let scanned = snapshot(&spec, &context, &sent, parent).unwrap().scan(&Cancel::new()).unwrap();
     scanned.read(&mut Nowhere, &Progress::new()).unwrap()
 }
 
@@ -53,7 +54,7 @@ fn bench(c: &mut Criterion) {
     fs::write(source.path().join("large"), noise(1, BYTES)).unwrap();
     let mut group = c.benchmark_group("read");
     group.throughput(Throughput::Bytes(u64::try_from(BYTES).unwrap())).sample_size(10);
-    group.bench_function("large file", |b| b.iter(|| read(source.path(), state.path(), false)));
+    group.bench_function("large file", |b| b.iter(|| read(source.path(), state.path(), ParentUse::None)));
     group.finish();
 
     let small = tempfile::tempdir().unwrap();
@@ -62,10 +63,10 @@ fn bench(c: &mut Criterion) {
     }
     // Younger than 2 s, a file is read again: let the files age.
     std::thread::sleep(std::time::Duration::from_secs(3));
-    read(small.path(), state.path(), false).pending.adopt("e1-000001".parse().unwrap()).unwrap();
+    read(small.path(), state.path(), ParentUse::None).pending.adopt("e1-000001".parse().unwrap()).unwrap();
     let mut group = c.benchmark_group("rescan");
     group.throughput(Throughput::Elements(5000)).sample_size(20);
-    group.bench_function("nothing changed", |b| b.iter(|| read(small.path(), state.path(), true)));
+    group.bench_function("nothing changed", |b| b.iter(|| read(small.path(), state.path(), ParentUse::Held)));
     group.finish();
 }
 

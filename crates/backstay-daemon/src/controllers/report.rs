@@ -55,7 +55,7 @@ impl Site {
         };
         Ok(PlanReport {
             role: record.role,
-            promoted: self.is_alone(&record)?,
+            promoted: self.is_alone(record)?,
             epoch: record.epoch,
             // The name of the peer is another on its side, where the plan may come from.
             spec: PlanSpec { pair: status.peer.clone(), ..record.spec.clone() },
