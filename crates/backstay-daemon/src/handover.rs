@@ -17,7 +17,7 @@ use backstay_engine::handover::{
     self, Answer, Handover, HandoverFacts, HandoverStep, Next, Planned, Stage, StepDone, Target,
 };
 use backstay_types::frame::{Frame, HandOver, SiteRole, TakeBack};
-use backstay_types::{Epoch, PlanName, RestorePointId, Span, Time};
+use backstay_types::{Classify, Epoch, PlanName, RestorePointId, Span, Time};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, PromotionReport, PromotionStep, StepState};
@@ -27,6 +27,9 @@ use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::standstill::GONE_WITHIN;
 use crate::{DaemonError, clock};
+
+/// Between two tries to end a handover that was cut off, such as while the API server is away.
+const RESUME_AGAIN: Duration = Duration::from_secs(5);
 
 /// Between two tries to reach the peer about an offer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -164,7 +167,10 @@ impl Site {
             Ok(()) => Ok(self.until_known(name, handover).await),
             Err(cause) => {
                 tracing::warn!(step = %at, "rolling back: {cause}");
-                self.roll_back(name).await?;
+                if let Err(error) = self.roll_back(name).await {
+                    tracing::error!(class = error.class().label(), "not rolled back yet: {error}");
+                    self.resume_handover_soon(name.clone());
+                }
                 let (command, step) = (target.command(), at.to_string());
                 let cause = Box::new(cause);
                 Err(DaemonError::RolledBack { command, plan: name.clone(), step, cause })
@@ -315,6 +321,10 @@ impl Site {
 
     /// The workloads run again as they did. The handover is over only then: a crash in between lets go once more.
     async fn roll_back(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
+        // One that learnt a higher epoch meanwhile stays held: it steps down.
+        if self.plans.get(name)?.role != SiteRole::Active {
+            return Ok(());
+        }
         self.let_go(name).await?;
         self.plans.update(name, |record| record.handover = None)?;
         self.wake.notify_one();
@@ -353,10 +363,25 @@ impl Site {
         let site = self.clone();
         let span = tracing::info_span!("handover", plan = %name);
         let work = async move {
-            let outcome = site.resume_handover(&name).await;
-            site.record(&Actor::Daemon, "handover", Some(&name), "resumed".into(), outcome.as_ref().err());
-            if let Err(error) = outcome {
+            loop {
+                let outcome = site.resume_handover(&name).await;
+                site.record(
+                    &Actor::Daemon,
+                    "handover",
+                    Some(&name),
+                    "resumed".into(),
+                    outcome.as_ref().err(),
+                );
+                let Err(error) = outcome else { return };
                 tracing::warn!("the handover that was cut off: {error}");
+                // One that is over, whatever came of it, is not gone on with.
+                if site.plans.find(&name).is_none_or(|record| record.handover.is_none()) {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(RESUME_AGAIN) => {}
+                    () = site.stop.cancelled() => return,
+                }
             }
         };
         self.tasks.spawn(work.instrument(span));
