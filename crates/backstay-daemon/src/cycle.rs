@@ -128,7 +128,8 @@ impl Site {
         let record = &self.begun(record).await?;
         self.share(record).await?;
         let peer = self.ask_plan(record.pair, &record.name).await?;
-        let newest = peer.newest.map_or(0, |newest| newest.number);
+        let held = self.store.newest(&record.name)?.map(|point| point.id);
+        let newest = peer.newest.max(held).map_or(0, |newest| newest.number);
         let id = RestorePointId { epoch: record.epoch, number: record.number.max(newest) + 1 };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
         let sources = self.sources(record).await?;

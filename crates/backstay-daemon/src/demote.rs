@@ -82,10 +82,15 @@ impl Site {
 
     /// Steps down, if that is what this side is doing.
     pub(crate) async fn step_down(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
+        let steps_down = || self.plans.find(name).is_some_and(|record| record.active_until.is_some());
+        if steps_down() {
+            // At once: a cycle that has the gate may wait for a peer that is not there.
+            self.stand_still(name).await?;
+        }
         let runtime = self.runtimes.of(name);
         let _cycle = runtime.cycle_gate(&self.wake).await;
         let _apply = runtime.apply.lock().await;
-        if self.plans.find(name).is_none_or(|record| record.active_until.is_none()) {
+        if !steps_down() {
             return Ok(());
         }
         let activity = Activity::begin(CyclePhase::Demote);
@@ -97,6 +102,7 @@ impl Site {
         let record = self.plans.update(name, |record| {
             record.role = SiteRole::Standby;
             record.active_until = None;
+            record.handover = None;
             record.standing = false;
         })?;
         runtime.set_apply_error(None);

@@ -70,7 +70,12 @@ impl Site {
                 Planned::HandOver(handover) => {
                     let given = self.give(&runtime, &record, handover, target).await;
                     drop(gate);
-                    self.end_handover(name, given?).await
+                    let ended = self.end_handover(name, given?).await;
+                    // A disk that is full now: what is left is done as soon as it can be.
+                    if self.plans.find(name).is_some_and(|record| record.handover.is_some()) {
+                        self.resume_handover_soon(name.clone());
+                    }
+                    ended
                 }
                 Planned::Already => self.already_there(&record, target),
                 Planned::AskPeer => self.ask_peer_to_hand_over(&record).await,
@@ -192,8 +197,7 @@ impl Site {
         self.cycle(name, activity).await?;
         handover.steps.push(clock.lap(HandoverStep::Sync));
         *at = HandoverStep::Hold;
-        let kept = handover.clone();
-        self.plans.update(name, |record| record.handover = Some(kept))?;
+        self.note_preparing(name, handover)?;
         let held_time = clock::now();
         self.stand_still(name).await?;
         handover.steps.push(clock.lap(HandoverStep::Hold));
@@ -218,6 +222,21 @@ impl Site {
             record.handover = Some(kept);
         })?;
         Ok(())
+    }
+
+    /// Nothing is held before this is on disk: after a crash it says what to let go.
+    fn note_preparing(&self, name: &PlanName, handover: &Handover) -> Result<(), DaemonError> {
+        let kept = handover.clone();
+        let record = self.plans.update(name, |record| {
+            if record.role == SiteRole::Active {
+                record.handover = Some(kept);
+            }
+        })?;
+        match record.role {
+            SiteRole::Active => Ok(()),
+            // A higher epoch was learnt meanwhile: this side steps down already.
+            _ => Err(crate::plan_ops::wrong_role(&record, "the handover")),
+        }
     }
 
     /// From the offer to the day that it is known who runs the plan.

@@ -144,7 +144,7 @@ impl Site {
 }
 
 /// The epoch that the workloads which are held ran at.
-fn active_epoch(record: &PlanRecord) -> Epoch {
+pub(crate) fn active_epoch(record: &PlanRecord) -> Epoch {
     record.active_until.unwrap_or(record.epoch)
 }
 

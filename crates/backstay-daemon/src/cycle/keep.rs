@@ -22,6 +22,7 @@ use super::produce::{self, Chunk, End, Job, Produced};
 use crate::plans::{Applied, AppliedObjects, PlanRecord};
 use crate::runtime::Activity;
 use crate::site::Site;
+use crate::standstill::active_epoch;
 use crate::{DaemonError, clock};
 
 /// Chunks taken into the store at once, in bytes.
@@ -57,7 +58,7 @@ impl Site {
     /// The point that an earlier try committed before it was cut off.
     fn kept_before(&self, record: &PlanRecord) -> Result<Option<RestorePoint>, DaemonError> {
         let last = self.last_of_this_time(record)?.map(|last| last.id);
-        let epoch = self.diverged_id(record).epoch;
+        let epoch = active_epoch(record);
         let mut points = self.store.points(&record.name)?;
         points.retain(|point| {
             let is_own = point.origin == self.id && point.id.epoch == epoch;
@@ -69,11 +70,13 @@ impl Site {
     /// What the other side acknowledged last, of the time that this side was active and now is not.
     fn last_of_this_time(&self, record: &PlanRecord) -> Result<Option<RestorePoint>, DaemonError> {
         let last = self.plans.last_success(&record.name)?.map(|last| last.point);
-        Ok(last.filter(|last| last.id.epoch == self.diverged_id(record).epoch))
+        Ok(last.filter(|last| last.id.epoch == active_epoch(record)))
     }
 
-    fn diverged_id(&self, record: &PlanRecord) -> RestorePointId {
-        RestorePointId { epoch: record.active_until.unwrap_or(record.epoch), number: record.number + 1 }
+    fn diverged_id(&self, record: &PlanRecord) -> Result<RestorePointId, DaemonError> {
+        let held = self.store.newest(&record.name)?.map_or(0, |point| point.id.number);
+        let number = record.number.max(held) + 1;
+        Ok(RestorePointId { epoch: active_epoch(record), number })
     }
 
     async fn keep_now(
@@ -127,7 +130,7 @@ impl Site {
                 let ingest = self.store.begin(record.pair, &record.name, last.id)?;
                 (RestorePoint { committed_time: clock::now(), parent: None, ..last }, ingest)
             }
-            None => (self.diverged(record, end), ingest),
+            None => (self.diverged(record, end)?, ingest),
         };
         let point = ingest.commit(point)?.into_inner();
         let number = point.id.number;
@@ -144,9 +147,9 @@ impl Site {
         Ok(point)
     }
 
-    fn diverged(&self, record: &PlanRecord, end: End) -> RestorePoint {
-        RestorePoint {
-            id: self.diverged_id(record),
+    fn diverged(&self, record: &PlanRecord, end: End) -> Result<RestorePoint, DaemonError> {
+        Ok(RestorePoint {
+            id: self.diverged_id(record)?,
             pair: record.pair,
             plan: record.name.clone(),
             origin: self.id,
@@ -157,7 +160,7 @@ impl Site {
             volumes: end.volumes,
             bundle: end.bundle,
             stats: end.stats,
-        }
+        })
     }
 }
 
@@ -190,7 +193,7 @@ fn take_in(
     record: &PlanRecord,
     mut chunks: mpsc::Receiver<Produced>,
 ) -> Result<TakenIn, DaemonError> {
-    let ingest = site.store.begin(record.pair, &record.name, site.diverged_id(record))?;
+    let ingest = site.store.begin(record.pair, &record.name, site.diverged_id(record)?)?;
     let mut group =
         Group { ingest, session: SessionId(rand::random()), chunks: Vec::new(), bytes: 0, seq: 0 };
     loop {

@@ -269,6 +269,11 @@ impl<'a> Transfer<'a> {
             SendAction::SendCommit(mut commit) => {
                 commit.stats.wire_bytes = self.meter.wire().total();
                 self.commit = Some((*commit).clone());
+                // From here on the number may be taken over there, whether this side hears of it or not.
+                let id = self.begin.id;
+                self.site
+                    .plans
+                    .update(&self.begin.plan, |record| record.number = record.number.max(id.number))?;
                 self.control.send(&(*commit).into()).await?;
             }
             SendAction::Finished(committed) => return Ok(Some(committed)),
