@@ -45,7 +45,7 @@ only_in() {
         fi
     done
 }
-for library in quinn rustls rcgen; do only_in $library backstay-net; done
+for library in quinn rustls rcgen tokio-rustls; do only_in $library backstay-net; done
 only_in sled backstay-store
 only_in fastcdc backstay-volume
 only_in kube backstay-kube

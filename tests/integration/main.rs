@@ -11,6 +11,7 @@
     reason = "a test fails by panicking, and measures real processes by the real clock"
 )]
 
+mod automatic;
 mod bad_keys;
 mod bad_plans;
 mod bad_sources;

@@ -21,7 +21,9 @@ pub use point::{
     SyncOutcome, SyncRequest,
 };
 pub use promotion::{PromoteRequest, PromotionReport, PromotionStep, StepState};
-pub use status::{CycleOutcome, CyclePhase, CycleStatus, LastCycle, ObjectsStatus, PlanStatus};
+pub use status::{
+    AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, LastCycle, ObjectsStatus, PlanStatus,
+};
 pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
 
 use backstay_types::{Class, Classify};

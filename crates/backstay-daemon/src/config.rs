@@ -14,9 +14,11 @@ mod error;
 mod keys;
 mod print;
 mod units;
+mod witness;
 
 pub use error::{ConfigError, Origin};
 pub use units::{ByteSize, InvalidUnit, Rate};
+pub use witness::{WitnessConfig, WitnessUrl};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -65,6 +67,8 @@ pub struct SiteConfig {
     pub retry_max: Span,
     /// The cluster beside this site.
     pub kubernetes: KubernetesConfig,
+    /// Who decides about automatic failovers; none without it.
+    pub witness: Option<WitnessConfig>,
     /// Where volumes of a plan live on this site when it is the standby, if not in the site's folder.
     pub replicas: BTreeMap<PlanName, BTreeMap<VolumeName, PathBuf>>,
     /// Where the objects of a plan are written on this site when it is the standby, if not in the site's folder.
@@ -164,6 +168,7 @@ impl SiteConfig {
             retry_first: keys::DEFAULT_RETRY_FIRST,
             retry_max: keys::DEFAULT_RETRY_MAX,
             kubernetes: KubernetesConfig::default(),
+            witness: None,
             replicas: BTreeMap::new(),
             manifests: BTreeMap::new(),
         }

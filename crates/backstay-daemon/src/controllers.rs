@@ -164,6 +164,7 @@ impl Host for SiteHost {
                 dry_run: order.dry_run,
                 force: order.force,
                 accept_partial: order.accept_partial,
+                lease: None,
             };
             let worker = site.clone();
             let work = async move {

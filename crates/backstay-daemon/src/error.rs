@@ -103,6 +103,9 @@ pub enum DaemonError {
     /// The site's configuration.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// Automatic failover and its witness.
+    #[error(transparent)]
+    Automatic(#[from] crate::automatic::AutomaticError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] crate::audit::AuditError),

@@ -57,7 +57,7 @@ impl Site {
             Frame::SharePlan(share) => self.take_share(pair, &share).map(|()| Frame::Done(Done {})),
             Frame::DropPlan(drop) => self.take_drop(pair, &drop).map(|()| Frame::Done(Done {})),
             Frame::Promoted(promoted) => self.take_promoted(pair, &promoted).map(|()| Frame::Done(Done {})),
-            Frame::QueryPlan(query) => self.plan_state(pair, &query.plan).map(Frame::PlanState),
+            Frame::QueryPlan(query) => self.told_plan(pair, &query.plan).map(Frame::PlanState),
             Frame::ListPoints(list) => self.listed_points(pair, &list.plan).map(Frame::Points),
             other => Err(self.unexpected(pair, &other)),
         };

@@ -58,6 +58,7 @@ pub(crate) struct Metrics {
     role: Family<Label<PLAN>, Gauge>,
     epoch: Family<Label<PLAN>, Gauge>,
     errors: Family<Label<CLASS>, Counter>,
+    witness: Family<Label<PLAN>, Gauge>,
 }
 
 /// 0.1 s to 14 h, doubling.
@@ -82,6 +83,7 @@ impl Metrics {
             role: Family::default(),
             epoch: Family::default(),
             errors: Family::default(),
+            witness: Family::default(),
         };
         let r = &mut all.registry;
         r.register("lag_seconds", "Now minus the snapshot time of the newest restore point", all.lag.clone());
@@ -98,6 +100,8 @@ impl Metrics {
         r.register("role", "1 active, 0 standby, 2 demoting, 3 promoting", all.role.clone());
         r.register("epoch", "Epoch of the plan", all.epoch.clone());
         r.register("errors", "Failures by class", all.errors.clone());
+        let help = "Whether the witness of automatic failover answered the last question";
+        r.register("witness_reachable", help, all.witness.clone());
         all
     }
 
@@ -144,6 +148,7 @@ impl Site {
         metrics.restore_points.clear();
         metrics.role.clear();
         metrics.epoch.clear();
+        metrics.witness.clear();
         metrics.connected.clear();
         for peer in self.net.peers() {
             metrics.connected.get_or_create(&Label(peer.record.name.clone())).set(i64::from(peer.connected));
@@ -157,6 +162,9 @@ impl Site {
             }
             if let Some(target) = status.rpo_target_seconds {
                 metrics.rpo_target.get_or_create(&label).set(target);
+            }
+            if let Some(automatic) = &status.automatic_failover {
+                metrics.witness.get_or_create(&label).set(i64::from(automatic.reachable));
             }
             let held = self.store.points(&record.name)?.len();
             metrics.restore_points.get_or_create(&label).set(i64::try_from(held).unwrap_or(i64::MAX));

@@ -108,6 +108,7 @@ impl Site {
             peer: &peer,
             wanted: request.restore_point,
             force: request.force,
+            lease: request.lease,
             accept_partial: request.accept_partial,
         };
         match promotion::plan(&facts, asked)? {

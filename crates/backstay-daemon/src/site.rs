@@ -58,6 +58,8 @@ pub(crate) struct Site {
     pub(crate) cluster: ClusterSlot,
     /// Plans that custom resources keep.
     pub(crate) keepers: Keepers,
+    /// The leases of automatic failover.
+    pub(crate) leases: crate::automatic::Leases,
     /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.
     pub(crate) cycles: Semaphore,
     /// Every task of the daemon; shutdown waits for them.

@@ -99,6 +99,7 @@ impl Site {
             apply_error: runtime.apply_error(),
             objects: shown.cluster,
             suspended: record.spec.suspend,
+            automatic_failover: self.automatic_status(&record),
         })
     }
 

@@ -4,6 +4,8 @@
 //! server. A **manifest folder** ([`folder`]) stands in for one: on the active side a folder of YAML is captured
 //! into a bundle, on the standby it is written one file per object, held, and released at promotion.
 //!
+//! A third cluster can be the witness of automatic failovers ([`lease`]).
+//!
 //! With custom resources, [`control`] takes plans from a cluster and reports there.
 //!
 //! The rules behind both ([`normalise`], [`skip`], [`transform`], [`hold`], [`order`], [`wave`]) are functions on
@@ -17,6 +19,7 @@ pub mod documents;
 pub mod failure;
 pub mod folder;
 pub mod hold;
+pub mod lease;
 pub mod normalise;
 pub mod object;
 pub mod order;

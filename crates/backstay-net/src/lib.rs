@@ -9,6 +9,7 @@
 //! dial, link, serve   reaching a peer, keeping a connection to it, taking its streams
 //! connection, control, inbox, outbox   what happens on a connection
 //! rotate     new certificate authorities with no gap
+//! pinned     TLS over TCP to a server known by its fingerprint, for witnesses
 //! net        all of it, as the daemon sees it
 //! ```
 //!
@@ -33,6 +34,7 @@ mod link;
 mod net;
 mod outbox;
 mod pair;
+mod pinned;
 mod rotate;
 mod serve;
 #[cfg(test)]
@@ -51,4 +53,5 @@ pub use inbox::{Batch, SessionBatches};
 pub use net::{Incoming, Net, NetConfig, NetError, PeerStatus};
 pub use outbox::BatchSendError;
 pub use pair::PairError;
+pub use pinned::{PinnedListener, PinnedStream, connect_pinned};
 pub use rotate::RotateError;

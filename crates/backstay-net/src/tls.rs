@@ -55,7 +55,7 @@ pub(crate) fn server(
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsSetupError::new)?
         .with_client_cert_verifier(Arc::new(KnownClients::new(book.clone(), pairing)))
-        .with_cert_resolver(Arc::new(ByServerName { identity: identity.clone() }));
+        .with_cert_resolver(Arc::new(ByServerName::new(identity)));
     config.alpn_protocols = vec![ALPN_PEER.to_vec()];
     if pairing {
         config.alpn_protocols.push(ALPN_PAIR.to_vec());
@@ -86,8 +86,14 @@ pub(crate) fn client(
 
 /// Shows the leaf of the authority that the client asks for.
 #[derive(Debug)]
-struct ByServerName {
+pub(crate) struct ByServerName {
     identity: Identity,
+}
+
+impl ByServerName {
+    pub(crate) fn new(identity: &Identity) -> Self {
+        Self { identity: identity.clone() }
+    }
 }
 
 impl ResolvesServerCert for ByServerName {

@@ -1,5 +1,6 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
+mod automatic;
 mod reversed;
 mod rule;
 mod scope;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+pub use automatic::{AutomaticFailover, WitnessKind};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
@@ -111,6 +113,9 @@ pub struct PlanSpec {
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,
+    /// Take over without being told, by a witness; never without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic_failover: Option<AutomaticFailover>,
 }
 
 /// One volume of a plan: exactly one of `path` and `device`.
@@ -389,6 +394,12 @@ pub enum InvalidPlan {
     /// Rules, and no pods to run them in.
     #[error("`preExecRule` and `postExecRule` run in pods, and the plan names no namespaces")]
     RuleWithoutPods,
+    /// Too short for a witness to be asked, or too long to be of use.
+    #[error("`automaticFailover.after`: expected 5s to 1d, found {found}")]
+    FailoverAfter {
+        /// What it says.
+        found: Span,
+    },
     /// Too much of something.
     #[error("the plan has {found} volumes: at most {max} allowed", max = limits::PLAN_VOLUMES_MAX)]
     TooManyVolumes {
@@ -441,6 +452,7 @@ impl PlanSpec {
             return Err(InvalidPlan::RuleWithoutPods);
         }
         self.validate_objects()?;
+        self.automatic_failover.as_ref().map_or(Ok(()), AutomaticFailover::validate)?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
         }

@@ -106,6 +106,12 @@ pub(crate) enum Command {
     Catalog(CatalogCommand),
     /// Show who did what, and when
     Audit(AuditArgs),
+    /// Run a witness, on a third machine: it decides about automatic failovers
+    ///
+    /// Keeps one small record for each plan and changes it only for the site that saw the newest. On a first start it
+    /// makes its certificate and its token; then it prints what both sites need in site.toml. It holds no data and
+    /// moves no workloads.
+    Witness(WitnessArgs),
     /// Print the Kubernetes custom resource definitions as YAML
     Crds,
     /// Print a completion script for a shell
@@ -362,6 +368,19 @@ pub(crate) struct GcArgs {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WitnessArgs {
+    /// Its folder; made if it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where it listens (TCP)
+    #[arg(long, default_value = "0.0.0.0:7445", value_name = "ADDR:PORT", value_parser = address)]
+    pub(crate) listen: SocketAddr,
+    /// File with the bearer token that sites must show; DIR/token, made at the first start, without it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,7 @@ mod promote;
 mod status;
 mod sync;
 mod upkeep;
+mod witness;
 
 use std::future::Future;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Catalog(command) => offline::catalog(&cli.site, &command),
         Command::Audit(args) if args.verify => offline::audit_verify(&cli.site, &args),
         Command::Audit(args) => block_on(upkeep::audit(&client, &args)),
+        Command::Witness(args) => witness::run(args),
         Command::Crds => output::print(&backstay_kube::crds::all_yaml()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -12,11 +12,20 @@ use crate::failure::Failure;
 const QUIET: &str =
     "quinn=warn,quinn_proto=warn,quinn_udp=error,rustls=warn,hyper=warn,hyper_util=warn,sled=warn,tower=warn";
 
+/// Begins logging without a `site.toml`, for people.
+pub(crate) fn start_plain() -> Result<(), Failure> {
+    begin(LogLevel::default(), LogFormat::default())
+}
+
 /// Begins logging as `site.toml` says.
 pub(crate) fn start(config: &SiteConfig) -> Result<(), Failure> {
-    let filter = EnvFilter::new(directives(config.log_level));
+    begin(config.log_level, config.log_format)
+}
+
+fn begin(level: LogLevel, format: LogFormat) -> Result<(), Failure> {
+    let filter = EnvFilter::new(directives(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = match config.log_format {
+    let started = match format {
         LogFormat::Human => builder.with_ansi(io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };

@@ -30,6 +30,7 @@ mod rig;
 mod site;
 pub mod tree;
 mod wait;
+mod witness;
 
 pub use cli::{Output, run_backstay};
 pub use compare::{assert_same, copy_tree, fingerprint, rsync_differences};
@@ -41,3 +42,4 @@ pub use ports::free_address;
 pub use rig::{Rng, env_or, is_root, seed, skip};
 pub use site::{Site, SiteOptions};
 pub use wait::{eventually, eventually_some, seconds_between};
+pub use witness::Witness;

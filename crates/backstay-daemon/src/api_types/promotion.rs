@@ -19,6 +19,9 @@ pub struct PromoteRequest {
     /// Take over at a point that lacks something.
     #[serde(default)]
     pub accept_partial: bool,
+    /// The lease of automatic failover was taken at this epoch; nobody can ask for that from outside.
+    #[serde(skip)]
+    pub lease: Option<Epoch>,
 }
 
 /// Answer to [`PromoteRequest`].

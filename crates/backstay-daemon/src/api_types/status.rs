@@ -44,6 +44,31 @@ pub struct PlanStatus {
     pub objects: Option<ObjectsStatus>,
     /// Whether its schedule is suspended.
     pub suspended: bool,
+    /// Who would take over by itself, and when; `null` for a plan without automatic failover.
+    #[serde(default)]
+    pub automatic_failover: Option<AutomaticStatus>,
+}
+
+/// Automatic failover of a plan, as this side sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AutomaticStatus {
+    /// The witness of this site; `null` if none is set up.
+    pub witness: Option<String>,
+    /// Whether it answered the last question.
+    pub reachable: bool,
+    /// The site that holds the lease, by name, as it was last seen.
+    pub holder: Option<String>,
+    /// On the active side: since its last proof that nobody has taken over. On the standby: since the last sign of the
+    /// active side.
+    pub lease_age_seconds: Option<f64>,
+    /// `after` of the plan.
+    #[serde(rename = "after")]
+    pub after_seconds: f64,
+    /// What this side does next by itself, and when.
+    pub would_do: String,
+    /// Why the witness was not reached, if it was not.
+    pub error: Option<String>,
 }
 
 /// The last apply of a plan's objects to a cluster.

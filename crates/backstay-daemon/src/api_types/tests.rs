@@ -73,12 +73,13 @@ fn fields_are_named_as_the_contract_says() {
         apply_error: None,
         objects: None,
         suspended: false,
+        automatic_failover: None,
     };
     let value = to_value(&status).expect("json");
     has(
         &value,
         "plan role epoch peer connected lagSeconds rpoTargetSeconds lastRestorePoint appliedRestorePoint nextRun \
-         cycle lastCycle suspended",
+         cycle lastCycle suspended automaticFailover",
     );
     has(&value["cycle"], "phase percent bytesDone bytesTotal bytesPerSecond etaSeconds");
     assert_eq!(value["role"], "active");

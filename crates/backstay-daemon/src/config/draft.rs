@@ -10,7 +10,10 @@ use backstay_types::{PlanName, Span, VolumeName};
 
 use super::keys::{KEYS, Key, absolute};
 use super::units::{ByteSize, Rate};
-use super::{ConfigError, KubernetesConfig, LogFormat, LogLevel, Origin, SiteConfig, default_advertise};
+use super::{
+    ConfigError, KubernetesConfig, LogFormat, LogLevel, Origin, SiteConfig, WitnessConfig, WitnessUrl,
+    default_advertise,
+};
 
 const ENVIRONMENT_PREFIX: &str = "BACKSTAY_";
 
@@ -41,6 +44,9 @@ pub(super) struct Draft {
     pub(super) retry_first: Option<Span>,
     pub(super) retry_max: Option<Span>,
     pub(super) kubernetes: KubernetesConfig,
+    pub(super) witness_url: Option<WitnessUrl>,
+    pub(super) witness_token_file: Option<PathBuf>,
+    pub(super) witness_kubeconfig: Option<PathBuf>,
     pub(super) replicas: BTreeMap<PlanName, BTreeMap<VolumeName, PathBuf>>,
     pub(super) manifests: BTreeMap<PlanName, PathBuf>,
 }
@@ -156,8 +162,34 @@ impl Draft {
         set.ok_or_else(|| refuse(origin, path, key.expected, &found))
     }
 
+    /// The witness, with what its kind needs.
+    fn witness(&self) -> Result<Option<WitnessConfig>, ConfigError> {
+        let (token_file, kubeconfig) = (self.witness_token_file.clone(), self.witness_kubeconfig.clone());
+        let Some(url) = self.witness_url.clone() else {
+            if token_file.is_some() || kubeconfig.is_some() {
+                let why = "the other keys of [witness] say how to reach it";
+                return Err(ConfigError::Missing { key: "witness.url", why });
+            }
+            return Ok(None);
+        };
+        let missing = match url {
+            WitnessUrl::Server { .. } if token_file.is_none() => {
+                Some(("witness.tokenFile", "a witness server answers nobody without its token"))
+            }
+            WitnessUrl::Lease { .. } if kubeconfig.is_none() => {
+                Some(("witness.kubeconfig", "the Lease is kept in a third cluster"))
+            }
+            _ => None,
+        };
+        match missing {
+            Some((key, why)) => Err(ConfigError::Missing { key, why }),
+            None => Ok(Some(WitnessConfig { url, token_file, kubeconfig })),
+        }
+    }
+
     /// The configuration, if everything that must be set is, and nothing contradicts anything.
     pub(super) fn finish(self) -> Result<SiteConfig, ConfigError> {
+        let witness = self.witness()?;
         let name =
             self.name.ok_or(ConfigError::Missing { key: "name", why: "peers know this site by it" })?;
         let listen = self.listen.ok_or(ConfigError::Missing {
@@ -193,6 +225,7 @@ impl Draft {
             retry_first,
             retry_max,
             kubernetes: self.kubernetes,
+            witness,
             replicas: self.replicas,
             manifests: self.manifests,
         })
@@ -240,7 +273,7 @@ fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
 /// Whether a variable that names no key was meant to: its table is one of ours, and it is not one of those that
 /// Kubernetes sets in every pod beside a Service named `backstay-…`.
 fn is_meant_for_us(name: &str) -> bool {
-    let tables = ["LIMITS_", "NETWORK_", "STORE_", "ADMIN_", "LOG_", "RETRY_", "KUBERNETES_"];
+    let tables = ["LIMITS_", "NETWORK_", "STORE_", "ADMIN_", "LOG_", "RETRY_", "KUBERNETES_", "WITNESS_"];
     let service_link = name.contains("_SERVICE_") || name.ends_with("_PORT") || name.contains("_PORT_");
     tables.iter().any(|table| name.starts_with(table)) && !service_link
 }

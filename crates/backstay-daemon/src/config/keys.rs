@@ -49,7 +49,7 @@ macro_rules! into {
     };
 }
 
-pub(super) const KEYS: [Key; 18] = [
+pub(super) const KEYS: [Key; 21] = [
     Key {
         path: "name",
         variable: "NAME",
@@ -172,6 +172,24 @@ pub(super) const KEYS: [Key; 18] = [
             draft.kubernetes.controllers = text.parse().ok()?;
             Some(())
         },
+    },
+    Key {
+        path: "witness.url",
+        variable: "WITNESS_URL",
+        expected: "\"https://HOST:PORT#FINGERPRINT\", \"kubernetes:NAMESPACE\" or \"file:///FOLDER\"",
+        set: into!(witness_url),
+    },
+    Key {
+        path: "witness.tokenFile",
+        variable: "WITNESS_TOKEN_FILE",
+        expected: "an absolute path",
+        set: into!(witness_token_file, absolute),
+    },
+    Key {
+        path: "witness.kubeconfig",
+        variable: "WITNESS_KUBECONFIG",
+        expected: "an absolute path",
+        set: into!(witness_kubeconfig, absolute),
     },
 ];
 

@@ -74,7 +74,7 @@ impl SiteConfig {
         }
     }
 
-    fn tables(&self) -> [(&'static str, Vec<Line>); 8] {
+    fn tables(&self) -> [(&'static str, Vec<Line>); 9] {
         let default = SiteConfig::default_for(&self.name, self.listen);
         let path =
             |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
@@ -210,6 +210,33 @@ impl SiteConfig {
                 ],
             ),
             ("kubernetes", self.kubernetes_lines()),
+            ("witness", self.witness_lines()),
+        ]
+    }
+
+    fn witness_lines(&self) -> Vec<Line> {
+        let witness = self.witness.as_ref();
+        let path = |path: Option<&std::path::PathBuf>| path.map(|path| text(&path.to_string_lossy()));
+        let line = |key, comment, value, example| Line { key, comment, value, is_default: false, example };
+        vec![
+            line(
+                "url",
+                "Decides about automatic failovers: https://HOST:PORT#FINGERPRINT, kubernetes:NAMESPACE or file:///FOLDER.",
+                witness.map(|witness| text(&witness.url.to_string())),
+                "\"file:///mnt/shared/backstay\"",
+            ),
+            line(
+                "tokenFile",
+                "File with the bearer token of a witness server.",
+                path(witness.and_then(|witness| witness.token_file.as_ref())),
+                "\"/etc/backstay/witness-token\"",
+            ),
+            line(
+                "kubeconfig",
+                "The third cluster, for kubernetes:NAMESPACE.",
+                path(witness.and_then(|witness| witness.kubeconfig.as_ref())),
+                "\"/etc/backstay/witness-kubeconfig\"",
+            ),
         ]
     }
 

@@ -52,6 +52,9 @@ fn every_key_is_read_and_printed_again() {
         [retry]
         first = "1s"
         max = "1m"
+        [witness]
+        url = "https://[fd00::1]:7445#0101010101010101010101010101010101010101010101010101010101010101"
+        tokenFile = "/witness-token"
         [replicas.shop]
         data = "/mnt/shop"
         [manifests]
@@ -191,6 +194,13 @@ fn values_at_their_bounds() {
         (false, "replicas.shop", "/x"),
         (false, "replicas.Shop.data", "/x"),
         (false, "manifests.shop", "x"),
+        (true, "witness.url", "file:///mnt/shared"),
+        (false, "witness.url", "file://relative"),
+        (false, "witness.url", "http://a:1#00"),
+        (false, "witness.url", "https://a:1"),
+        (false, "witness.url", "https://a#0101010101010101010101010101010101010101010101010101010101010101"),
+        (false, "witness.url", "kubernetes:Not_a_namespace"),
+        (false, "witness.tokenFile", "/alone"),
     ] {
         let result = SiteConfig::resolve(SMALLEST, [], &flags(&[(key, value)]));
         assert_eq!(result.is_ok(), good, "{key} = {value:?}: {result:?}");

@@ -59,6 +59,7 @@ impl Classify for DaemonError {
             | Self::Peer { class, .. }
             | Self::Decision { class, .. } => *class,
             Self::Config(error) => error.class(),
+            Self::Automatic(error) => error.class(),
             Self::Audit(error) => error.class(),
             Self::Net(error) => error.class(),
             Self::Store(error) => error.class(),
@@ -140,6 +141,7 @@ impl Classify for DaemonError {
             }
             Self::Listen { .. } => Some("name an address of this machine and a port this user may listen on".into()),
             Self::Config(error) => error.hint(),
+            Self::Automatic(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Net(error) => error.hint(),
             Self::Store(error) => error.hint(),

@@ -48,6 +48,8 @@ pub struct PromotionFacts<'a> {
     pub wanted: Option<RestorePointId>,
     /// Go ahead beside an active peer.
     pub force: bool,
+    /// The lease of automatic failover was taken at this epoch: the peer holds what it ran.
+    pub lease: Option<Epoch>,
     /// Go ahead with a point that is not whole.
     pub accept_partial: bool,
 }

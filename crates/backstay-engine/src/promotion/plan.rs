@@ -97,13 +97,14 @@ pub fn plan(facts: &PromotionFacts<'_>, now: Time) -> Result<Planned, PromotionR
         }
     }
     let peer = facts.peer.state.as_ref();
+    let fenced = facts.force || facts.lease.is_some();
     let peer_active = peer.filter(|state| {
         facts.peer.reachable && matches!(state.role, Some(SiteRole::Active | SiteRole::Promoting))
     });
-    if let Some(peer) = peer_active.filter(|_| !facts.force) {
+    if let Some(peer) = peer_active.filter(|_| !fenced) {
         return Err(PromotionRefused::PeerActive { plan: name(), epoch: peer.epoch });
     }
-    if facts.peer.reachable && peer.is_none() && !facts.force {
+    if facts.peer.reachable && peer.is_none() && !fenced {
         return Err(PromotionRefused::PeerUnknown { plan: name() });
     }
     let point = choose(facts)?;
@@ -111,7 +112,7 @@ pub fn plan(facts: &PromotionFacts<'_>, now: Time) -> Result<Planned, PromotionR
     Ok(Planned::Promote(PromotionPlan {
         plan: name(),
         epoch_before: facts.epoch,
-        epoch: known.next(),
+        epoch: facts.lease.map_or(known.next(), |lease| lease.max(known.next())),
         restore_point: point.id,
         snapshot_time: point.snapshot_time,
         apply: apply_of(facts, point.id),
@@ -163,7 +164,9 @@ fn apply_of(facts: &PromotionFacts<'_>, target: RestorePointId) -> Apply {
 fn warnings(facts: &PromotionFacts<'_>, point: &PointFacts, peer_active: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |text: String| warnings.push(text);
-    if peer_active {
+    if facts.lease.is_some() {
+        warn("by the lease: what the peer ran had to be held before".to_owned());
+    } else if peer_active {
         warn("the peer is alive and active: until it steps down, both sides run".to_owned());
     } else if !facts.peer.reachable {
         warn(

@@ -47,6 +47,7 @@ struct Case {
     wanted: Option<RestorePointId>,
     force: bool,
     accept_partial: bool,
+    lease: Option<Epoch>,
 }
 
 impl Default for Case {
@@ -61,6 +62,7 @@ impl Default for Case {
             wanted: None,
             force: false,
             accept_partial: false,
+            lease: None,
         }
     }
 }
@@ -78,6 +80,7 @@ impl Case {
             wanted: self.wanted,
             force: self.force,
             accept_partial: self.accept_partial,
+            lease: self.lease,
         };
         plan(&facts, NOW)
     }

@@ -57,6 +57,8 @@ fn every_form_of_the_contract_parses() {
         "verify shop --offline --repair",
         "gc",
         "gc --dry-run",
+        "witness --dir /w",
+        "witness --dir /w --listen 127.0.0.1:7445 --token-file /t",
         "catalog rebuild",
         "audit",
         "audit --since 2026-11-21T08:00:00Z",

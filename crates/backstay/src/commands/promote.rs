@@ -15,6 +15,7 @@ pub(super) async fn run(client: &Client, args: &PromoteArgs) -> Result<(), Failu
         dry_run: args.dry_run,
         force: args.force,
         accept_partial: args.accept_partial,
+        lease: None,
     };
     let format = args.output.format;
     match &args.plan {

@@ -1,6 +1,8 @@
 //! Status of plans.
 
-use backstay_daemon::api_types::{CycleOutcome, CycleStatus, LastCycle, ObjectsStatus, PlanStatus};
+use backstay_daemon::api_types::{
+    AutomaticStatus, CycleOutcome, CycleStatus, LastCycle, ObjectsStatus, PlanStatus,
+};
 
 use crate::output::{bytes, or_dash, pairs, rate, seconds, table, time, word};
 
@@ -41,6 +43,7 @@ pub(crate) fn statuses(statuses: &[PlanStatus], wide: bool) -> String {
             "now",
             "last cycle",
             "next run",
+            "automatic failover",
         ],
         statuses.iter().map(|s| {
             [
@@ -56,6 +59,7 @@ pub(crate) fn statuses(statuses: &[PlanStatus], wide: bool) -> String {
                 now(s),
                 or_dash(s.last_cycle.as_ref(), last_cycle),
                 next_run(s),
+                failover(s),
             ]
         }),
     )
@@ -82,6 +86,7 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
     rows.extend(s.objects.iter().flat_map(objects));
+    rows.extend(s.automatic_failover.iter().flat_map(automatic));
     rows.push(("Next run", next_run(s)));
     pairs(rows)
 }
@@ -101,6 +106,28 @@ fn objects(objects: &ObjectsStatus) -> Vec<(&'static str, String)> {
     rows.extend(o.first_drifts.iter().map(|drift| ("  drifted", drift.clone())));
     rows.extend(o.warnings.iter().map(|warning| ("  note", warning.clone())));
     rows
+}
+
+/// Who would take over by itself, and when.
+fn automatic(a: &AutomaticStatus) -> Vec<(&'static str, String)> {
+    let witness = match (&a.witness, a.reachable) {
+        (None, _) => "no witness is set up".to_owned(),
+        (Some(witness), true) => format!("witness {witness}"),
+        (Some(witness), false) => format!("witness {witness} NOT REACHED"),
+    };
+    let holder = or_dash(a.holder.as_ref(), Clone::clone);
+    let age = or_dash(a.lease_age_seconds, seconds);
+    let mut rows = vec![
+        ("Failover", format!("after {}, {witness}, lease of {holder}, {age} old", seconds(a.after_seconds))),
+        ("  next", a.would_do.clone()),
+    ];
+    rows.extend(a.error.iter().map(|error| ("  error", error.clone())));
+    rows
+}
+
+/// In a few words, for a table.
+fn failover(s: &PlanStatus) -> String {
+    or_dash(s.automatic_failover.as_ref(), |a| a.would_do.clone())
 }
 
 /// The lag, marked where it is over its target.

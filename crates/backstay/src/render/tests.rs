@@ -44,6 +44,7 @@ fn plan_status() -> PlanStatus {
         apply_error: None,
         objects: None,
         suspended: false,
+        automatic_failover: None,
     }
 }
 

@@ -1,0 +1,59 @@
+//! What stands in the way of automatic failover.
+
+use backstay_types::{Class, Classify, PlanName};
+
+use crate::witness::WitnessError;
+
+/// Why automatic failover does not work, or refuses something.
+#[derive(Debug, thiserror::Error)]
+pub enum AutomaticError {
+    /// No witness in `site.toml`.
+    #[error("plan {plan} wants automatic failover, and no witness is set up")]
+    NoWitness {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// Another kind than the plan wants.
+    #[error("plan {plan} wants a witness of kind {expected}, and `witness.url` names one of kind {found}")]
+    OtherWitness {
+        /// The plan.
+        plan: PlanName,
+        /// What the plan wants.
+        expected: &'static str,
+        /// What is set up.
+        found: &'static str,
+    },
+    /// The lease is being taken.
+    #[error("plan {plan}: this side is taking over by itself")]
+    TakingOver {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// The witness.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+}
+
+impl Classify for AutomaticError {
+    fn class(&self) -> Class {
+        match self {
+            Self::NoWitness { .. } | Self::OtherWitness { .. } => Class::Invalid,
+            Self::TakingOver { .. } => Class::Busy,
+            Self::Witness(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoWitness { .. } => Some(
+                "set `witness.url` in site.toml of both sites to the same witness, such as one of `backstay witness`"
+                    .to_owned(),
+            ),
+            Self::OtherWitness { .. } => {
+                Some("both sites need the same witness: change `witness.url` or the plan".to_owned())
+            }
+            Self::TakingOver { .. } => Some("`backstay status` on the other side shows how far it is".to_owned()),
+            Self::Witness(error) => error.hint(),
+        }
+    }
+}
