@@ -19,6 +19,7 @@ mod catalog;
 mod contract;
 mod damage;
 mod disk_full;
+mod drills;
 mod fidelity;
 mod handover;
 mod harness;

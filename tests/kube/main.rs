@@ -12,8 +12,11 @@
 mod control_plane;
 mod controllers;
 mod deploy;
+mod drills;
 mod frozen;
+mod handover;
 mod nodes;
 mod objects;
 mod plans;
 mod rules;
+mod witness;

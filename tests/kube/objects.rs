@@ -6,4 +6,6 @@ mod changes;
 mod everything;
 mod mapped;
 mod rig;
+mod sites;
+mod there_and_back;
 mod trouble;

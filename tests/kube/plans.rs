@@ -67,14 +67,14 @@ spec:
   jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: report, image: report:1}]}}}}
 ";
 
-struct Rig {
-    active: ControlPlane,
-    standby: ControlPlane,
-    pair: Pair,
+pub(crate) struct Rig {
+    pub(crate) active: ControlPlane,
+    pub(crate) standby: ControlPlane,
+    pub(crate) pair: Pair,
 }
 
 impl Rig {
-    fn start() -> Rig {
+    pub(crate) fn start() -> Rig {
         let [active, standby] = std::thread::scope(|scope| {
             ["active", "standby"]
                 .map(|name| {
@@ -95,7 +95,7 @@ impl Rig {
     }
 
     /// Applies the application, its claim bound to a folder; gives the folder.
-    fn app(&self) -> std::path::PathBuf {
+    pub(crate) fn app(&self) -> std::path::PathBuf {
         let volume = self.pair.source("volume");
         fs::write(volume.join("orders"), "1\n").unwrap();
         self.active.cluster().apply_yaml(&APP.replace("VOLUME", volume.to_str().unwrap()));
@@ -107,7 +107,7 @@ impl Rig {
 
     /// One cycle, and the standby's status once it has applied it.
     #[track_caller]
-    fn cycle(&self) -> Value {
+    pub(crate) fn cycle(&self) -> Value {
         let point = self.pair.east.sync("shop")["id"].clone();
         eventually_some("the standby has applied it", Duration::from_secs(60), || {
             let status = self.pair.west.status("shop");
@@ -116,7 +116,7 @@ impl Rig {
     }
 
     #[track_caller]
-    fn on_standby(&self, args: &[&str]) -> Value {
+    pub(crate) fn on_standby(&self, args: &[&str]) -> Value {
         self.standby.cluster().get(&[args, &["-n", "shop"]].concat())
     }
 }

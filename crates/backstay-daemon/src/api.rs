@@ -20,10 +20,10 @@ use backstay_types::{PlanName, RestorePointId, Span, Time};
 use serde::Deserialize;
 
 use crate::api_types::{
-    Applied, ApplyRequest, Changed, DiffList, ErrorBody, ErrorInfo, GcOutcome, GcRequest, JoinRequest, List,
-    Pair, PairKey, PairKeyRequest, PlanDetail, PlanStatus, PlanSummary, PromoteRequest, PromotionReport,
-    RestoreOutcome, RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome, SyncRequest, VerifyOutcome,
-    VerifyRequest,
+    Applied, ApplyRequest, Changed, DiffList, DrillReport, DrillRequest, ErrorBody, ErrorInfo, GcOutcome,
+    GcRequest, JoinRequest, List, Pair, PairKey, PairKeyRequest, PlanDetail, PlanStatus, PlanSummary,
+    PromoteRequest, PromotionReport, RestoreOutcome, RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome,
+    SyncRequest, VerifyOutcome, VerifyRequest,
 };
 use crate::audit::{Actor, AuditPage};
 use crate::site::Site;
@@ -83,6 +83,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/plans/{name}/promote", post(promote))
         .route("/plans/{name}/switchover", post(switchover))
         .route("/plans/{name}/failback", post(failback))
+        .route("/plans/{name}/drill", post(drill).delete(drill_clean))
+        .route("/plans/{name}/drills", get(drills))
         .route("/promote-all", post(promote_all))
         .route("/status", get(status))
         .route("/verify", post(verify))
@@ -347,6 +349,34 @@ async fn failback(
     Path(name): Path<String>,
 ) -> Answer<PromotionReport> {
     api.handed_over(&actor, &name, Target::Home).await
+}
+
+async fn drill(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+    Body(request): Body<DrillRequest>,
+) -> Answer<DrillReport> {
+    let name = plan_name(&name)?;
+    let outcome = api.site.drill(&name, request).await;
+    let detail = outcome.as_ref().map(crate::drill::told).unwrap_or_default();
+    Ok(Json(api.audited(&actor, "drill", Some(&name), detail, outcome)?))
+}
+
+async fn drill_clean(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+) -> Answer<Changed> {
+    let name = plan_name(&name)?;
+    let outcome = api.site.clean_drills(&name).await;
+    Ok(Json(Changed { changed: api.audited(&actor, "drillClean", Some(&name), String::new(), outcome)? }))
+}
+
+async fn drills(State(api): State<Api>, Path(name): Path<String>) -> Answer<List<DrillReport>> {
+    let name = plan_name(&name)?;
+    api.site.plans.get(&name)?;
+    Ok(Json(api.site.drills_of(&name)?.into()))
 }
 
 async fn promote_all(

@@ -7,6 +7,7 @@
 //!
 //! Left to others: routing and status codes (the daemon), tables (the command line).
 
+mod drill;
 mod pair;
 mod plan;
 mod point;
@@ -14,6 +15,7 @@ mod promotion;
 mod status;
 mod upkeep;
 
+pub use drill::{CopyKind, DrillReport, DrillRequest, DrillVolume, LastDrill, ProbeReport};
 pub use pair::{JoinRequest, Pair, PairKey, PairKeyRequest, RemoteSite, SiteInfo};
 pub use plan::{Applied, ApplyRequest, ApplyResult, Changed, PlanDetail, PlanSummary};
 pub use point::{

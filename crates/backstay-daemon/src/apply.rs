@@ -11,11 +11,12 @@ mod cluster;
 
 use std::sync::Arc;
 
+use backstay_engine::retention::Rule;
 use backstay_kube::failure::Failures;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
 use backstay_types::frame::SiteRole;
-use backstay_types::point::RestorePoint;
-use backstay_types::{Class, Classify, PlanName, RestorePointId};
+use backstay_types::point::{Consistency, RestorePoint};
+use backstay_types::{Class, Classify, PlanName, RestorePointId, Span};
 
 use crate::api_types::{CyclePhase, ErrorInfo};
 use crate::plans::{Applied, AppliedObjects};
@@ -24,6 +25,9 @@ use crate::site::Site;
 use crate::{DaemonError, clock};
 
 pub(crate) use cluster::named;
+
+/// How long a diverged restore point stays: time enough for somebody to look what is in it.
+const DIVERGED_KEPT: Span = Span(30 * 24 * 3_600_000);
 
 impl Site {
     /// Brings the replicas of a standby plan to its newest restore point, in a task of its own.
@@ -190,10 +194,18 @@ impl Site {
         Ok(objects.collect::<Result<_, _>>()?)
     }
 
-    /// The points that must stay because a replica shows them or is on its way to or from them.
-    pub(crate) fn points_in_use(&self, plan: &PlanName) -> Result<Vec<RestorePointId>, DaemonError> {
+    /// The points that must stay whatever the plan's retention says: those that a replica shows or is on its way to or
+    /// from, or that a drill has copied, and what was kept of a side that had lost the active role.
+    pub(crate) fn points_in_use(&self, plan: &PlanName) -> Result<Vec<(RestorePointId, Rule)>, DaemonError> {
         let applied = self.plans.applied(plan)?;
-        Ok(applied.point.into_iter().chain(applied.target).collect())
+        let in_use = applied.point.into_iter().chain(applied.target).chain(self.drills.pinned(plan));
+        let now = clock::now();
+        let points = self.store.points(plan)?;
+        let diverged = points.iter().filter(|point| {
+            point.consistency == Consistency::Diverged && now.since(point.committed_time) < DIVERGED_KEPT
+        });
+        let diverged = diverged.map(|point| (point.id, Rule::Diverged));
+        Ok(in_use.map(|id| (id, Rule::InUse)).chain(diverged).collect())
     }
 }
 

@@ -100,6 +100,9 @@ impl Site {
     async fn keep_lease(self: &Arc<Self>, name: &PlanName) {
         let mut taken = None;
         while let Some(record) = self.plans.find(name).filter(|record| self.wants_lease(record)) {
+            if self.stop.is_cancelled() {
+                return;
+            }
             let outcome = match (record.role, taken.take()) {
                 (SiteRole::Active | SiteRole::Promoting, taken) | (SiteRole::Standby, taken @ Some(_)) => {
                     self.run_active(&record, taken).await
@@ -132,8 +135,15 @@ impl Site {
 
     /// The peer asks about a plan: its answer says that this side stands by.
     pub(crate) fn told_plan(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
+        self.check_stands_by(plan)?;
+        self.plan_state(pair, plan)
+    }
+
+    /// Refuses what must not be answered while this side is about to take over by itself; else it takes nothing for the
+    /// plan's time from now on.
+    pub(crate) fn check_stands_by(&self, plan: &PlanName) -> Result<(), DaemonError> {
         if self.leases.grant(plan, clock::mono()) {
-            self.plan_state(pair, plan)
+            Ok(())
         } else {
             Err(AutomaticError::TakingOver { plan: plan.clone() }.into())
         }

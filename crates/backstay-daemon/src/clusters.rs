@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use backstay_kube::cluster::{Cluster, ClusterOptions, VolumePlace, volumes_of};
+use backstay_kube::cluster::{Cluster, ClusterOptions, FoundVolume, VolumePlace, volumes_of};
 use backstay_kube::folder::CapturedObject;
 use backstay_types::plan::PlanSpec;
 use backstay_types::point::RestorePoint;
@@ -105,8 +105,11 @@ impl Site {
         objects: &[CapturedObject],
     ) -> Result<BTreeMap<String, VolumePlace>, DaemonError> {
         let node = self.config.load().kubernetes.node.clone();
-        let volumes = volumes_of(objects);
         let record = self.plans.find(plan);
+        let mut volumes = volumes_of(objects);
+        if record.as_ref().is_some_and(|record| record.home) {
+            volumes = at_home(spec, &volumes);
+        }
         let place = |volume: VolumeName| {
             // As the cluster sees it, which is not always how this daemon does.
             let claimed = record.as_ref().and_then(|record| record.claims.get(&volume).cloned());
@@ -120,6 +123,16 @@ impl Site {
         }
         Ok(named.into_iter().map(|(name, volume)| (volume.name.clone(), place(name))).collect())
     }
+}
+
+/// Claims by the names of the namespaces where the plan was made: volumes are named by those on either side.
+pub(crate) fn at_home(spec: &PlanSpec, claims: &[FoundVolume]) -> Vec<FoundVolume> {
+    let home_of = |namespace: &String| {
+        let found = spec.namespace_mapping.iter().find(|(_, there)| *there == namespace);
+        found.map_or_else(|| namespace.clone(), |(home, _)| home.clone())
+    };
+    let named = |claim: &FoundVolume| FoundVolume { namespace: home_of(&claim.namespace), ..claim.clone() };
+    claims.iter().map(named).collect()
 }
 
 /// The names of the volumes that a plan lists itself.

@@ -65,6 +65,8 @@ pub struct SiteConfig {
     pub retry_first: Span,
     /// … up to this.
     pub retry_max: Span,
+    /// Whether a drill may run the commands that a plan, which its active side writes, names as probes.
+    pub drill_commands: bool,
     /// The cluster beside this site.
     pub kubernetes: KubernetesConfig,
     /// Who decides about automatic failovers; none without it.
@@ -167,6 +169,7 @@ impl SiteConfig {
             log_level: LogLevel::default(),
             retry_first: keys::DEFAULT_RETRY_FIRST,
             retry_max: keys::DEFAULT_RETRY_MAX,
+            drill_commands: false,
             kubernetes: KubernetesConfig::default(),
             witness: None,
             replicas: BTreeMap::new(),

@@ -15,13 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use backstay_engine::handover::Target;
 use backstay_kube::Document;
-use backstay_kube::control::{self, Host, HostError, Picture, PromotionDone, PromotionOrder};
+use backstay_kube::control::{self, FailoverOrder, Host, HostError, Picture, PromotionDone};
+use backstay_kube::crds::FailoverAction;
 use backstay_types::plan::{PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::{Classify, PlanName, Time};
 
 use crate::api::asked;
-use crate::api_types::PromoteRequest;
+use crate::api_types::{DrillRequest, PromoteRequest};
 use crate::audit::Actor;
 use crate::site::Site;
 use crate::{DaemonError, clock};
@@ -153,30 +155,75 @@ impl Host for SiteHost {
         *self.site.keepers.0.lock().expect(POISONED) = resources;
     }
 
-    fn promote(
+    fn fail_over(
         &self,
-        order: PromotionOrder,
+        order: FailoverOrder,
     ) -> impl Future<Output = Result<PromotionDone, HostError>> + Send + 'static {
         let site = self.site.clone();
         async move {
-            let request = PromoteRequest {
-                restore_point: order.restore_point,
-                dry_run: order.dry_run,
-                force: order.force,
-                accept_partial: order.accept_partial,
-                lease: None,
-            };
             let worker = site.clone();
             let work = async move {
-                let outcome = worker.promote(&order.plan, request).await;
+                let outcome = worker.carry_out_order(&order).await;
                 // A dry run changes nothing, and every failover begins with one.
-                if !request.dry_run {
-                    let (plan, detail) = (Some(&order.plan), asked(&request));
-                    worker.record(&Actor::Resource, "promote", plan, detail, outcome.as_ref().err());
+                if !order.dry_run {
+                    let (action, detail) = told(&order);
+                    worker.record(
+                        &Actor::Resource,
+                        action,
+                        Some(&order.plan),
+                        detail,
+                        outcome.as_ref().err(),
+                    );
                 }
                 outcome
             };
-            site.ordered(work).await.map(report::promotion)
+            site.ordered(work).await
+        }
+    }
+}
+
+impl Site {
+    async fn carry_out_order(self: &Arc<Self>, order: &FailoverOrder) -> Result<PromotionDone, DaemonError> {
+        let target = match order.action {
+            FailoverAction::Promote => {
+                return self.promote(&order.plan, promotion_of(order)).await.map(report::promotion);
+            }
+            FailoverAction::Drill if order.dry_run => {
+                return self.drill_preview(&order.plan, order.restore_point).map(report::promotion);
+            }
+            FailoverAction::Drill => {
+                let request = DrillRequest { restore_point: order.restore_point, keep: order.keep };
+                return report::drill(self.drill(&order.plan, request).await?);
+            }
+            FailoverAction::Switchover => Target::Away,
+            FailoverAction::Failback => Target::Home,
+        };
+        let done = match order.dry_run {
+            true => self.handover_preview(&order.plan, target).await,
+            false => self.hand_over(&order.plan, target).await,
+        };
+        done.map(report::promotion)
+    }
+}
+
+fn promotion_of(order: &FailoverOrder) -> PromoteRequest {
+    PromoteRequest {
+        restore_point: order.restore_point,
+        dry_run: order.dry_run,
+        force: order.force,
+        accept_partial: order.accept_partial,
+        lease: None,
+    }
+}
+
+/// What the audit log says about an order.
+fn told(order: &FailoverOrder) -> (&'static str, String) {
+    match order.action {
+        FailoverAction::Promote => ("promote", asked(&promotion_of(order))),
+        FailoverAction::Switchover => (Target::Away.command(), String::new()),
+        FailoverAction::Failback => (Target::Home.command(), String::new()),
+        FailoverAction::Drill => {
+            ("drill", order.restore_point.map(|point| format!("of {point}")).unwrap_or_default())
         }
     }
 }

@@ -21,13 +21,11 @@ use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::Activity;
 use crate::site::Site;
+use crate::standstill::GONE_WITHIN;
 
 /// Pauses between tries.
 const AGAIN: Duration = Duration::from_secs(2);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
-
-/// How long pods may take to go. One that does not go is told, and waited for by the next try.
-const GONE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Between two looks for connections that are new.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -365,6 +365,9 @@ pub enum DaemonError {
     /// A folder whose objects cannot be held where they are.
     #[error(transparent)]
     Standstill(#[from] backstay_kube::folder::StandstillError),
+    /// A plan over namespaces that knows no way back.
+    #[error(transparent)]
+    Irreversible(#[from] backstay_types::plan::Irreversible),
     /// A planned takeover cannot be made.
     #[error(transparent)]
     Handover(#[from] backstay_engine::handover::HandoverRefused),
@@ -395,6 +398,14 @@ pub enum DaemonError {
         epoch: Epoch,
         /// What it says.
         message: String,
+    },
+    /// Paths of the other side, changed on this one.
+    #[error(
+        "plan {plan}: its volumes and its manifest folder are those of the site it was made on, and cannot be changed here"
+    )]
+    PlacesOfHome {
+        /// The plan.
+        plan: PlanName,
     },
     /// Two active sides of one epoch.
     #[error("plan {plan}: both sites are active at epoch {epoch}")]
@@ -502,6 +513,9 @@ pub enum DaemonError {
         /// Why.
         source: io::Error,
     },
+    /// A drill.
+    #[error(transparent)]
+    Drill(#[from] crate::drill::DrillError),
     /// A worker thread ended without an answer.
     #[error("{what} ended without an answer")]
     Worker {

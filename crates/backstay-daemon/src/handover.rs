@@ -25,16 +25,11 @@ use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
+use crate::standstill::GONE_WITHIN;
 use crate::{DaemonError, clock};
-
-/// How long pods may take to go before the handover is given up: the default grace period of a pod is 30 s.
-const GONE_WITHIN: Duration = Duration::from_secs(300);
 
 /// Between two tries to reach the peer about an offer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long the report of a peer may take that said on another way that it took over.
-const REPORT_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a handover that is over comes to.
 enum Outcome {
@@ -84,7 +79,34 @@ impl Site {
         }
     }
 
+    /// What [`Site::hand_over`] would do, and nothing of it.
+    pub(crate) async fn handover_preview(
+        &self,
+        name: &PlanName,
+        target: Target,
+    ) -> Result<PromotionReport, DaemonError> {
+        let record = self.plans.get(name)?;
+        let planned = self.decide(&record, target).await?;
+        let mut report = self.already_there(&record, target)?;
+        if planned != Planned::Already {
+            report.epoch = record.epoch.next();
+            let pending = |step: &HandoverStep| PromotionStep {
+                name: step.to_string(),
+                state: StepState::Pending,
+                duration_seconds: None,
+            };
+            report.steps = HandoverStep::ALL.iter().map(pending).collect();
+            report.warnings.clear();
+        }
+        (report.rto_seconds, report.dry_run) = (None, true);
+        Ok(report)
+    }
+
     async fn decide(&self, record: &PlanRecord, target: Target) -> Result<Planned, DaemonError> {
+        if record.spec.covers_cluster() {
+            // What could not come back must not go.
+            record.spec.reversed()?;
+        }
         let peer = self.peer_facts(record).await;
         let facts = HandoverFacts {
             plan: &record.name,
@@ -276,20 +298,8 @@ impl Site {
 
     async fn ask_about(self: &Arc<Self>, name: &PlanName, frame: Frame) -> Result<Frame, DaemonError> {
         let pair = self.plans.get(name)?.pair;
-        let learnt = async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                if self.plans.get(name).is_ok_and(|record| record.handover.is_none()) {
-                    // The peer said on another way that it took over; its report may still come.
-                    tokio::time::sleep(REPORT_WITHIN).await;
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            answer = self.ask_for_long(pair, frame) => answer,
-            () = learnt => Err(DaemonError::Stopping { what: "waiting for the report" }),
-        }
+        // As long as the connection stands: the peer may have much to start.
+        self.ask_for_long(pair, frame).await
     }
 
     /// This side goes on after all, at an epoch that the peer has agreed to.

@@ -52,7 +52,10 @@ impl Site {
         let answer = match first {
             Frame::Begin(begin) => return self.receive(connection, control, begin).await,
             Frame::TakeOver(offer) => return self.take_over(pair, offer, &mut control).await,
-            Frame::TakeBack(back) => self.take_back(pair, &back).await,
+            Frame::TakeBack(back) => match self.check_stands_by(&back.plan) {
+                Ok(()) => self.take_back(pair, &back).await,
+                Err(error) => Err(error),
+            },
             Frame::HandOver(asked) => self.hand_over_as_asked(pair, &asked).await,
             Frame::SharePlan(share) => self.take_share(pair, &share).map(|()| Frame::Done(Done {})),
             Frame::DropPlan(drop) => self.take_drop(pair, &drop).map(|()| Frame::Done(Done {})),

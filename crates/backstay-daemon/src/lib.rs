@@ -14,6 +14,7 @@ mod clusters;
 mod controllers;
 mod cycle;
 mod demote;
+mod drill;
 mod error;
 mod files;
 mod handover;

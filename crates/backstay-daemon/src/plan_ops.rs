@@ -85,6 +85,10 @@ impl Site {
             if record.pair != peer.pair {
                 return Err(DaemonError::OtherPair { plan: name.clone() });
             }
+            let moves = |old: &PlanSpec| old.volumes != spec.volumes || old.manifests != spec.manifests;
+            if !record.home && moves(&record.spec) {
+                return Err(DaemonError::PlacesOfHome { plan: name.clone() });
+            }
         }
         if let Some(policy) = &spec.schedule_policy
             && self.plans.policies().get(policy).is_none()
@@ -102,7 +106,11 @@ impl Site {
             Timetable::parse(schedule)
                 .map_err(|source| DaemonError::Schedule { plan: name.clone(), source })?;
         }
-        self.check_sources(name, spec)
+        match self.plans.find(name) {
+            // Its paths are those of the other side.
+            Some(record) if !record.home => Ok(()),
+            _ => self.check_sources(name, spec),
+        }
     }
 
     /// Whether a plan changed, and whether it was there.

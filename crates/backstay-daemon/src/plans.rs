@@ -5,6 +5,7 @@
 //!
 //! After a crash the files are the truth; nothing here is only in the catalog.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -13,7 +14,7 @@ use backstay_engine::handover::Handover;
 use backstay_engine::promotion::PromotionPlan;
 use backstay_engine::role::Local;
 use backstay_types::frame::SiteRole;
-use backstay_types::plan::{HoldSpec, PlanSpec, RuleSpec, SchedulePolicySpec};
+use backstay_types::plan::{HoldSpec, Irreversible, PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::point::RestorePoint;
 use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
 use serde::de::DeserializeOwned;
@@ -78,6 +79,11 @@ impl PlanRecord {
             claims: BTreeMap::new(),
             rules: BTreeMap::new(),
         }
+    }
+
+    /// The plan in the names of this side's cluster: as this side sends by it.
+    pub(crate) fn sends_by(&self) -> Result<Cow<'_, PlanSpec>, Irreversible> {
+        if self.home { Ok(Cow::Borrowed(&self.spec)) } else { self.spec.reversed().map(Cow::Owned) }
     }
 
     /// Role and epoch.

@@ -29,6 +29,11 @@ use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::{DaemonError, clock, files};
 
+/// Between two looks at what is not ready yet.
+const READY_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+/// Workloads that are not ready in time, of which so many are named.
+const UNREADY_NAMED_MAX: usize = 10;
+
 /// Plans promoted at once by `--all`: the steps wait for disks, not for processors.
 const PROMOTIONS_MAX: usize = 4;
 
@@ -164,7 +169,7 @@ impl Site {
         self.plans.plan_folder(name).join("last-promotion.json")
     }
 
-    fn point_facts(&self, name: &PlanName) -> Result<Vec<PointFacts>, DaemonError> {
+    pub(crate) fn point_facts(&self, name: &PlanName) -> Result<Vec<PointFacts>, DaemonError> {
         let facts = |point: &RestorePoint| {
             Ok(PointFacts {
                 id: point.id,
@@ -199,6 +204,7 @@ impl Site {
                     Ok(())
                 }
                 StepName::Release => self.release(&mut plan, accept_partial).await,
+                StepName::WaitReady => self.wait_ready(&mut plan).await,
                 step => self.carry_out_step(runtime, &plan, step, &activity).await,
             };
             done.inspect_err(|error| {
@@ -255,8 +261,7 @@ impl Site {
                 self.bring_to(&plan.plan, point, activity.clone()).await
             }
             StepName::Verify => self.check_replicas(plan),
-            // The fence and the release are the caller's; manifest folders have nothing that could be waited for; the report is the
-            // answer itself.
+            // The others are the caller's, who adds to the warnings; the report is the answer itself.
             StepName::Fence | StepName::Release | StepName::WaitReady | StepName::Report => Ok(()),
         }
     }
@@ -344,6 +349,30 @@ impl Site {
         }
         plan.warnings.extend(named(&report.failures).map(|failure| format!("not released: {failure}")));
         Ok(())
+    }
+
+    /// Waits for what was started, as long as the plan says. It runs then, ready or not: the promotion is not held up.
+    async fn wait_ready(self: &Arc<Self>, plan: &mut PromotionPlan) -> Result<(), DaemonError> {
+        let record = self.plans.get(&plan.plan)?;
+        let Some(patience) = record.spec.wait_ready.filter(|_| record.spec.covers_cluster()) else {
+            return Ok(());
+        };
+        let point = self.store.point(&plan.plan, plan.restore_point)?;
+        let ended = clock::now().plus(patience);
+        loop {
+            let (site, record, point) = (self.clone(), record.clone(), point.clone());
+            let look = move || site.not_ready(&record.name, &record.spec, &point);
+            let waiting = self.blocking("looking whether everything is ready", look).await?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if clock::now() >= ended {
+                let named = waiting.iter().take(UNREADY_NAMED_MAX).map(|why| format!("not ready: {why}"));
+                plan.warnings.extend(named);
+                return Ok(());
+            }
+            tokio::time::sleep(READY_LOOK_EVERY).await;
+        }
     }
 
     /// What a promotion would do, and nothing of it.

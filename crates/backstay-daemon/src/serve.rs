@@ -92,6 +92,7 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         runtimes: crate::runtime::Runtimes::default(),
         cluster: crate::clusters::ClusterSlot::default(),
         keepers: crate::controllers::Keepers::default(),
+        drills: crate::drill::Drills::default(),
         leases: crate::automatic::Leases::default(),
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -164,6 +165,7 @@ impl Site {
 
     /// Goes on with what a stop or a crash cut off.
     fn resume(self: &Arc<Self>) -> Result<(), DaemonError> {
+        self.clear_drills_soon()?;
         for record in self.plans.list() {
             self.thaw_left_over_soon(&record);
             if record.promotion.is_some() {

@@ -18,6 +18,7 @@ use crate::audit::AuditLog;
 use crate::clusters::ClusterSlot;
 use crate::config::SiteConfig;
 use crate::controllers::Keepers;
+use crate::drill::Drills;
 use crate::meter::Meters;
 use crate::metrics::Metrics;
 use crate::plans::PlanBook;
@@ -34,6 +35,7 @@ pub(crate) mod layout {
     pub(crate) const SENT: &str = "sent";
     pub(crate) const REPLICAS: &str = "replicas";
     pub(crate) const MANIFESTS: &str = "manifests";
+    pub(crate) const DRILLS: &str = "drills";
     pub(crate) const AUDIT: &str = "audit.log";
 }
 
@@ -58,6 +60,8 @@ pub(crate) struct Site {
     pub(crate) cluster: ClusterSlot,
     /// Plans that custom resources keep.
     pub(crate) keepers: Keepers,
+    /// Drills under way.
+    pub(crate) drills: Drills,
     /// The leases of automatic failover.
     pub(crate) leases: crate::automatic::Leases,
     /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.

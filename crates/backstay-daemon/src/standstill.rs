@@ -23,6 +23,9 @@ use crate::plans::PlanRecord;
 use crate::site::Site;
 use crate::{DaemonError, files};
 
+/// How long pods may take to go: the default grace period of a pod is 30 s.
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(300);
+
 /// Between two looks at what still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 

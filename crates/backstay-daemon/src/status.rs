@@ -8,7 +8,9 @@ use backstay_types::plan::Schedule;
 use backstay_types::point::RestorePoint;
 use backstay_types::{PlanName, Time};
 
-use crate::api_types::{Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo};
+use crate::api_types::{
+    LastDrill, Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo,
+};
 use crate::plans::{Applied, PlanRecord};
 use crate::site::Site;
 use crate::{DaemonError, clock};
@@ -98,6 +100,7 @@ impl Site {
             last_cycle: runtime.last(),
             apply_error: runtime.apply_error(),
             objects: shown.cluster,
+            last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
             automatic_failover: self.automatic_status(&record),
         })

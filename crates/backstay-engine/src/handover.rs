@@ -58,6 +58,19 @@ pub enum HandoverStep {
     StepDown,
 }
 
+impl HandoverStep {
+    /// All steps, in order.
+    pub const ALL: [HandoverStep; 7] = [
+        HandoverStep::CheckPeer,
+        HandoverStep::Sync,
+        HandoverStep::Hold,
+        HandoverStep::WaitGone,
+        HandoverStep::LastSync,
+        HandoverStep::TakeOver,
+        HandoverStep::StepDown,
+    ];
+}
+
 impl std::fmt::Display for HandoverStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {

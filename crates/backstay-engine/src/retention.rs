@@ -22,6 +22,8 @@ pub enum Rule {
     Newest,
     /// It is applied, in use by a transfer or a restore, or being promoted.
     InUse,
+    /// It was written by a side that was not active any more, not long ago.
+    Diverged,
     /// Among the newest so many.
     Last,
     /// The newest of its hour.
@@ -39,6 +41,7 @@ impl fmt::Display for Rule {
         f.pad(match self {
             Rule::Newest => "newest",
             Rule::InUse => "in use",
+            Rule::Diverged => "diverged",
             Rule::Last => "last",
             Rule::Hourly => "hourly",
             Rule::Daily => "daily",
@@ -68,7 +71,7 @@ impl Verdict {
 pub fn verdicts(
     points: &[(RestorePointId, Time)],
     retention: &Retention,
-    protected: &[RestorePointId],
+    protected: &[(RestorePointId, Rule)],
 ) -> Vec<Verdict> {
     let mut points = points.to_vec();
     points.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
@@ -81,11 +84,14 @@ pub fn verdicts(
     let verdict = |(rank, (id, time)): (usize, (RestorePointId, Time))| {
         let fixed = [
             (Rule::Newest, rank == 0),
-            (Rule::InUse, protected.contains(&id)),
             (Rule::Last, u32::try_from(rank).is_ok_and(|rank| rank < retention.last)),
         ];
         let fixed = fixed.into_iter().filter_map(|(rule, keeps)| keeps.then_some(rule));
-        let rules = fixed.chain(periods.iter_mut().filter_map(|periods| periods.keep(time))).collect();
+        let protected = protected.iter().filter(|(protected, _)| *protected == id).map(|(_, rule)| *rule);
+        let rules = fixed
+            .chain(protected)
+            .chain(periods.iter_mut().filter_map(|periods| periods.keep(time)))
+            .collect();
         Verdict { id, rules }
     };
     points.into_iter().enumerate().map(verdict).collect()
@@ -95,7 +101,7 @@ pub fn verdicts(
 pub fn expired(
     points: &[(RestorePointId, Time)],
     retention: &Retention,
-    protected: &[RestorePointId],
+    protected: &[(RestorePointId, Rule)],
 ) -> Vec<RestorePointId> {
     let verdicts = verdicts(points, retention, protected);
     verdicts.into_iter().rev().filter(Verdict::is_expired).map(|verdict| verdict.id).collect()
@@ -135,7 +141,9 @@ fn period(rule: Rule, time: Time) -> (i16, i16) {
             (week.year(), i16::from(week.week()))
         }
         Rule::Monthly => (civil.year(), i16::from(civil.month())),
-        Rule::Daily | Rule::Newest | Rule::InUse | Rule::Last => (civil.year(), civil.day_of_year()),
+        Rule::Daily | Rule::Newest | Rule::InUse | Rule::Diverged | Rule::Last => {
+            (civil.year(), civil.day_of_year())
+        }
     }
 }
 
@@ -182,14 +190,17 @@ mod tests {
         assert_eq!(kept(&points, Retention { daily: 3, ..NONE }), [2, 3, 6]);
         assert_eq!(kept(&points, Retention { weekly: 9, ..NONE }), [3, 6]);
         assert_eq!(kept(&points, Retention { monthly: 9, ..NONE }), [2, 6]);
-        assert_eq!(expired(&points, &Retention { monthly: 9, ..NONE }, &[id(4)]), [id(1), id(3), id(5)]);
+        assert_eq!(
+            expired(&points, &Retention { monthly: 9, ..NONE }, &[(id(4), Rule::InUse)]),
+            [id(1), id(3), id(5)]
+        );
     }
 
     #[test]
     fn a_verdict_names_every_rule() {
         let points = points(&["2026-11-02T00:05:00Z", "2026-11-02T00:55:00Z"]);
         let all = Retention { last: 1, hourly: 1, daily: 1, weekly: 1, monthly: 1 };
-        let verdicts = verdicts(&points, &all, &[id(1)]);
+        let verdicts = verdicts(&points, &all, &[(id(1), Rule::InUse)]);
         assert_eq!(verdicts[0].id, id(2));
         let names: Vec<String> = verdicts[0].rules.iter().map(ToString::to_string).collect();
         assert_eq!(names.join(", "), "newest, last, hourly, daily, weekly, monthly");
@@ -226,9 +237,9 @@ mod tests {
     proptest! {
         #[test]
         fn the_newest_and_the_protected_always_stay(points in any_points(), retention in any_retention(), pick: usize) {
-            let protected: Vec<_> = points.get(pick % points.len().max(1)).map(|(id, _)| *id).into_iter().collect();
+            let protected: Vec<_> = points.get(pick % points.len().max(1)).map(|(id, _)| (*id, Rule::InUse)).into_iter().collect();
             let gone = expired(&points, &retention, &protected);
-            prop_assert!(gone.iter().all(|id| !protected.contains(id)));
+            prop_assert!(gone.iter().all(|id| !protected.iter().any(|(protected, _)| protected == id)));
             prop_assert!(points.iter().map(|(id, _)| *id).max().is_none_or(|newest| !gone.contains(&newest)));
             let last = points.len().saturating_sub(retention.last as usize);
             prop_assert!(points[last..].iter().all(|(id, _)| !gone.contains(id)), "the last so many stay");

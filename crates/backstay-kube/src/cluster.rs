@@ -14,6 +14,7 @@ mod apply;
 mod capture;
 mod discovery;
 mod drift;
+mod drill;
 mod edit;
 mod error;
 mod fault;
@@ -49,6 +50,7 @@ pub use capture::{
     CAPTURE_RECORD_KEY, CaptureReport, Captured, FoundVolume, Missing, VolumeSource, volume_names, volumes_of,
 };
 pub use drift::Drift;
+pub use drill::{DRILL_LABEL, Isolated, drill_name, isolate};
 pub use error::ClusterError;
 pub(crate) use error::{error_class, error_text};
 pub use freeze::{FreezeError, FreezeReport, FreezeRequest, Frozen};

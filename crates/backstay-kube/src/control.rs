@@ -41,8 +41,8 @@ use crate::cluster::Cluster;
 use cache::Cache;
 use failovers::Promotions;
 pub use host::{
-    CycleReport, Host, HostError, PairReport, Picture, PlanReport, PointReport, PromotionDone,
-    PromotionOrder, StepReport,
+    CycleReport, FailoverOrder, Host, HostError, PairReport, Picture, PlanReport, PointReport, PromotionDone,
+    StepReport,
 };
 use lease::Election;
 use notice::Notice;

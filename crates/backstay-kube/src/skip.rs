@@ -181,7 +181,8 @@ fn label<'o>(object: &'o Value, name: &str) -> Option<&'o str> {
     object.pointer("/metadata/labels")?.get(name)?.as_str()
 }
 
-fn is_finished_job(object: &Value) -> bool {
+/// Whether an object is a Job that is over.
+pub(crate) fn is_finished_job(object: &Value) -> bool {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().any(|condition| {
         let text = |field| condition.get(field).and_then(Value::as_str);
@@ -189,11 +190,17 @@ fn is_finished_job(object: &Value) -> bool {
     })
 }
 
-/// Endpoints that follow a selector carry the time of the last change, or are the API server's own.
+/// Endpoints that follow a selector carry the time of the last change, at first; they say whose they are since
+/// Kubernetes 1.33, and before only by who wrote them. Others are the API server's own.
 fn is_controller_made_endpoints(object: &Value) -> bool {
     let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    let managers = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let is_controller =
+        |entry: &Value| entry.get("manager").and_then(Value::as_str) == Some("kube-controller-manager");
     annotations.is_some_and(|map| map.contains_key("endpoints.kubernetes.io/last-change-trigger-time"))
+        || label(object, "endpoints.kubernetes.io/managed-by") == Some("endpoint-controller")
         || label(object, "endpointslice.kubernetes.io/skip-mirror") == Some("true")
+        || managers.is_some_and(|entries| !entries.is_empty() && entries.iter().all(is_controller))
 }
 
 /// A `default` account that says nothing but its name.
@@ -287,6 +294,13 @@ mod tests {
                 None,
             ),
             ("v1", "Endpoints", "e", no, None),
+            (
+                "v1",
+                "Endpoints",
+                "e",
+                json!({"labels": {"endpoints.kubernetes.io/managed-by": "endpoint-controller"}}),
+                Some(R::Endpoints),
+            ),
         ] {
             assert_eq!(reason(api, kind, name, rest.clone()), expected, "{kind} {name} {rest}");
         }

@@ -81,6 +81,15 @@ pub const RULE_TIMEOUT_DEFAULT: Span = Span::from_secs(30);
 /// … and if it says: a flush of hundreds of gigabytes.
 pub const RULE_TIMEOUT_MAX: Span = Span::from_secs(3600);
 
+/// Probes of one plan's drill, which are looked at one after the other.
+pub const DRILL_PROBES_MAX: usize = 32;
+
+/// How long workloads of a drill may take to be ready and a probe to pass, unless the plan says.
+pub const DRILL_TIMEOUT_DEFAULT: Span = Span::from_secs(60);
+
+/// … and if it says: a database that recovers from its log.
+pub const DRILL_TIMEOUT_MAX: Span = Span::from_secs(3600);
+
 /// A plan as text.
 pub const PLAN_BYTES_MAX: usize = 256 << 10;
 

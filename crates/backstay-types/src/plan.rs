@@ -1,6 +1,7 @@
 //! The plan, as an operator writes it. The same fields are the `spec` of the custom resources.
 
 mod automatic;
+mod drill;
 mod reversed;
 mod rule;
 mod scope;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Class, Classify, Span, VolumeName, limits};
 
 pub use automatic::{AutomaticFailover, WitnessKind};
+pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
@@ -110,6 +112,12 @@ pub struct PlanSpec {
     /// Further custom resources to hold on the standby.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldSpec>,
+    /// How a rehearsal of the takeover is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillSpec>,
+    /// After a takeover, wait up to so long for what was started to be ready; without it, for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_ready: Option<Span>,
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,
@@ -394,6 +402,9 @@ pub enum InvalidPlan {
     /// Rules, and no pods to run them in.
     #[error("`preExecRule` and `postExecRule` run in pods, and the plan names no namespaces")]
     RuleWithoutPods,
+    /// Probes of a drill that cannot be used.
+    #[error(transparent)]
+    Drill(#[from] InvalidDrill),
     /// Too short for a witness to be asked, or too long to be of use.
     #[error("`automaticFailover.after`: expected 5s to 1d, found {found}")]
     FailoverAfter {
@@ -419,6 +430,7 @@ impl Classify for InvalidPlan {
                 "`last: 1` keeps the newest restore point alone; without `retention` it is the last ten"
                     .to_owned(),
             ),
+            InvalidPlan::Drill(error) => error.hint(),
             _ => None,
         }
     }
@@ -452,6 +464,7 @@ impl PlanSpec {
             return Err(InvalidPlan::RuleWithoutPods);
         }
         self.validate_objects()?;
+        self.drill.as_ref().map_or(Ok(()), |drill| drill.validate(self.covers_cluster()))?;
         self.automatic_failover.as_ref().map_or(Ok(()), AutomaticFailover::validate)?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });

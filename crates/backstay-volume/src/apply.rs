@@ -19,6 +19,7 @@
 
 mod ahead;
 mod block;
+mod clone;
 mod content;
 mod create;
 mod left;
@@ -34,6 +35,8 @@ use backstay_types::{ChunkId, Classify};
 
 use ahead::Ahead;
 pub(crate) use block::single_size;
+pub(crate) use clone::clone_image;
+pub use clone::{clones_work, remove_tree};
 pub(crate) use content::{is_zero, read_at, read_exact_or_short};
 pub(crate) use right::Right;
 pub(crate) use tree::TreeApply;

@@ -3,7 +3,7 @@
 //! ```text
 //! active    snapshot(spec) → Snapshot::scan → Scanned::read → VolumeRead ─ after the ack ─ PendingState::adopt
 //!           what changed, without reading    chunks and patches to a ChunkSink
-//! standby   apply(from, to)     verify_replica     restore     salvage
+//! standby   apply(from, to)     verify_replica     restore, restore_cloned     salvage
 //! ```
 //!
 //! 1. What is rebuilt equals what was read, in content and metadata (`fidelity_round_trip`).
@@ -38,13 +38,13 @@ mod tests;
 mod verify;
 mod walk;
 
-pub use apply::{ApplyReport, apply};
+pub use apply::{ApplyReport, apply, clones_work, remove_tree};
 pub use bundle::{BundleObjects, OBJECT_BYTES_MAX, read_bundle, write_bundle};
 pub use context::VolumeContext;
 pub use error::VolumeError;
 pub use progress::{Cancel, Progress};
 pub use read::{VolumeRead, VolumeStats};
-pub use restore::{RestoreReport, restore};
+pub use restore::{RestoreReport, restore, restore_cloned};
 pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
 pub use snapshot::{ParentUse, Scanned, Snapshot, snapshot};

@@ -5,7 +5,8 @@ use std::path::Path;
 use backstay_types::manifest::{FetchChunk, RelPath, VolumeKind};
 use backstay_types::{ChunkId, Classify};
 
-use crate::apply::{ApplyReport, Right, TreeApply, apply};
+use crate::apply::{ApplyReport, Right, TreeApply, apply, clone_image, single_size};
+use crate::manifest_in::ManifestStream;
 use crate::{Progress, VolumeError};
 
 /// What a restore did.
@@ -44,6 +45,41 @@ where
         }
     };
     Ok(RestoreReport { entries: report.entries, bytes: report.bytes_written })
+}
+
+/// Makes a second copy of a replica that shows a manifest: like [`restore`] of the whole, with the content of files and
+/// images cloned from `replica`. The caller keeps the replica from being written meanwhile, and asks
+/// [`clones_work`](crate::clones_work) first.
+pub fn restore_cloned<F>(
+    reader: &F,
+    root: &ChunkId,
+    kind: VolumeKind,
+    replica: &Path,
+    to: &Path,
+    progress: &Progress,
+) -> Result<RestoreReport, VolumeError>
+where
+    F: FetchChunk + Sync,
+    F::Error: Classify + Send + Sync + 'static,
+{
+    refuse_existing(to, kind)?;
+    match kind {
+        VolumeKind::Block => {
+            let stream = ManifestStream::open(reader, root).map_err(VolumeError::manifest)?;
+            let expected = single_size(&stream)?;
+            if clone_image(replica, to, progress)? != expected {
+                let path = replica.display().to_string();
+                return Err(VolumeError::Drifted { path, why: "it has another size than what was applied" });
+            }
+            Ok(RestoreReport { entries: 1, bytes: 0 })
+        }
+        VolumeKind::Directory | VolumeKind::Bundle => {
+            let right = Right::open(reader, root, RelPath::root(), kind)?;
+            let apply = TreeApply::open(reader, reader, right, None, to, progress)?;
+            let report = apply.cloning(replica)?.run()?;
+            Ok(RestoreReport { entries: report.entries, bytes: report.bytes_written })
+        }
+    }
 }
 
 fn refuse_existing(to: &Path, kind: VolumeKind) -> Result<(), VolumeError> {

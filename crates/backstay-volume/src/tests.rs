@@ -5,6 +5,7 @@
 mod apply;
 mod block;
 mod chunking;
+mod clones;
 mod fidelity;
 mod hostile;
 mod incremental;

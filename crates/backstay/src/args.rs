@@ -93,6 +93,12 @@ pub(crate) enum Command {
     ///
     /// The same the other way round. May be asked of either site. Of what the old site still has, nothing is sent again.
     Failback(HandoverArgs),
+    /// Rehearse a takeover in isolation, on the standby, while replication goes on
+    ///
+    /// Copies a restore point beside the replicas, starts its objects where they disturb nobody, looks whether the
+    /// plan's probes pass, tells how long a takeover would take, and removes what it made. Never touches the
+    /// replicas, the held objects, the role or the active side. Exits with 1 if the rehearsal fails.
+    Drill(DrillArgs),
     /// Re-hash stored data and replicas, and name what is damaged
     ///
     /// Exits with 6 if anything is damaged and was not repaired.
@@ -343,6 +349,26 @@ pub(crate) struct PromoteArgs {
 pub(crate) struct HandoverArgs {
     /// Name of the plan
     pub(crate) plan: PlanName,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// Name of the plan
+    pub(crate) plan: PlanName,
+    /// An older restore point; the newest whole one without it
+    #[arg(long, value_name = "ID")]
+    pub(crate) restore_point: Option<RestorePointId>,
+    /// Leave what was made in place, until the next drill or --clean
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Rehearse nothing; remove what a drill with --keep left
+    #[arg(long, conflicts_with_all = ["restore_point", "keep", "history"])]
+    pub(crate) clean: bool,
+    /// Rehearse nothing; list the drills of the plan so far
+    #[arg(long, conflicts_with_all = ["restore_point", "keep"])]
+    pub(crate) history: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -1,5 +1,6 @@
 //! One function per command: ask, then print.
 
+mod drill;
 mod offline;
 mod pair;
 mod plan;
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Promote(args) => block_on(promote::run(&client, &args)),
         Command::Switchover(args) => block_on(promote::hand_over(&client, "switchover", &args)),
         Command::Failback(args) => block_on(promote::hand_over(&client, "failback", &args)),
+        Command::Drill(args) => block_on(drill::run(&client, &args)),
         Command::Verify(args) if args.offline => offline::verify(&cli.site, &args),
         Command::Verify(args) => block_on(upkeep::verify(&client, &args)),
         Command::Gc(args) => block_on(upkeep::gc(&client, &args)),

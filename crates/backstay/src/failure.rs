@@ -14,16 +14,28 @@ pub(crate) struct Failure {
     hint: String,
     /// The daemon said so, rather than this program.
     told: bool,
+    code: u8,
 }
 
 impl Failure {
     pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: default_hint(class).to_owned(), told: false }
+        Self {
+            class,
+            message: message.into(),
+            hint: default_hint(class).to_owned(),
+            told: false,
+            code: class.exit_code(),
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
+    }
+
+    /// Ends with another exit code than that of its class.
+    pub(crate) fn exits_with(self, code: u8) -> Self {
+        Self { code, ..self }
     }
 
     fn of(info: ErrorInfo) -> Self {
@@ -70,7 +82,7 @@ impl Failure {
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.class.exit_code())
+        ExitCode::from(self.code)
     }
 }
 

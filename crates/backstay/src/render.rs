@@ -1,10 +1,12 @@
 //! Answers of the daemon as text for people. Nothing here asks or decides: fixed input, fixed output.
 
+mod drill;
 mod point;
 mod promotion;
 mod site;
 mod status;
 
+pub(crate) use drill::{drill, drills};
 pub(crate) use point::{diff, restore_points, restored, synced};
 pub(crate) use promotion::{handover, promotion, promotions};
 pub(crate) use site::{applied, audit, collected, pairs, plan, plans, rebuilt, verified};

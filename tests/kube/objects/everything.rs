@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use backstay_tests::kube;
+use backstay_tests::kube::{self, ControlPlane};
 use backstay_tests::{eventually, eventually_some};
 use serde_json::{Value, json};
 
@@ -13,27 +13,27 @@ const EVERYTHING: &str = include_str!("../fixtures/everything.yaml");
 const CUSTOM: &str = include_str!("../fixtures/custom.yaml");
 
 /// The application runs on the active side, as far as it can without nodes.
-fn install(rig: &Rig) {
-    let active = rig.active.cluster();
+pub(super) fn install(plane: &ControlPlane) {
+    let active = plane.cluster();
     active.apply_yaml(EVERYTHING);
     eventually("the definitions are served", Duration::from_secs(30), || {
         active.has(&["databases.a.example.org", "-n", "shop"])
             && active.has(&["databases.b.example.org", "-n", "shop"])
     });
     active.apply_yaml(CUSTOM.split("---\napiVersion: admissionregistration").next().unwrap());
-    let owner = get(&rig.active, &["databases.a.example.org", "main", "-n", "shop"]);
+    let owner = get(plane, &["databases.a.example.org", "main", "-n", "shop"]);
     let child = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "main-users", "namespace": "shop",
         "ownerReferences": [{"apiVersion": "a.example.org/v1", "kind": "Database", "name": "main", "uid": owner["metadata"]["uid"], "controller": true}]}});
     active.apply_yaml(&child.to_string());
     // The webhook comes last: its backend never answers.
     active.apply_yaml(CUSTOM);
     eventually("pods of every controller", Duration::from_secs(60), || {
-        let pods = get(&rig.active, &["pods", "-n", "shop"]);
+        let pods = get(plane, &["pods", "-n", "shop"]);
         // Three of the Deployment, one of the set (its second waits), one each of the others, and the bare one.
         pods["items"].as_array().unwrap().len() >= 8
     });
     eventually("the claim is bound", Duration::from_secs(60), || {
-        get(&rig.active, &["pvc", "data", "-n", "shop"])["status"]["phase"] == "Bound"
+        get(plane, &["pvc", "data", "-n", "shop"])["status"]["phase"] == "Bound"
     });
 }
 
@@ -43,7 +43,7 @@ fn one_of_everything_stays_held_and_comes_back() {
         return;
     }
     let rig = Rig::start(true, json!({"namespaces": ["shop"]}));
-    install(&rig);
+    install(&rig.active);
     let pods = PodWatch::start(&rig.standby);
 
     let first = rig.capture();

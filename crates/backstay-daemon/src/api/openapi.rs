@@ -9,7 +9,7 @@ use crate::api_types::API_PREFIX;
 type Route = (&'static str, &'static str, &'static str, bool);
 
 /// Every route under the prefix.
-pub(super) const ROUTES: [Route; 26] = [
+pub(super) const ROUTES: [Route; 29] = [
     ("get", "/site", "The site itself", false),
     ("get", "/openapi.json", "This document", false),
     ("get", "/pairs", "Every pair", false),
@@ -31,6 +31,9 @@ pub(super) const ROUTES: [Route; 26] = [
     ("post", "/plans/{name}/promote", "Take over", true),
     ("post", "/plans/{name}/switchover", "Hand over to the other side", false),
     ("post", "/plans/{name}/failback", "Hand back to the side the plan was made on", false),
+    ("post", "/plans/{name}/drill", "Rehearse a takeover in isolation", true),
+    ("delete", "/plans/{name}/drill", "Remove what a kept drill left", false),
+    ("get", "/plans/{name}/drills", "Its drills, oldest first", false),
     ("post", "/promote-all", "Take over every standby plan", true),
     ("get", "/status", "How every plan is doing", false),
     ("post", "/verify", "Re-hash packs, restore points and replicas", true),

@@ -6,7 +6,7 @@ use backstay_types::frame::SiteRole;
 use backstay_types::{Epoch, PlanName, RestorePointId, Time};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::ErrorInfo;
+use super::{ErrorInfo, LastDrill};
 
 /// `GET /plans/{name}/status`; `GET /status` lists one for each plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct PlanStatus {
     /// What its objects became on the cluster beside the standby; `null` where there is none.
     #[serde(default)]
     pub objects: Option<ObjectsStatus>,
+    /// The last rehearsal of its takeover on this side; `null` before the first.
+    #[serde(default)]
+    pub last_drill: Option<LastDrill>,
     /// Whether its schedule is suspended.
     pub suspended: bool,
     /// Who would take over by itself, and when; `null` for a plan without automatic failover.

@@ -72,6 +72,7 @@ fn fields_are_named_as_the_contract_says() {
         last_cycle: None,
         apply_error: None,
         objects: None,
+        last_drill: None,
         suspended: false,
         automatic_failover: None,
     };

@@ -4,6 +4,7 @@
 //!    in the status, and the next restore point tries again.
 //! 2. A cluster that does not answer stops the apply, which is then not finished.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use backstay_kube::cluster::{ApplyOptions, ApplyReport, Cluster, Drift, ReleaseReport};
@@ -72,6 +73,20 @@ impl Site {
         })
     }
 
+    /// What was released and is not ready. Blocks.
+    pub(crate) fn not_ready(
+        &self,
+        plan: &PlanName,
+        spec: &PlanSpec,
+        point: &RestorePoint,
+    ) -> Result<Vec<String>, DaemonError> {
+        let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?)?;
+        Handle::current().block_on(async {
+            let cluster = self.cluster().await?;
+            Ok(cluster.not_ready(&work.objects, &work.options()).await?)
+        })
+    }
+
     /// What a promotion to `point` would release, one line a wave. Blocks; asks nothing of the cluster.
     pub(crate) fn release_waves(
         &self,
@@ -90,7 +105,8 @@ impl Site {
 /// Everything that an apply or a release borrows.
 struct OnCluster<'a> {
     plan: &'a PlanName,
-    spec: &'a PlanSpec,
+    /// In the names of the side that sends.
+    spec: Cow<'a, PlanSpec>,
     point: &'a RestorePoint,
     objects: Arc<Vec<CapturedObject>>,
     volumes: std::collections::BTreeMap<String, backstay_kube::cluster::VolumePlace>,
@@ -105,6 +121,10 @@ impl<'a> OnCluster<'a> {
         objects: Vec<CapturedObject>,
     ) -> Result<Self, DaemonError> {
         let volumes = site.volume_places(plan, spec, point, &objects)?;
+        let spec = match site.plans.find(plan).filter(|record| record.home) {
+            Some(_) => Cow::Owned(spec.reversed()?),
+            None => Cow::Borrowed(spec),
+        };
         Ok(Self { plan, spec, point, objects: Arc::new(objects), volumes })
     }
 
@@ -112,7 +132,7 @@ impl<'a> OnCluster<'a> {
         ApplyOptions {
             plan: self.plan,
             restore_point: self.point.id,
-            spec: self.spec,
+            spec: &self.spec,
             volumes: &self.volumes,
         }
     }

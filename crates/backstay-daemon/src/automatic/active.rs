@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use backstay_engine::lease::{
-    ActiveAction, ActiveEvent, ActiveLease, Answer, AskId, Kept, Party, PeerAnswer,
+    ActiveAction, ActiveEvent, ActiveLease, Answer, AskId, Kept, Mono, Party, PeerAnswer, Stance, Terms,
 };
 use backstay_engine::role::{self, Local, News};
 use backstay_types::frame::SiteRole;
@@ -17,6 +17,7 @@ use crate::api_types::PromoteRequest;
 use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::site::Site;
+use crate::standstill::GONE_WITHIN;
 use crate::{DaemonError, clock};
 
 /// A lease that was taken and whose promotion has to be carried out.
@@ -34,6 +35,7 @@ enum Done {
     Event(ActiveEvent),
     /// The witness was asked; the failure, if it was not reached.
     Witness(AskId, Result<Answer, String>),
+    HeldAgain,
     Promoted(Result<(), DaemonError>),
 }
 
@@ -48,8 +50,11 @@ struct Active {
     epoch: Epoch,
     kept: Kept,
     /// The promotion that the lease was taken for, until it is done: when to try.
-    promote_at: Option<backstay_engine::lease::Mono>,
+    promote_at: Option<Mono>,
     is_overdue_told: bool,
+    /// Whether objects stood still when the lease had them held.
+    stood: bool,
+    is_holding_again: bool,
 }
 
 impl Site {
@@ -67,7 +72,7 @@ impl Site {
         let after = record.spec.automatic_failover.as_ref().map(|wanted| wanted.after).or(kept.bound);
         // Neither wanted nor bound: there is nothing to give back.
         let Some(after) = after else { return self.forget_kept(&record.name) };
-        let terms = backstay_engine::lease::Terms::new(after);
+        let terms = Terms::new(after);
         let me = Party { plan: record.name.clone(), site: self.id, epoch, terms };
         let mut active = Active {
             site: self.clone(),
@@ -80,6 +85,8 @@ impl Site {
             kept,
             promote_at: taken.map(|_| now),
             is_overdue_told: false,
+            stood: false,
+            is_holding_again: false,
         };
         if taken.is_some() {
             self.store_kept(&record.name, epoch, &kept)?;
@@ -87,18 +94,32 @@ impl Site {
         active.run().await
     }
 
-    /// Holds the plan's own controllers in place.
+    /// Holds what runs here, at once: a cycle under way may wait for a peer that is not there. It does not come to its
+    /// end, for what it captured meanwhile may be half held.
     async fn hold_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
-        Err(DaemonError::Request { message: format!("plan {plan}: holding in place is not there yet") })
+        if let Some(activity) = self.runtimes.of(plan).activity() {
+            activity.progress.cancel();
+        }
+        self.stand_still(plan).await?;
+        self.wait_gone(plan, GONE_WITHIN).await
     }
 
-    /// Lets the plan's own controllers go on.
+    /// Lets what was held here go on.
     async fn let_go_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
-        Err(DaemonError::Request { message: format!("plan {plan}: letting go is not there yet") })
+        let record = self.plans.get(plan)?;
+        // One that steps down, or hands over, stays held.
+        if record.role != SiteRole::Active || record.handover.is_some() {
+            return Ok(());
+        }
+        self.let_go(plan).await
     }
 
     /// Asks the peer whether it stands by, and takes in what it says of the plan.
-    async fn ask_stands_by(&self, pair: PairId, plan: &PlanName) -> Result<PeerAnswer, DaemonError> {
+    async fn ask_stands_by(
+        self: &Arc<Self>,
+        pair: PairId,
+        plan: &PlanName,
+    ) -> Result<PeerAnswer, DaemonError> {
         if self.net.connection(pair).is_none() {
             return Ok(PeerAnswer::Silent);
         }
@@ -148,6 +169,7 @@ impl Active {
                     return Ok(());
                 }
             }
+            self.hold_again(&record);
             self.promote_if_due(now);
             self.show(now);
             event = tokio::select! {
@@ -162,12 +184,12 @@ impl Active {
     }
 
     /// Takes over what the plan says now.
-    fn follow(&mut self, record: &PlanRecord, now: backstay_engine::lease::Mono) {
+    fn follow(&mut self, record: &PlanRecord, now: Mono) {
         self.epoch = self.epoch.max(record.epoch);
         let wanted = record.spec.automatic_failover.as_ref();
         let after = wanted.map(|wanted| wanted.after).or(self.kept.bound);
         if let Some(after) = after {
-            let terms = backstay_engine::lease::Terms::new(after);
+            let terms = Terms::new(after);
             self.lease.update(self.epoch, terms, wanted.is_some(), now);
         }
     }
@@ -248,7 +270,11 @@ impl Active {
                     }
                 });
             }
-            ActiveAction::StepDown { epoch } => self.site.learn_epoch(&self.name, epoch)?,
+            ActiveAction::StepDown { epoch } => {
+                self.site.learn_epoch(&self.name, epoch)?;
+                // Also when this side was yet to be promoted: that lease is gone.
+                return Ok(true);
+            }
             ActiveAction::Disarmed => {
                 tracing::info!(plan = %self.name, "the lease is released: no automatic failover any more");
                 self.site.forget_kept(&self.name)?;
@@ -266,6 +292,10 @@ impl Active {
                 self.asked.tell(&self.name, answer.as_ref().err().cloned());
                 ActiveEvent::Witness { ask, answer: answer.unwrap_or(Answer::Failed) }
             }
+            Done::HeldAgain => {
+                self.is_holding_again = false;
+                ActiveEvent::Tick
+            }
             Done::Promoted(outcome) => {
                 if let Err(error) = outcome {
                     let class = error.class().label();
@@ -277,14 +307,31 @@ impl Active {
         }
     }
 
-    fn promote_if_due(&mut self, now: backstay_engine::lease::Mono) {
+    /// What the lease holds may be let go by a handover that is rolled back: it is held again.
+    fn hold_again(&mut self, record: &PlanRecord) {
+        let is_held = self.lease.stance() == Stance::Held;
+        if is_held && self.stood && !record.standing && !self.is_holding_again {
+            tracing::warn!(plan = %self.name, "held again: the lease is not good");
+            self.is_holding_again = true;
+            let (site, name) = (self.site.clone(), self.name.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = site.stand_still(&name).await {
+                    tracing::error!(plan = %name, class = error.class().label(), "not held: {error}");
+                }
+                Done::HeldAgain
+            });
+        }
+        self.stood = is_held && (self.stood || record.standing);
+    }
+
+    fn promote_if_due(&mut self, now: Mono) {
         if self.promote_at.take_if(|at| *at <= now).is_some() {
             let (site, name, epoch) = (self.site.clone(), self.name.clone(), self.epoch);
             self.tasks.spawn(async move { Done::Promoted(site.promote_by_lease(name, epoch).await) });
         }
     }
 
-    fn show(&mut self, now: backstay_engine::lease::Mono) {
+    fn show(&mut self, now: Mono) {
         let is_overdue = self.lease.is_overdue(now);
         if is_overdue && !self.is_overdue_told {
             tracing::error!(

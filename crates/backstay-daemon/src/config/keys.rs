@@ -49,7 +49,7 @@ macro_rules! into {
     };
 }
 
-pub(super) const KEYS: [Key; 21] = [
+pub(super) const KEYS: [Key; 22] = [
     Key {
         path: "name",
         variable: "NAME",
@@ -127,6 +127,12 @@ pub(super) const KEYS: [Key; 21] = [
         variable: "RETRY_MAX",
         expected: "a duration of at least \"100ms\", such as \"5m\"",
         set: into!(retry_max, retry),
+    },
+    Key {
+        path: "drill.commands",
+        variable: "DRILL_COMMANDS",
+        expected: "true or false",
+        set: into!(drill_commands),
     },
     Key {
         path: "kubernetes.kubeconfig",

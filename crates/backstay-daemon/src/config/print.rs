@@ -74,7 +74,7 @@ impl SiteConfig {
         }
     }
 
-    fn tables(&self) -> [(&'static str, Vec<Line>); 9] {
+    fn tables(&self) -> [(&'static str, Vec<Line>); 10] {
         let default = SiteConfig::default_for(&self.name, self.listen);
         let path =
             |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
@@ -208,6 +208,16 @@ impl SiteConfig {
                         "",
                     ),
                 ],
+            ),
+            (
+                "drill",
+                vec![line(
+                    "commands",
+                    "Whether drills run `command` probes here; plans, and so these, come from the active side.",
+                    Some(self.drill_commands.to_string()),
+                    !self.drill_commands,
+                    "",
+                )],
             ),
             ("kubernetes", self.kubernetes_lines()),
             ("witness", self.witness_lines()),

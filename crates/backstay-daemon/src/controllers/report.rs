@@ -8,11 +8,11 @@ use backstay_kube::control::{
 };
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::PlanSpec;
-use backstay_types::{Epoch, PlanName, RestorePointId, Span, Time};
+use backstay_types::{Class, Epoch, PlanName, RestorePointId, Span, Time};
 
 use crate::DaemonError;
 use crate::api_types::{
-    CycleOutcome, CycleStatus, ErrorInfo, PlanStatus, PromotionReport, PromotionStep, StepState,
+    CycleOutcome, CycleStatus, DrillReport, ErrorInfo, PlanStatus, PromotionReport, PromotionStep, StepState,
 };
 use crate::plans::PlanRecord;
 use crate::site::Site;
@@ -150,6 +150,29 @@ fn cycle(cycle: &CycleStatus) -> CycleReport {
 }
 
 /// A finished promotion, or the plan of one.
+/// A drill that is over; one that failed is an error, since nothing else of its `Failover` says so.
+pub(super) fn drill(report: DrillReport) -> Result<PromotionDone, DaemonError> {
+    if !report.passed {
+        let probe = report.probes.iter().find(|probe| !probe.passed);
+        let probe = probe.map(|probe| format!("probe {}: {}", probe.name, probe.message));
+        let why = report.error.map(|error| error.message).or(probe);
+        let why = why.unwrap_or_else(|| "not all steps were done".into());
+        let message = format!("drill {} failed: {why}", report.number);
+        return Err(DaemonError::Decision { class: Class::Incomplete, message, hint: None });
+    }
+    Ok(promotion(PromotionReport {
+        plan: report.plan,
+        epoch: report.epoch,
+        restore_point: report.restore_point,
+        rpo_seconds: report.rpo_seconds,
+        rto_seconds: report.rto_seconds,
+        steps: report.steps,
+        waves: Vec::new(),
+        warnings: report.warnings,
+        dry_run: false,
+    }))
+}
+
 pub(super) fn promotion(report: PromotionReport) -> PromotionDone {
     let step = |step: PromotionStep| StepReport {
         name: step.name,

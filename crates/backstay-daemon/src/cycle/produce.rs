@@ -202,6 +202,7 @@ impl Job {
         held: Option<Vec<CapturedObject>>,
         patience: Duration,
     ) -> Result<Taken, DaemonError> {
+        let was_held = held.is_some();
         let snapshot_time = clock::now();
         let capture = on_cluster.map(|source| capture(site, &self.record.name, source));
         let volumes = &self.sources.volumes;
@@ -229,6 +230,10 @@ impl Job {
             (None, None, Some(manifests)) => Some(folder::capture(&manifests.path)?),
             (None, None, None) => None,
         };
+        // The plan says so before the first object is held: what was captured until now is as it ran.
+        if objects.is_some() && site.plans.get(&self.record.name)?.standing != was_held {
+            return Err(DaemonError::Stopping { what: "the cycle" });
+        }
         Ok(Taken { snapshot_time, consistency: Consistency::Crash, snapshots, objects })
     }
 }

@@ -15,7 +15,7 @@ use backstay_types::PlanName;
 use backstay_types::plan::{ManifestFolder, RuleSpec, SnapshotSpec, VolumeSpec};
 
 use crate::DaemonError;
-use crate::clusters::own_names;
+use crate::clusters::{at_home, own_names};
 use crate::plans::PlanRecord;
 use crate::site::Site;
 
@@ -49,7 +49,7 @@ impl Site {
         let mut volumes = self.listed_volumes(record);
         let manifests = self.listed_manifests(record);
         let held = self.standing(&record.name)?;
-        let Some(scope) = Scope::of(&record.spec) else {
+        let Some(scope) = Scope::of(&*record.sends_by()?) else {
             return Ok(Sources { volumes, manifests, held, cluster: None });
         };
         let cluster = self.cluster().await?;
@@ -58,7 +58,8 @@ impl Site {
         let several = !claims.is_empty() && cluster.has_several_nodes().await?;
         check_readable(&record.name, &claims, here.as_deref(), several)?;
         let mut places = BTreeMap::new();
-        for (name, claim) in volume_names(&claims, &own_names(&record.spec)) {
+        let named = if record.home { claims.clone() } else { at_home(&record.spec, &claims) };
+        for (name, claim) in volume_names(&named, &own_names(&record.spec)) {
             let VolumeSource::Node { path, .. } = &claim.source else { continue };
             places.insert(name.clone(), path.clone());
             let path = self.on_host(path);

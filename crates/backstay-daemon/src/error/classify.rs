@@ -34,6 +34,7 @@ impl Classify for DaemonError {
             | Self::Rule { .. }
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
+            | Self::PlacesOfHome { .. }
             | Self::KeptByResource { .. }
             | Self::Claim { .. }
             | Self::Request { .. } => Class::Invalid,
@@ -51,6 +52,7 @@ impl Classify for DaemonError {
             Self::RolledBack { cause, .. } => cause.class(),
             Self::Standstill(error) => error.class(),
             Self::Handover(error) => error.class(),
+            Self::Irreversible(error) => error.class(),
             Self::ClaimsChanged { .. } => Class::Busy,
             Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
@@ -78,6 +80,7 @@ impl Classify for DaemonError {
             Self::Capture(error) => error.class(),
             Self::Promotion(error) => error.class(),
             Self::Stream(error) => error.class(),
+            Self::Drill(error) => error.class(),
         }
     }
 
@@ -118,10 +121,12 @@ impl Classify for DaemonError {
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
             Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
+            Self::PlacesOfHome { plan } => Some(format!("bring it home first: backstay failback {plan}; all else can be changed here")),
             Self::RolledBack { cause, .. } => cause.hint(),
             Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
             Self::Standstill(error) => error.hint(),
             Self::Handover(error) => error.hint(),
+            Self::Irreversible(error) => error.hint(),
             Self::Conflict { plan, .. } => Some(format!("compare both sites' data, then delete plan {plan} on the site that is to give way")),
             Self::PointsElsewhere { plan, peer } => Some(format!(
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"
@@ -158,6 +163,7 @@ impl Classify for DaemonError {
             Self::Capture(error) => error.hint(),
             Self::Promotion(error) => error.hint(),
             Self::Stream(error) => error.hint(),
+            Self::Drill(error) => error.hint(),
             Self::KeptByResource { resource, .. } => Some(format!(
                 "change the resource {resource} with kubectl: what is changed here would be undone"
             )),

@@ -21,7 +21,7 @@ impl Site {
         let options = ApplyOptions {
             plan: &record.name,
             restore_point,
-            spec: &record.spec,
+            spec: &*record.sends_by()?,
             // They stay where they are.
             volumes: &std::collections::BTreeMap::new(),
         };
@@ -37,14 +37,14 @@ impl Site {
     ) -> Result<(), DaemonError> {
         let volumes = std::collections::BTreeMap::new();
         let options =
-            ApplyOptions { plan: &record.name, restore_point, spec: &record.spec, volumes: &volumes };
+            ApplyOptions { plan: &record.name, restore_point, spec: &*record.sends_by()?, volumes: &volumes };
         let report = self.cluster().await?.let_go(&Arc::new(objects), &options).await?;
         report.failures.check(&record.name)
     }
 
     /// Pods of the plan that are not gone.
     pub(super) async fn running_pods(&self, record: &PlanRecord) -> Result<Vec<String>, DaemonError> {
-        match Scope::of(&record.spec) {
+        match Scope::of(&*record.sends_by()?) {
             Some(scope) => Ok(self.cluster().await?.running_pods(&scope).await?),
             None => Ok(Vec::new()),
         }

@@ -162,16 +162,19 @@ impl IntoResponse for Failed {
     }
 }
 
-fn lease_id(text: &str) -> Result<LeaseId, Response> {
-    LeaseId::parse(text)
-        .ok_or_else(|| (StatusCode::BAD_REQUEST, "that is no id of a lease\n").into_response())
+/// What a question was answered with, if not with what was asked for.
+fn no(status: StatusCode, why: &'static str) -> Response {
+    (status, why).into_response()
 }
 
-async fn read(State(folder): State<LeaseFolder>, Named(id): Named<String>) -> Result<Response, Response> {
-    match folder.read(lease_id(&id)?).await {
-        Ok(Some(seen)) => Ok(Json(seen).into_response()),
-        Ok(None) => Err((StatusCode::NOT_FOUND, "there is no such lease\n").into_response()),
-        Err(error) => Err(Failed(error).into_response()),
+const BAD_ID: &str = "that is no id of a lease\n";
+
+async fn read(State(folder): State<LeaseFolder>, Named(id): Named<String>) -> Response {
+    let Some(id) = LeaseId::parse(&id) else { return no(StatusCode::BAD_REQUEST, BAD_ID) };
+    match folder.read(id).await {
+        Ok(Some(seen)) => Json(seen).into_response(),
+        Ok(None) => no(StatusCode::NOT_FOUND, "there is no such lease\n"),
+        Err(error) => Failed(error).into_response(),
     }
 }
 
@@ -180,31 +183,89 @@ async fn swap(
     Named(id): Named<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Response> {
-    let id = lease_id(&id)?;
+) -> Response {
+    let Some(id) = LeaseId::parse(&id) else { return no(StatusCode::BAD_REQUEST, BAD_ID) };
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let over = match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (Some(version), None) => Some(Version(version.trim_matches('"').to_owned())),
         (None, Some("*")) => None,
         _ => {
             let needed = "expected `If-Match: \"VERSION\"` or `If-None-Match: *`\n";
-            return Err((StatusCode::PRECONDITION_REQUIRED, needed).into_response());
+            return no(StatusCode::PRECONDITION_REQUIRED, needed);
         }
     };
-    let record: LeaseRecord = serde_json::from_slice(&body)
-        .map_err(|error| (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response())?;
-    let (holder, epoch) = (record.holder, record.epoch);
-    let is_new = over.is_none() || record.beats <= 1;
+    let record: LeaseRecord = match serde_json::from_slice(&body) {
+        Ok(record) => record,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    };
+    let is_new = over.is_none();
     match folder.swap(id.clone(), over, record.clone()).await {
         Ok(Swapped::To(version)) => {
-            if is_new {
-                tracing::info!(lease = id.as_str(), %holder, %epoch, "lease made");
+            let LeaseRecord { holder, epoch, released, .. } = record;
+            if is_new || released {
+                tracing::info!(lease = id.as_str(), %holder, %epoch, released, "lease");
             }
-            Ok(Json(Seen { version, record }).into_response())
+            Json(Seen { version, record }).into_response()
         }
-        Ok(Swapped::Conflict) => {
-            Err((StatusCode::PRECONDITION_FAILED, "another version is there\n").into_response())
+        Ok(Swapped::Conflict) => no(StatusCode::PRECONDITION_FAILED, "another version is there\n"),
+        Err(error) => Failed(error).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backstay_types::{Epoch, Span};
+
+    use super::super::client::ServerWitness;
+    use super::*;
+
+    fn record(beats: u64) -> LeaseRecord {
+        LeaseRecord {
+            plan: "shop".parse().expect("a name"),
+            holder: SiteId([1; 16]),
+            epoch: Epoch(1),
+            after: Span(5000),
+            beats,
+            released: false,
         }
-        Err(error) => Err(Failed(error).into_response()),
+    }
+
+    /// A client and a server over a real socket: what is swapped is read, over another version nothing is, and without
+    /// the token nobody is answered.
+    #[tokio::test]
+    async fn a_client_swaps_and_reads() {
+        let home = tempfile::tempdir().expect("a folder");
+        let identity = open(home.path()).expect("made");
+        let token_file = own_token(home.path()).expect("made");
+        let token: Arc<str> = read_token(&token_file).expect("read").into();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = PinnedListener::bind(any, &identity).await.expect("bound");
+        let endpoint = listener.local_addr().expect("bound").to_string();
+        let routes = router(LeaseFolder::new(home.path().to_owned()), token);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(axum::serve(Listener(listener), routes).into_future());
+
+        let again = open(home.path()).expect("there");
+        assert_eq!(again.fingerprint(), identity.fingerprint(), "a witness stays who it is");
+        let client = ServerWitness::new(endpoint.clone(), identity.fingerprint(), token_file);
+        let id = LeaseId::parse("00ff-shop").expect("an id");
+        assert_eq!(client.read(&id).await.expect("asked"), None);
+        let Swapped::To(first) = client.swap(&id, None, &record(1)).await.expect("asked") else {
+            panic!("nothing was there")
+        };
+        assert_eq!(client.swap(&id, None, &record(2)).await.expect("asked"), Swapped::Conflict);
+        let Swapped::To(second) = client.swap(&id, Some(&first), &record(2)).await.expect("asked") else {
+            panic!("it was there")
+        };
+        assert_eq!(client.swap(&id, Some(&first), &record(3)).await.expect("asked"), Swapped::Conflict);
+        let seen = client.read(&id).await.expect("asked").expect("there");
+        assert_eq!((seen.version, seen.record), (second, record(2)));
+
+        let wrong = home.path().join("wrong");
+        std::fs::write(&wrong, "sixteen or more letters".replace(' ', "-")).expect("written");
+        let stranger = ServerWitness::new(endpoint, identity.fingerprint(), wrong);
+        let error = stranger.read(&id).await.expect_err("refused");
+        assert_eq!(error.class(), Class::Unauthorized);
+        assert!(error.hint().is_some_and(|hint| hint.contains("witness.tokenFile")));
     }
 }

@@ -258,6 +258,20 @@ mod tests {
     }
 
     #[test]
+    fn of_an_adopted_object_only_what_is_ours_is_looked_at() {
+        let part = json!({"spec": {"replicas": 0}});
+        let fields = json!({"f:spec": {"f:replicas": {}, "f:paused": {}}});
+        let made = |with_replicas: bool| {
+            let own =
+                if with_replicas { json!({"f:spec": {"f:replicas": {}}}) } else { json!({"f:spec": {}}) };
+            [managed("backstay", true, own), managed("helm", false, fields.clone())]
+        };
+        assert_eq!(drift("web".to_owned(), &part, Extent::Part, &made(true)), None);
+        let found = drift("web".to_owned(), &part, Extent::Part, &made(false)).unwrap();
+        assert_eq!((found.changed, found.added), (vec!["spec.replicas".to_owned()], vec![]));
+    }
+
+    #[test]
     fn agreeing_is_no_drift_and_additions_are_told() {
         let agrees = managed(
             "kubectl",

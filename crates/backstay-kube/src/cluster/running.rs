@@ -84,7 +84,7 @@ impl Chains<'_> {
         let mut chain = vec![pod];
         while chain.len() < DEPTH_MAX {
             let Some(last) = chain.last() else { break };
-            let Some(owner) = last.controller() else { break };
+            let Some(owner) = controller(&last.object, last.namespace.as_deref()) else { break };
             let Some(link) = self.read(owner).await? else { break };
             chain.push(link);
         }
@@ -116,16 +116,6 @@ impl Link {
         self.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 
-    fn controller(&self) -> Option<Slot> {
-        let owners = self.object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-        let controls = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
-        let owner = owners.into_iter().flatten().find(controls)?;
-        let text = |field| owner.get(field).and_then(Value::as_str).unwrap_or_default();
-        let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
-        let kind = GroupKind::new(group, text("kind"));
-        Some(Slot { kind, namespace: self.namespace.clone(), name: text("name").to_owned() })
-    }
-
     /// Whether the plan holds it.
     fn is_covered(&self, scope: &Scope) -> bool {
         let label = |key: &str| self.object.pointer("/metadata/labels")?.get(key)?.as_str();
@@ -134,4 +124,15 @@ impl Link {
             && label(EXCLUDE_LABEL).is_none_or(|value| value == "false")
             && scope.selector.as_ref().is_none_or(|selector| selector.matches(label))
     }
+}
+
+/// The controller of an object, which is in its namespace.
+pub(super) fn controller(object: &Value, namespace: Option<&str>) -> Option<Slot> {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let controls = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
+    let owner = owners.into_iter().flatten().find(controls)?;
+    let text = |field| owner.get(field).and_then(Value::as_str).unwrap_or_default();
+    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    let kind = GroupKind::new(group, text("kind"));
+    Some(Slot { kind, namespace: namespace.map(str::to_owned), name: text("name").to_owned() })
 }

@@ -11,6 +11,8 @@
 //! what runs. At a crash the rest runs on; a second run changes only what is not as it should be, and a run that
 //! changes nothing says that a capture of before and one of now are the same.
 
+mod children;
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -50,6 +52,9 @@ impl Cluster {
         writer.withdraw(hooks).await?;
         for (_, group) in items.groups(Waves::Release).into_iter().rev() {
             writer.each(group, |writer, item| async move { writer.stand(&item).await }).await?;
+        }
+        if writer.prepare.purpose() == Purpose::Hold {
+            writer.stand_children().await?;
         }
         writer.withdraw(others).await?;
         let deferred = u64::try_from(items.deferred.len()).unwrap_or(u64::MAX);

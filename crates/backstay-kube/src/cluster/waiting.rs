@@ -94,3 +94,18 @@ impl Writer {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_record_keeps_is_found_again() {
+        let object = json!({"kind": "Pod", "spec": {"env": "\u{e9}"}});
+        let bytes = ByteString(object.to_string().into_bytes());
+        assert_eq!(kept(&json!({"data": {ENTRY: bytes}})), Some(object));
+        for damaged in [json!({}), json!({"data": {ENTRY: "!"}}), json!({"data": {ENTRY: "eA=="}})] {
+            assert_eq!(kept(&damaged), None, "{damaged}");
+        }
+    }
+}

@@ -20,6 +20,7 @@ use super::discovery::{Resource, Resources};
 use super::drift::{Drift, Extent, drift};
 use super::error::ClusterError;
 use super::fault::Fault;
+use super::home;
 use super::items::Item;
 use super::links::{OwnerLink, places};
 use super::live::{Live, LiveObject, Slot};
@@ -194,14 +195,15 @@ impl Writer {
             return Ok(None);
         }
         let name = item.slot.to_string();
-        let managed = live.managed.as_ref();
-        let mut found = match live.adopted {
-            true => {
-                let part = built.adopted_part()?;
-                managed.and_then(|managed| drift(name.clone(), &part, Extent::Part, managed))
-            }
-            false => managed.and_then(|managed| drift(name.clone(), built.value(), Extent::Whole, managed)),
+        let (mut desired, extent) = match live.adopted {
+            true => (built.adopted_part()?, Extent::Part),
+            false => (built.value().clone(), Extent::Whole),
         };
+        if live.at_home {
+            home::stay(&mut desired)?;
+        }
+        let managed = live.managed.as_ref();
+        let mut found = managed.and_then(|managed| drift(name.clone(), &desired, extent, managed));
         // What a merged account lacks is the label of the plan, which it never had.
         let lost = self.lost(item, live);
         if !lost.is_empty() && live.plan.is_some() {

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::condition::{Told, conditions, count, find, is_true};
-use super::host::{Host, HostError, Picture, PlanReport, PromotionDone, PromotionOrder, StepReport};
+use super::host::{FailoverOrder, Host, HostError, Picture, PlanReport, PromotionDone, StepReport};
 use super::plans::{Standing, uid};
 use super::write::WriteError;
 use super::{Controller, notice};
@@ -107,9 +107,9 @@ impl<H: Host> Controller<H> {
         Ok(())
     }
 
-    fn begin(&mut self, uid: String, order: PromotionOrder) {
+    fn begin(&mut self, uid: String, order: FailoverOrder) {
         self.promotions.known.insert(uid.clone(), Run::Running);
-        let promotion = self.host.promote(order);
+        let promotion = self.host.fail_over(order);
         self.promotions.tasks.spawn(async move { (uid, promotion.await) });
     }
 
@@ -118,7 +118,7 @@ impl<H: Host> Controller<H> {
         &self,
         object: &DynamicObject,
         standing: &Standing<'_>,
-    ) -> Result<PromotionOrder, (&'static str, String)> {
+    ) -> Result<FailoverOrder, (&'static str, String)> {
         let order = read_order(object)?;
         let namespace = object.namespace().unwrap_or_default();
         let plan_namespace = standing.of(&order.plan).and_then(|plan| plan.namespace());
@@ -136,12 +136,12 @@ impl<H: Host> Controller<H> {
         &mut self,
         object: &DynamicObject,
         observed: &FailoverStatus,
-        order: PromotionOrder,
+        order: FailoverOrder,
         picture: &Picture,
     ) -> FailoverStatus {
         let report = picture.plans.get(&order.plan);
         match self.promotions.known.remove(&uid(object)) {
-            Some(Run::Over(Ok(done))) => self.done(object, observed, &done, "Promoted"),
+            Some(Run::Over(Ok(done))) => self.done(object, observed, &done, done_reason(order.action)),
             Some(Run::Over(Err(error))) => {
                 if report.is_some_and(|report| report.role == SiteRole::Promoting) {
                     let status = self.waits(object, observed, report, &error);
@@ -163,7 +163,9 @@ impl<H: Host> Controller<H> {
                 self.promotions.known.insert(uid(object), Run::Running);
                 self.runs(object, observed, report)
             }
-            None if is_true(&observed.conditions, "Accepted") => self.resumed(object, observed, report),
+            None if is_true(&observed.conditions, "Accepted") => {
+                self.resumed(object, observed, order.action, report)
+            }
             None => self.accept(object, observed, order, report).await,
         }
     }
@@ -173,17 +175,18 @@ impl<H: Host> Controller<H> {
         &mut self,
         object: &DynamicObject,
         observed: &FailoverStatus,
-        order: PromotionOrder,
+        order: FailoverOrder,
         report: Option<&PlanReport>,
     ) -> FailoverStatus {
         if let Some(report) = report.filter(|report| report.role == SiteRole::Promoting) {
             return self.runs(object, observed, Some(report));
         }
         let is_active = report.is_some_and(|report| report.role == SiteRole::Active);
+        let is_over = is_active && order.action == FailoverAction::Promote;
         let wants_dry_run = order.dry_run;
-        match self.host.promote(PromotionOrder { dry_run: true, ..order }).await {
+        match self.host.fail_over(FailoverOrder { dry_run: true, ..order }).await {
             Err(error) => self.failed(object, observed, &error),
-            Ok(planned) if is_active => self.done(object, observed, &planned, "ActiveAlready"),
+            Ok(planned) if is_over => self.done(object, observed, &planned, "ActiveAlready"),
             Ok(planned) if wants_dry_run => self.done(object, observed, &planned, "DryRun"),
             Ok(planned) => {
                 let accepted = Told::new("Accepted", true, "Planned", sentence(&planned));
@@ -197,10 +200,13 @@ impl<H: Host> Controller<H> {
         &self,
         object: &DynamicObject,
         observed: &FailoverStatus,
+        action: FailoverAction,
         report: Option<&PlanReport>,
     ) -> FailoverStatus {
+        // The others name the side that is to be active, or change nothing: they are given again.
         let is_past = |report: &&PlanReport| {
-            matches!(report.role, SiteRole::Standby | SiteRole::Demoting)
+            action == FailoverAction::Promote
+                && matches!(report.role, SiteRole::Standby | SiteRole::Demoting)
                 && observed.epoch.is_some_and(|epoch| count(report.epoch.0) >= epoch)
         };
         if let Some(report) = report.filter(is_past) {
@@ -293,6 +299,15 @@ impl<H: Host> Controller<H> {
     }
 }
 
+/// The reason of its `Complete` condition.
+const fn done_reason(action: FailoverAction) -> &'static str {
+    match action {
+        FailoverAction::Promote => "Promoted",
+        FailoverAction::Switchover | FailoverAction::Failback => "HandedOver",
+        FailoverAction::Drill => "Rehearsed",
+    }
+}
+
 fn sentence(done: &PromotionDone) -> String {
     format!("epoch {}, restore point {}", done.epoch, done.restore_point)
 }
@@ -306,23 +321,21 @@ fn shown_steps(steps: &[StepReport]) -> Vec<FailoverStep> {
     steps.iter().map(shown).collect()
 }
 
-fn read_order(object: &DynamicObject) -> Result<PromotionOrder, (&'static str, String)> {
+fn read_order(object: &DynamicObject) -> Result<FailoverOrder, (&'static str, String)> {
     let invalid = |message: String| (Class::Invalid.reason(), message);
     let spec = object.data.get("spec").cloned().unwrap_or_default();
     let spec: FailoverSpec = serde_json::from_value(spec).map_err(|error| invalid(error.to_string()))?;
-    if spec.action != FailoverAction::Promote {
-        let message = format!("{:?} does not exist yet: only Promote does", spec.action);
-        return Err(("Unsupported", message));
-    }
     let plan: PlanName =
         spec.plan.parse().map_err(|error: backstay_types::InvalidName| invalid(error.to_string()))?;
     let point = spec.restore_point.map(|point| point.parse()).transpose();
     let point = point.map_err(|error: backstay_types::InvalidName| invalid(error.to_string()))?;
-    Ok(PromotionOrder {
+    Ok(FailoverOrder {
+        action: spec.action,
         plan,
         restore_point: point,
         force: spec.force,
         accept_partial: spec.accept_partial,
         dry_run: spec.dry_run,
+        keep: spec.keep,
     })
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
+use crate::crds::FailoverAction;
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::{PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::point::Consistency;
@@ -44,10 +45,10 @@ pub trait Host: Send + Sync + 'static {
     /// Says which plans are kept by resources from now on: nobody else may change those.
     fn kept_by(&self, resources: BTreeMap<PlanName, String>);
 
-    /// Promotes a plan, or goes on with a promotion that was cut off. Goes on when the future is dropped.
-    fn promote(
+    /// Carries an order out, or goes on with one that was cut off. Goes on when the future is dropped.
+    fn fail_over(
         &self,
-        order: PromotionOrder,
+        order: FailoverOrder,
     ) -> impl Future<Output = Result<PromotionDone, HostError>> + Send + 'static;
 }
 
@@ -208,7 +209,9 @@ pub struct PointReport {
 
 /// What a `Failover` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromotionOrder {
+pub struct FailoverOrder {
+    /// What is done.
+    pub action: FailoverAction,
     /// The plan.
     pub plan: PlanName,
     /// The point; the newest without it.
@@ -219,6 +222,8 @@ pub struct PromotionOrder {
     pub accept_partial: bool,
     /// Compute and show, and do nothing.
     pub dry_run: bool,
+    /// Leave what a drill made in place.
+    pub keep: bool,
 }
 
 /// A promotion that is over, or would be made.

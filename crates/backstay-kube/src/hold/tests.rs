@@ -270,6 +270,40 @@ fn random_object() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn a_set_at_zero_keeps_its_claims() {
+    let set = |scaled: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db", "namespace": "shop"},
+            "spec": {"replicas": 2, "persistentVolumeClaimRetentionPolicy": {"whenScaled": scaled, "whenDeleted": "Delete"}}})
+    };
+    for scaled in ["Delete", "Retain"] {
+        let mut held = set(scaled);
+        assert_eq!(HoldTable::default().hold(&mut held), Ok(true));
+        let policy = json!({"whenScaled": "Retain", "whenDeleted": "Delete"});
+        assert_eq!(held["spec"], json!({"replicas": 0, "persistentVolumeClaimRetentionPolicy": policy}));
+        assert_eq!(release(&mut held), Ok(true));
+        assert_eq!(held, set(scaled));
+    }
+}
+
+#[test]
+fn a_claim_that_stands_still_has_no_owner_to_go_with() {
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "shop",
+        "ownerReferences": [{"apiVersion": "a.io/v1", "kind": "App", "name": "x", "uid": "u"}]}});
+    let mut held = claim.clone();
+    assert_eq!(HoldTable::default().hold_in_place(&mut held), Ok(true));
+    assert_eq!(held["metadata"]["ownerReferences"], json!([]));
+    // As the API server keeps it.
+    held["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    let once = held.clone();
+    assert_eq!(HoldTable::default().hold_in_place(&mut held), Ok(true));
+    assert_eq!(held, once);
+    assert_eq!(release(&mut held), Ok(true));
+    assert_eq!(held, claim);
+    let mut other = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "ownerReferences": [{"name": "x"}]}});
+    assert_eq!(HoldTable::default().hold_in_place(&mut other), Ok(false));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 

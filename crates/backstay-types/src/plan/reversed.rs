@@ -67,6 +67,7 @@ impl PlanSpec {
         let there = |name: &String| self.namespace_mapping.get(name).unwrap_or(name).clone();
         Ok(PlanSpec {
             namespaces: self.namespaces.iter().map(there).collect(),
+            drill: self.drill.as_ref().map(|drill| drill.renamed(there)),
             namespace_mapping: inverted("namespaceMapping", &self.namespace_mapping)?,
             storage_class_mapping: inverted("storageClassMapping", &self.storage_class_mapping)?,
             image_registry_mapping: inverted("imageRegistryMapping", &self.image_registry_mapping)?,

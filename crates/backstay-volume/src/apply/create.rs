@@ -8,6 +8,7 @@ use backstay_types::manifest::{Device, Entry, Extent, FetchChunk, NodeKind, RelP
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 
+use super::clone::clone_content;
 use super::content::{Differ, fetch, is_zero, punch, read_at};
 use super::left::There;
 use super::metadata::{self, Attributes, chmod_name};
@@ -58,6 +59,21 @@ where
             opened = create(&self.stack);
         }
         let file = File::from(opened.map_err(|e| self.fail("create", path, e))?);
+        match self.donor.take() {
+            Some(mut donor) => {
+                clone_content(&mut donor, entry, &file)?;
+                self.donor = Some(donor);
+                self.progress.step()?;
+            }
+            None => self.write_content(path, &file)?,
+        }
+        let how = self.inherits();
+        metadata::set_fd(&file, entry, how, &mut self.xattrs)
+            .map_err(|e| self.fail("set attributes of", path, e))
+    }
+
+    /// Writes the extents of the current entry to a new file.
+    fn write_content(&mut self, path: &RelPath, file: &File) -> Result<(), VolumeError> {
         let mut at = 0;
         let mut ends_in_hole = false;
         while let Some(extent) = self.right.next_extent()? {
@@ -72,11 +88,9 @@ where
             self.progress.add_bytes(extent.len());
         }
         if ends_in_hole {
-            rustix::fs::ftruncate(&file, at).map_err(|e| self.fail("set length of", path, e))?;
+            rustix::fs::ftruncate(file, at).map_err(|e| self.fail("set length of", path, e))?;
         }
-        let how = self.inherits();
-        metadata::set_fd(&file, entry, how, &mut self.xattrs)
-            .map_err(|e| self.fail("set attributes of", path, e))
+        Ok(())
     }
 
     /// Changes what differs of a file that is there.

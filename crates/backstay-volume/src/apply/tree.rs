@@ -24,6 +24,8 @@ const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 pub(crate) struct TreeApply<'a, 'f, F: FetchChunk> {
     /// Where content comes from.
     pub(super) content: &'a dyn FetchChunk<Error = F::Error>,
+    /// A replica that shows the same manifest, whose files are cloned instead of being fetched.
+    pub(super) donor: Option<FolderStack>,
     pub(super) right: Right<'f, F>,
     pub(super) left: Left<'f, F>,
     pub(super) stack: FolderStack,
@@ -84,6 +86,7 @@ where
         let report = ApplyReport { compared_in_full: left.is_disk(), ..ApplyReport::default() };
         Ok(Self {
             content,
+            donor: None,
             right,
             left,
             stack,
@@ -96,6 +99,12 @@ where
             report,
             buffer: Vec::new(),
         })
+    }
+
+    /// Takes the content of files from a replica that shows the manifest, by cloning.
+    pub(crate) fn cloning(mut self, donor: &Path) -> Result<Self, VolumeError> {
+        self.donor = Some(FolderStack::open(donor)?);
+        Ok(self)
     }
 
     pub(crate) fn run(mut self) -> Result<ApplyReport, VolumeError> {

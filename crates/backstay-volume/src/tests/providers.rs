@@ -12,11 +12,11 @@ use super::support::*;
 use crate::{Cancel, ParentUse, Progress, VolumeError, snapshot};
 
 /// A file system of its own on a loop device, unmounted when dropped.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(pub(super) PathBuf);
 
 impl Mounted {
     /// `None`, saying so, where the machine cannot.
-    fn new(dir: &Path, kind: &str) -> Option<Self> {
+    pub(super) fn new(dir: &Path, kind: &str) -> Option<Self> {
         let image = dir.join("fs.img");
         fs::File::create(&image).unwrap().set_len(512 << 20).unwrap();
         let mkfs = Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image).output();

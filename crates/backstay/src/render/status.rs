@@ -1,7 +1,7 @@
 //! Status of plans.
 
 use backstay_daemon::api_types::{
-    AutomaticStatus, CycleOutcome, CycleStatus, LastCycle, ObjectsStatus, PlanStatus,
+    AutomaticStatus, CycleOutcome, CycleStatus, LastCycle, LastDrill, ObjectsStatus, PlanStatus,
 };
 
 use crate::output::{bytes, or_dash, pairs, rate, seconds, table, time, word};
@@ -88,6 +88,7 @@ pub(crate) fn status(s: &PlanStatus) -> String {
     rows.extend(s.objects.iter().flat_map(objects));
     rows.extend(s.automatic_failover.iter().flat_map(automatic));
     rows.push(("Next run", next_run(s)));
+    rows.extend(s.last_drill.map(|last| ("Last drill", last_drill(&last))));
     pairs(rows)
 }
 
@@ -170,6 +171,15 @@ fn last_cycle(last: &LastCycle) -> String {
 
 fn next_run(s: &PlanStatus) -> String {
     if s.suspended { "suspended".to_owned() } else { or_dash(s.next_run, time) }
+}
+
+fn last_drill(last: &LastDrill) -> String {
+    let how = match (last.passed, last.rto_seconds) {
+        (true, Some(rto)) => format!("passed, RTO {}", seconds(rto)),
+        (true, None) => "passed".to_owned(),
+        (false, _) => "FAILED".to_owned(),
+    };
+    format!("{how}, of {} at {}", last.restore_point, time(last.time))
 }
 
 fn yes_no(value: bool) -> String {

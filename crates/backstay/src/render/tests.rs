@@ -43,6 +43,7 @@ fn plan_status() -> PlanStatus {
         }),
         apply_error: None,
         objects: None,
+        last_drill: None,
         suspended: false,
         automatic_failover: None,
     }

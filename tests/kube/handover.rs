@@ -1,0 +1,177 @@
+//! Switchover and failback of a plan over namespaces: two sites beside two control planes.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use backstay_tests::kube::{self, ControlPlane, ControlPlaneOptions};
+use backstay_tests::{Pair, Site, SiteOptions, assert_same, eventually};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const PLAN: &str = "
+apiVersion: backstay.dev/v1alpha1
+kind: ReplicationPlan
+metadata: {name: shop}
+spec: {pair: west, namespaces: [shop]}
+";
+
+const APP: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: pv-data}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: local
+  persistentVolumeReclaimPolicy: Retain
+  hostPath: {path: VOLUME}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: shop}
+spec: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: shop}
+data: {colour: blue, old: x}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: web, image: registry.example.org/web:1, volumeMounts: [{name: data, mountPath: /data}]}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: report, namespace: shop}
+spec:
+  schedule: '0 0 1 1 *'
+  jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: report, image: report:1}]}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: tool, namespace: shop}
+spec: {containers: [{name: tool, image: registry.example.org/tool:1}]}
+";
+
+/// A control plane and the site beside it.
+struct Side<'a> {
+    plane: &'a ControlPlane,
+    site: &'a Site,
+}
+
+impl Side<'_> {
+    fn get(&self, args: &[&str]) -> Value {
+        self.plane.cluster().get(&[args, &["-n", "shop"]].concat())
+    }
+
+    fn pods(&self) -> usize {
+        self.get(&["pods"])["items"].as_array().unwrap().len()
+    }
+
+    #[track_caller]
+    fn runs(&self, replicas: i64) {
+        assert_eq!(self.get(&["deployment", "web"])["spec"]["replicas"], replicas);
+        assert_ne!(self.get(&["cronjob", "report"])["spec"]["suspend"], true);
+        assert!(self.plane.cluster().has(&["pod", "tool", "-n", "shop"]));
+    }
+
+    #[track_caller]
+    fn stands(&self) {
+        assert_eq!(self.get(&["deployment", "web"])["spec"]["replicas"], 0);
+        assert_eq!(self.get(&["cronjob", "report"])["spec"]["suspend"], true);
+        assert!(!self.plane.cluster().has(&["pod", "tool", "-n", "shop"]));
+        eventually("its pods are gone", PATIENCE, || self.pods() == 0);
+        assert_eq!(self.get(&["pvc", "data"])["status"]["phase"], "Bound");
+    }
+
+    /// A cycle of this side, applied by the other.
+    #[track_caller]
+    fn sync_to(&self, other: &Side<'_>) {
+        let point = self.site.sync("shop")["id"].clone();
+        eventually("the other side has applied it", PATIENCE, || {
+            let status = other.site.status("shop");
+            status["appliedRestorePoint"] == point && status["objects"]["failed"] == 0
+        });
+    }
+}
+
+fn place(side: &Side<'_>) -> String {
+    let volume = side.plane.cluster().get(&["pv", "pv-data"]);
+    volume["spec"]["hostPath"]["path"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_namespace_goes_there_and_comes_back() {
+    if !kube::can_run("handover::a_namespace_goes_there_and_comes_back") {
+        return;
+    }
+    let [east, west] = std::thread::scope(|scope| {
+        ["east", "west"]
+            .map(|name| {
+                let options = ControlPlaneOptions { controllers: true, ..Default::default() };
+                scope.spawn(move || ControlPlane::start(name, options))
+            })
+            .map(|thread| thread.join().unwrap())
+    });
+    let beside = |plane: &ControlPlane| SiteOptions {
+        env: vec![(
+            "BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(),
+            plane.cluster().kubeconfig().to_str().unwrap().to_owned(),
+        )],
+        ..SiteOptions::default()
+    };
+    let pair = Pair::with(beside(&east), beside(&west));
+    let volume = pair.source("volume");
+    fs::write(volume.join("orders"), "1\n").unwrap();
+    east.cluster().apply_yaml(&APP.replace("VOLUME", volume.to_str().unwrap()));
+    let (east, west) = (Side { plane: &east, site: &pair.east }, Side { plane: &west, site: &pair.west });
+    eventually("the claim is bound, and pods are there", PATIENCE, || {
+        east.get(&["pvc", "data"])["status"]["phase"] == "Bound" && east.pods() == 3
+    });
+    pair.east.apply(PLAN).ok();
+    east.sync_to(&west);
+
+    // There: nothing runs on either side in between, and the last write is there.
+    fs::write(volume.join("orders"), "1\n2\n").unwrap();
+    pair.east.cli(["switchover", "shop"]).ok();
+    west.runs(2);
+    eventually("pods are there", PATIENCE, || west.pods() == 3);
+    eventually("the other side is the standby", PATIENCE, || pair.east.status("shop")["role"] == "standby");
+    east.stands();
+    let replica = pair.west.replica("shop", "shop-data");
+    assert_same(&volume, &replica);
+    assert_eq!((Path::new(&place(&east)), Path::new(&place(&west))), (volume.as_path(), replica.as_path()));
+
+    // What happens away reaches home, held.
+    fs::write(replica.join("orders"), "1\n2\n3\n").unwrap();
+    let patch = r#"{"data":{"colour":"red","old":null}}"#;
+    west.plane.cluster().kubectl(["patch", "configmap", "settings", "-n", "shop", "-p", patch]).ok();
+    west.plane.cluster().kubectl(["scale", "deployment", "web", "-n", "shop", "--replicas=4"]).ok();
+    west.sync_to(&east);
+    assert_eq!(east.get(&["configmap", "settings"])["data"], serde_json::json!({"colour": "red"}));
+    east.stands();
+    assert_same(&replica, &volume);
+
+    // And back.
+    pair.east.cli(["failback", "shop"]).ok();
+    east.runs(4);
+    eventually("pods are there", PATIENCE, || east.pods() == 5);
+    eventually("the other side is the standby", PATIENCE, || pair.west.status("shop")["role"] == "standby");
+    west.stands();
+    assert_eq!((Path::new(&place(&east)), Path::new(&place(&west))), (volume.as_path(), replica.as_path()));
+    east.sync_to(&west);
+}
