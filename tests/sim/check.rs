@@ -1,7 +1,7 @@
 //! What must never happen, looked for after every event; and what must come true once everything is whole again.
 
-use backstay_types::frame::SiteRole;
 use backstay_types::RestorePointId;
+use backstay_types::frame::SiteRole;
 
 use crate::node::Node;
 use crate::world::{Disk, Mode, Point, World};

@@ -18,7 +18,12 @@ pub enum Question {
     Query,
     Begin(Begin),
     /// Everything after the begin: what is sent, what the point shows, and what it is described by.
-    Commit { session: SessionId, id: RestorePointId, sent: Vec<u32>, content: Content },
+    Commit {
+        session: SessionId,
+        id: RestorePointId,
+        sent: Vec<u32>,
+        content: Content,
+    },
     Promoted(Promoted),
     TakeOver(TakeOver),
     TakeBack(TakeBack),
@@ -51,7 +56,12 @@ impl World {
         Some(if self.chance(rough) { self.exec.draw(8_000) } else { 5 + self.exec.draw(60) })
     }
 
-    fn carry(self: &Rc<Self>, from: usize, question: Question, answer: &Rc<RefCell<Option<oneshot::Sender<Reply>>>>) {
+    fn carry(
+        self: &Rc<Self>,
+        from: usize,
+        question: Question,
+        answer: &Rc<RefCell<Option<oneshot::Sender<Reply>>>>,
+    ) {
         let Some(late) = self.passage() else {
             self.tell(from, || "  (lost)".to_owned());
             return;

@@ -26,7 +26,10 @@ pub enum Fault {
     Disk,
     /// No answer.
     Lost,
-    Refused { class: Class, epoch: Option<Epoch> },
+    Refused {
+        class: Class,
+        epoch: Option<Epoch>,
+    },
     /// Not what this side is.
     Role,
     Busy,
@@ -154,7 +157,9 @@ impl Node {
         let record = self.record();
         let node = self.clone();
         if record.promotion.is_some() {
-            self.spawn(async move { drop(node.promote(crate::node::promote::Request::default(), None).await) });
+            self.spawn(
+                async move { drop(node.promote(crate::node::promote::Request::default(), None).await) },
+            );
         } else if record.active_until.is_some() {
             self.step_down_soon();
         } else if record.handover.is_some() {

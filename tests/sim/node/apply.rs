@@ -1,6 +1,6 @@
 //! Replicas, workloads and retention.
 
-use backstay_engine::retention;
+use backstay_engine::retention::{self, Rule};
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::Retention;
 use backstay_types::{RestorePointId, Time};
@@ -76,8 +76,11 @@ impl Node {
                 return Ok(());
             }
             let times: Vec<_> = disk.points.iter().map(|(id, point)| (*id, Time(point.time))).collect();
-            let in_use: Vec<_> = disk.applied.into_iter().chain(disk.applying).collect();
-            retention::expired(&times, &KEEPS, &in_use)
+            let in_use = disk.applied.into_iter().chain(disk.applying).map(|id| (id, Rule::InUse));
+            let diverged = disk.points.iter().filter(|(_, point)| point.diverged);
+            let diverged = diverged.map(|(id, _)| (*id, Rule::Diverged));
+            let protected: Vec<_> = in_use.chain(diverged).collect();
+            retention::expired(&times, &KEEPS, &protected)
         };
         for id in expired {
             self.w.expired.borrow_mut().push((self.at, id));

@@ -11,6 +11,8 @@ use super::{Fault, Node};
 use crate::net::{Question, Reply};
 use crate::world::{Content, Point};
 
+const TAKING_OVER: Reply = Reply::Refused { class: Class::Busy, epoch: None };
+
 impl Node {
     pub async fn answer(&self, question: Question) -> Reply {
         let outcome = match question {
@@ -20,6 +22,7 @@ impl Node {
             Question::Commit { session, id, sent, content } => self.commit(session, id, &sent, content).await,
             Question::Promoted(promoted) => self.take_promoted(&promoted).await.map(|()| Reply::Done),
             Question::TakeOver(offer) => return self.take_over(offer).await,
+            Question::TakeBack(_) if !self.stands_by() => return TAKING_OVER,
             Question::TakeBack(back) => self.take_back(&back).await.map(|()| Reply::Done),
             Question::HandOver(epoch) => self.hand_over_as_asked(epoch).await.map(|()| Reply::Done),
         };
@@ -31,13 +34,14 @@ impl Node {
     }
 
     fn told_plan(&self) -> Reply {
+        if self.stands_by() { Reply::State(self.plan_state()) } else { TAKING_OVER }
+    }
+
+    /// Whether this side takes nothing by itself for the plan's time from now on.
+    fn stands_by(&self) -> bool {
         let volatile = self.volatile();
         let mut standing = volatile.standing.borrow_mut();
-        if standing.as_mut().is_none_or(|lease| lease.grant(Mono(self.mono()))) {
-            Reply::State(self.plan_state())
-        } else {
-            Reply::Refused { class: Class::Busy, epoch: None }
-        }
+        standing.as_mut().is_none_or(|lease| lease.grant(Mono(self.mono())))
     }
 
     async fn refused(&self, refusal: Refusal) -> Fault {
@@ -107,7 +111,8 @@ impl Node {
             let epoch = Some(now.epoch.max(id.epoch.next()));
             return Err(Fault::Refused { class: Class::Fenced, epoch });
         }
-        self.put_point(id, Point { content, origin: 1 - self.at, diverged: false, time: self.w.exec.now() }).await?;
+        self.put_point(id, Point { content, origin: 1 - self.at, diverged: false, time: self.w.exec.now() })
+            .await?;
         self.write("number", |disk| disk.record.number = disk.record.number.max(id.number)).await?;
         let node = self.clone();
         self.spawn(async move {

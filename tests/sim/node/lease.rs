@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use backstay_engine::lease::{
-    ActiveAction, ActiveEvent, ActiveLease, Answer, Ask, AskId, Kept, Mono, Party, PeerAnswer, Seen,
+    ActiveAction, ActiveEvent, ActiveLease, Answer, Ask, AskId, Kept, Mono, Party, PeerAnswer, Seen, Stance,
     StandbyAction, StandbyEvent, StandbyLease, Terms, Version,
 };
 use backstay_engine::role::{self, News};
@@ -32,6 +32,7 @@ struct Taken {
 /// What a task of a lease has done.
 enum Done<E> {
     Event(E),
+    HeldAgain,
     Promoted(Result<Epoch, Fault>),
 }
 
@@ -162,6 +163,7 @@ impl Node {
             self.store_kept(epoch, kept).await?;
         }
         let mut event = ActiveEvent::Tick;
+        let (mut stood, mut is_holding_again) = (false, false);
         loop {
             let now = Mono(self.mono());
             let record = self.record();
@@ -184,8 +186,21 @@ impl Node {
                 }
             }
             for action in actions {
-                self.carry_out_lease(&tasks, action).await?;
+                if self.carry_out_lease(&tasks, action).await? {
+                    return Ok(());
+                }
             }
+            // What the lease holds may be let go by a handover that is rolled back: it is held again.
+            let is_held = lease.stance() == Stance::Held;
+            if is_held && stood && !record.standing && !is_holding_again {
+                is_holding_again = true;
+                let node = self.clone();
+                tasks.spawn(self, async move {
+                    drop(node.stand_still().await);
+                    Done::HeldAgain
+                });
+            }
+            stood = is_held && (stood || record.standing);
             if promote_at.take_if(|at| *at <= now).is_some() {
                 let node = self.clone();
                 let request = Request { lease: Some(epoch), ..Request::default() };
@@ -202,12 +217,16 @@ impl Node {
                     }
                     ActiveEvent::Tick
                 }
+                Some(Done::HeldAgain) => {
+                    is_holding_again = false;
+                    ActiveEvent::Tick
+                }
                 None => ActiveEvent::Tick,
             };
         }
     }
 
-    async fn carry_out_lease(&self, tasks: &Tasks<ActiveEvent>, action: ActiveAction) -> Result<(), Fault> {
+    async fn carry_out_lease(&self, tasks: &Tasks<ActiveEvent>, action: ActiveAction) -> Result<bool, Fault> {
         let node = self.clone();
         match action {
             ActiveAction::Ask { ask, question } => tasks.spawn(self, async move {
@@ -226,13 +245,19 @@ impl Node {
                 Done::Event(if done.is_ok() { ActiveEvent::Held } else { ActiveEvent::HoldFailed })
             }),
             ActiveAction::LetGo => tasks.spawn(self, async move {
-                let done = node.let_go().await;
+                let record = node.record();
+                // One that steps down, or hands over, stays held.
+                let stays = record.role != SiteRole::Active || record.handover.is_some();
+                let done = if stays { Ok(()) } else { node.let_go().await };
                 Done::Event(if done.is_ok() { ActiveEvent::LetGo } else { ActiveEvent::LetGoFailed })
             }),
-            ActiveAction::StepDown { epoch } => self.learn_epoch(epoch).await?,
+            ActiveAction::StepDown { epoch } => {
+                self.learn_epoch(epoch).await?;
+                return Ok(true);
+            }
             ActiveAction::Disarmed => {}
         }
-        Ok(())
+        Ok(false)
     }
 
     async fn ask_stands_by(&self) -> Result<PeerAnswer, Fault> {
@@ -271,9 +296,9 @@ impl Node {
             for action in actions {
                 let node = self.clone();
                 match action {
-                    StandbyAction::Ask { ask, question } => tasks.spawn(self, async move {
-                        Done::Event((ask, node.ask_witness(question).await))
-                    }),
+                    StandbyAction::Ask { ask, question } => {
+                        tasks.spawn(self, async move { Done::Event((ask, node.ask_witness(question).await)) })
+                    }
                     StandbyAction::Adopt { epoch } => {
                         self.write("epoch of the lease", |disk| {
                             if disk.record.role == SiteRole::Standby {
