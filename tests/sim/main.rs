@@ -11,6 +11,7 @@
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     missing_docs,
+    unreachable_pub,
     reason = "a test fails by panicking"
 )]
 

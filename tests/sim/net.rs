@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use backstay_types::frame::{Begin, PlanState, Promoted, SharePlan, TakeBack, TakeOver};
-use backstay_types::{Class, Classify, Epoch, RestorePointId, SessionId};
+use backstay_types::{Class, Epoch, RestorePointId, SessionId};
 use tokio::sync::oneshot;
 
 use crate::exec::Owner;
@@ -38,12 +38,6 @@ pub enum Reply {
     Ready { has_parent: bool },
     TakenOver(Epoch),
     Refused { class: Class, epoch: Option<Epoch> },
-}
-
-impl Reply {
-    pub fn refused(error: &impl Classify, epoch: Option<Epoch>) -> Self {
-        Reply::Refused { class: error.class(), epoch }
-    }
 }
 
 impl World {

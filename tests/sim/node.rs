@@ -52,6 +52,11 @@ impl From<Refusal> for Fault {
     }
 }
 
+/// A moment on somebody's clock.
+fn time(millis: u64) -> Time {
+    Time(i64::try_from(millis).expect("a moment of a run"))
+}
+
 /// A daemon that runs.
 #[derive(Clone)]
 pub struct Node {
@@ -82,7 +87,7 @@ impl Node {
     }
 
     pub fn time(&self) -> Time {
-        Time(1_800_000_000_000 + self.w.exec.now())
+        time(1_800_000_000_000 + self.w.exec.now())
     }
 
     /// Waits by this side's clock.
@@ -185,7 +190,7 @@ impl Node {
             role: Some(disk.record.role),
             epoch: disk.record.epoch,
             newest: newest.map(|(id, _)| *id),
-            newest_snapshot_time: newest.map(|(_, point)| Time(point.time)),
+            newest_snapshot_time: newest.map(|(_, point)| time(point.time)),
             applied: disk.applied,
         }
     }

@@ -63,7 +63,7 @@ pub struct Disk {
     pub points: BTreeMap<RestorePointId, Point>,
     pub applied: Option<RestorePointId>,
     pub applying: Option<RestorePointId>,
-    pub sent: Option<RestorePointId>,
+    pub sent: Option<(RestorePointId, Content)>,
     pub last_success: Option<(RestorePointId, Content)>,
     pub lease: Option<(Epoch, u32, Kept)>,
     /// The volumes, and whether they are between two points.
@@ -171,7 +171,7 @@ impl World {
     pub fn new(seed: u64, mode: Mode, traced: bool) -> Rc<Self> {
         let exec = Exec::new(seed);
         // The ends of what clocks may do are the hard cases.
-        let mut rate = || [950, 1000, 1050, 950 + exec.draw(100)][exec.draw(4) as usize];
+        let rate = || [950, 1000, 1050, 950 + exec.draw(100)][exec.draw(4) as usize];
         let rates = [rate(), rate()];
         let offsets = [exec.draw(1 << 40), exec.draw(1 << 40)];
         Rc::new(Self {

@@ -1,11 +1,11 @@
 //! Replicas, workloads and retention.
 
 use backstay_engine::retention::{self, Rule};
+use backstay_types::RestorePointId;
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::Retention;
-use backstay_types::{RestorePointId, Time};
 
-use super::{Fault, Node};
+use super::{Fault, Node, time};
 use crate::exec::Owner;
 
 const KEEPS: Retention = Retention { last: 6, hourly: 0, daily: 0, weekly: 0, monthly: 0 };
@@ -75,7 +75,7 @@ impl Node {
             if disk.record.role != SiteRole::Standby {
                 return Ok(());
             }
-            let times: Vec<_> = disk.points.iter().map(|(id, point)| (*id, Time(point.time))).collect();
+            let times: Vec<_> = disk.points.iter().map(|(id, point)| (*id, time(point.time))).collect();
             let in_use = disk.applied.into_iter().chain(disk.applying).map(|id| (id, Rule::InUse));
             let diverged = disk.points.iter().filter(|(_, point)| point.diverged);
             let diverged = diverged.map(|(id, _)| (*id, Rule::Diverged));

@@ -3,9 +3,9 @@
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
 use backstay_engine::role;
 use backstay_types::frame::{Begin, SharePlan, SiteRole};
-use backstay_types::{Class, Epoch, RestorePointId, SessionId, Span, Time};
+use backstay_types::{Class, Epoch, RestorePointId, SessionId, Span};
 
-use super::{Fault, Node};
+use super::{Fault, Node, time};
 use crate::net::{Question, Reply};
 use crate::world::Record;
 
@@ -19,7 +19,7 @@ impl Node {
         let mut backoff = Backoff::new(RETRY, self.at as u64);
         loop {
             let wait = match backoff.retry_at() {
-                Some(at) => at.since(Time(self.mono())).0,
+                Some(at) => at.since(time(self.mono())).0,
                 None => INTERVAL,
             };
             self.pause(wait).await;
@@ -32,7 +32,7 @@ impl Node {
                 Ok(_) => backoff.succeeded(),
                 Err(fault) => {
                     self.w.tell(self.at, || format!("cycle failed: {fault:?}"));
-                    backoff.failed(Time(self.mono()));
+                    backoff.failed(time(self.mono()));
                 }
             }
         }
@@ -61,9 +61,8 @@ impl Node {
         self.send_from_replicas().await?;
         let (content, parent, known) = {
             let disk = self.site().disk.borrow();
-            let known = disk.sent.and_then(|sent| disk.points.get(&sent)).map(|point| point.content.clone());
-            let known = known.or_else(|| disk.last_success.clone().map(|(_, content)| content));
-            (disk.data.clone(), disk.sent, known)
+            let (parent, known) = disk.sent.clone().unzip();
+            (disk.data.clone(), parent, known)
         };
         self.work(400).await;
         let session = SessionId(self.w.exec.draw(u64::MAX));
@@ -80,7 +79,7 @@ impl Node {
         self.ask(commit, ANSWER_WITHIN).await?;
         self.w.acked.borrow_mut().push((1 - self.at, id, content.clone()));
         self.w.count("restore points");
-        self.write("sent state", |disk| disk.sent = Some(id)).await?;
+        self.write("sent state", |disk| disk.sent = Some((id, content.clone()))).await?;
         self.write("last success", |disk| disk.last_success = Some((id, content))).await?;
         self.write("number", |disk| disk.record.number = disk.record.number.max(id.number)).await?;
         Ok(id)
@@ -101,7 +100,8 @@ impl Node {
     async fn send_from_replicas(&self) -> Result<(), Fault> {
         let shown = {
             let disk = self.site().disk.borrow();
-            disk.applied.filter(|shown| disk.sent < Some(*shown) && disk.points.contains_key(shown))
+            let newer = disk.applied.filter(|shown| disk.sent.as_ref().map(|(id, _)| *id) < Some(*shown));
+            newer.and_then(|shown| disk.points.get(&shown).map(|point| (shown, point.content.clone())))
         };
         match shown {
             Some(shown) => self.write("sent state of the replica", |disk| disk.sent = Some(shown)).await,

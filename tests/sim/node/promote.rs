@@ -5,9 +5,9 @@ use backstay_engine::promotion::{
     self, PeerFacts, Planned, PointFacts, PromotionFacts, PromotionPlan, StepName,
 };
 use backstay_types::frame::{PlanState, Promoted, SiteRole, TakeOver};
-use backstay_types::{Epoch, RestorePointId, Time};
+use backstay_types::{Epoch, RestorePointId};
 
-use super::{Fault, Node};
+use super::{Fault, Node, time};
 use crate::net::Question;
 
 /// What was asked for.
@@ -53,9 +53,9 @@ impl Node {
         };
         let (points, applied, applying) = {
             let disk = self.site().disk.borrow();
-            let points: Vec<_> = disk.points.iter().map(|(id, point)| PointFacts {
+            let points = disk.points.iter().map(|(id, point)| PointFacts {
                 id: *id,
-                snapshot_time: Time(point.time),
+                snapshot_time: time(point.time),
                 damaged: false,
                 complete: true,
                 diverged: point.diverged,
