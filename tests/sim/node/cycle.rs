@@ -75,13 +75,14 @@ impl Node {
         let is_new = |write: &&u32| known.as_ref().is_none_or(|known| !known.contains(write));
         let sent = content.iter().filter(is_new).copied().collect();
         self.work(600).await;
+        // The peer may have it although its answer is lost: what is kept later needs another number.
+        self.write("number", |disk| disk.record.number = disk.record.number.max(id.number)).await?;
         let commit = Question::Commit { session, id, sent, content: content.clone() };
         self.ask(commit, ANSWER_WITHIN).await?;
         self.w.acked.borrow_mut().push((1 - self.at, id, content.clone()));
         self.w.count("restore points");
         self.write("sent state", |disk| disk.sent = Some((id, content.clone()))).await?;
         self.write("last success", |disk| disk.last_success = Some((id, content))).await?;
-        self.write("number", |disk| disk.record.number = disk.record.number.max(id.number)).await?;
         Ok(id)
     }
 

@@ -159,6 +159,10 @@ impl Node {
     }
 
     async fn roll_back(&self) -> Result<(), Fault> {
+        // One that has learnt a higher epoch meanwhile steps down, and stays held.
+        if self.record().role != SiteRole::Active {
+            return Ok(());
+        }
         self.let_go().await?;
         self.write("handover over", |disk| disk.record.handover = None).await
     }
