@@ -46,7 +46,7 @@ impl Node {
                     Ok(()) => self.until_known(handover).await,
                     Err(fault) => {
                         self.w.tell(self.at, || format!("rolls back: {fault:?}"));
-                        self.roll_back().await?;
+                        self.roll_back_for_sure().await;
                         return Err(fault);
                     }
                 };
@@ -167,9 +167,21 @@ impl Node {
         self.write("handover over", |disk| disk.record.handover = None).await
     }
 
+    /// A full disk delays it: nobody else would let go.
+    async fn roll_back_for_sure(&self) {
+        while let Err(fault) = self.roll_back().await {
+            self.w.tell(self.at, || format!("not rolled back yet: {fault:?}"));
+            self.pause(1_000).await;
+        }
+    }
+
     async fn end_handover(&self, outcome: Outcome) -> Result<(), Fault> {
         let Outcome::TakenOver(epoch) = outcome else { return Err(Fault::Busy) };
-        self.learn_epoch(epoch).await?;
+        // Nobody else would: the offer is over, and this side has to know it.
+        while let Err(fault) = self.learn_epoch(epoch).await {
+            self.w.tell(self.at, || format!("the outcome is not recorded yet: {fault:?}"));
+            self.pause(1_000).await;
+        }
         self.step_down().await
     }
 
@@ -179,7 +191,8 @@ impl Node {
         let record = self.record();
         let Some(handover) = record.handover else { return Ok(()) };
         if record.role == SiteRole::Active {
-            return self.roll_back().await;
+            self.roll_back_for_sure().await;
+            return Ok(());
         }
         let outcome = self.until_known(handover).await;
         drop(gate);
