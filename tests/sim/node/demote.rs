@@ -46,6 +46,10 @@ impl Node {
     }
 
     pub async fn step_down(&self) -> Result<(), Fault> {
+        if self.record().active_until.is_some() {
+            // At once: a cycle under way may wait long for a peer that is not there, and this side's lease is over.
+            self.stand_still().await?;
+        }
         let volatile = self.volatile();
         let _cycle = volatile.cycle.clone().lock_owned().await;
         let _apply = volatile.apply.clone().lock_owned().await;
