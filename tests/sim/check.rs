@@ -127,6 +127,11 @@ impl Node {
 
     /// One id is one restore point, everywhere and for ever.
     pub fn check_commit(&self, id: RestorePointId, point: &Point) {
+        let record = self.record();
+        let is_over = record.epoch > id.epoch || record.role != SiteRole::Standby;
+        if point.origin != self.at && is_over {
+            self.w.fail(format!("{id} of an epoch that is over is committed"));
+        }
         for site in &self.w.sites {
             let disk = site.disk.borrow();
             if disk.points.get(&id).is_some_and(|other| other.content != point.content) {
