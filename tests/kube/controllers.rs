@@ -376,8 +376,8 @@ fn a_failover_promotes_once() {
     eventually("the standby shows a restore point", PATIENCE, || !shown_points(&standby).is_empty());
 
     // What cannot be is told and not done.
-    standby.apply_yaml(&failover(HOME, "drill", "action: Drill, plan: shop"));
-    await_condition(&standby, &["bsfo", "drill", "-n", HOME], "Failed", "True", "Unsupported");
+    standby.apply_yaml(&failover(HOME, "home", "action: Failback, plan: shop"));
+    await_condition(&standby, &["bsfo", "home", "-n", HOME], "Complete", "True", "HandedOver");
     standby.apply_yaml(&failover(HOME, "nothing", "action: Promote, plan: nothing"));
     await_condition(&standby, &["bsfo", "nothing", "-n", HOME], "Failed", "True", "NotFound");
     standby.apply_yaml(&failover("default", "foreign", "action: Promote, plan: shop"));

@@ -1,7 +1,7 @@
 //! What must never happen, looked for after every event; and what must come true once everything is whole again.
 
-use backstay_types::RestorePointId;
 use backstay_types::frame::SiteRole;
+use backstay_types::{Epoch, RestorePointId};
 
 use crate::node::Node;
 use crate::world::{Disk, Mode, Point, World};
@@ -141,11 +141,12 @@ impl Node {
     }
 
     /// What is released shows one restore point, and what was written on top of it since it ran.
-    pub fn check_release(&self, id: RestorePointId) {
+    pub fn check_release(&self, id: RestorePointId, epoch: Epoch) {
         let disk = self.site().disk.borrow();
         let shows = disk.points.get(&id).is_some_and(|point| disk.data.starts_with(&point.content));
         let has_more = disk.points.get(&id).is_some_and(|point| disk.data.len() > point.content.len());
-        if disk.is_torn || !shows || (has_more && !self.site().is_ordered.get()) {
+        let ran_before = self.site().released.replace(epoch) == epoch;
+        if disk.is_torn || !shows || (has_more && !ran_before) {
             self.w.fail(format!("what is released is not restore point {id}"));
         }
     }

@@ -78,7 +78,7 @@ fn drive(world: &std::rc::Rc<World>) {
 fn advance(world: &World, until: u64) {
     while world.failure.borrow().is_none() && world.exec.step(until) {
         world.check();
-        if world.exec.events.get() % 64 == 0 {
+        if world.exec.events.get().is_multiple_of(64) {
             world.check_acked();
         }
     }

@@ -40,6 +40,7 @@ pub struct Record {
     pub handover: Option<Handover>,
     pub active_until: Option<Epoch>,
     pub standing: bool,
+    pub cut_off: bool,
 }
 
 impl Record {
@@ -90,6 +91,8 @@ pub struct Site {
     pub is_powered: Cell<bool>,
     /// The cluster is told to run the workloads.
     pub is_ordered: Cell<bool>,
+    /// The epoch that the workloads were released at last.
+    pub released: Cell<Epoch>,
     /// It does.
     pub runs: Cell<bool>,
     pub is_full: Cell<bool>,
@@ -139,6 +142,7 @@ fn site(at: usize, rate: u64, offset: u64) -> Site {
         handover: None,
         active_until: None,
         standing: false,
+        cut_off: false,
     };
     let disk = Disk {
         record,
@@ -157,6 +161,7 @@ fn site(at: usize, rate: u64, offset: u64) -> Site {
         is_up: Cell::new(false),
         is_powered: Cell::new(true),
         is_ordered: Cell::new(at == 0),
+        released: Cell::new(Epoch(0)),
         runs: Cell::new(at == 0),
         is_full: Cell::new(false),
         offset: Cell::new(offset),

@@ -104,6 +104,7 @@ impl Site {
             record.active_until = None;
             record.handover = None;
             record.standing = false;
+            record.cut_off = false;
         })?;
         runtime.set_apply_error(None);
         tracing::info!(epoch = %record.epoch, kept = %kept.id, "this site is the standby now");

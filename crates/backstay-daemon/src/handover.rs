@@ -344,8 +344,14 @@ impl Site {
         if self.plans.get(name)?.role != SiteRole::Active {
             return Ok(());
         }
-        self.let_go(name).await?;
-        self.plans.update(name, |record| record.handover = None)?;
+        if !self.plans.get(name)?.cut_off {
+            self.let_go(name).await?;
+        }
+        let record = self.plans.update(name, |record| record.handover = None)?;
+        if record.cut_off {
+            // Also if the lease was lost only now. It lets go itself when it is good again.
+            self.stand_still(name).await?;
+        }
         self.wake.notify_one();
         Ok(())
     }

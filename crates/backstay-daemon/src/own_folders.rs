@@ -36,7 +36,7 @@ impl Site {
         let asked = resolve(path).map_err(|source| DaemonError::io("resolve", path, source))?;
         let config = self.config.load();
         for record in
-            self.plans.list().iter().filter(|record| record.role == SiteRole::Active && !record.home)
+            self.plans.list().iter().filter(|record| record.role != SiteRole::Standby && !record.home)
         {
             let mapped = config.replicas.get(&record.name).into_iter().flat_map(BTreeMap::values).cloned();
             let own = self.dir.join(layout::REPLICAS).join(record.name.as_str());

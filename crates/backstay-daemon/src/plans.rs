@@ -52,6 +52,9 @@ pub(crate) struct PlanRecord {
     /// Whether what runs here is held, in place, with its originals in a file beside this one.
     #[serde(default)]
     pub(crate) standing: bool,
+    /// The lease of automatic failover is lost: what runs here stays held until it is good again.
+    #[serde(default)]
+    pub(crate) cut_off: bool,
     /// Where the volumes behind claims of this site's cluster are, as its objects say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) claims: BTreeMap<VolumeName, PathBuf>,
@@ -76,6 +79,7 @@ impl PlanRecord {
             handover: None,
             active_until: None,
             standing: false,
+            cut_off: false,
             claims: BTreeMap::new(),
             rules: BTreeMap::new(),
         }

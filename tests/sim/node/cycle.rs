@@ -56,7 +56,8 @@ impl Node {
         let share = SharePlan { plan: self.w.plan.clone(), epoch, spec, rules };
         self.ask(Question::Share(share), ANSWER_WITHIN).await?;
         let peer = self.ask_plan(ANSWER_WITHIN).await?;
-        let newest = peer.newest.map_or(0, |newest| newest.number);
+        let held = self.site().disk.borrow().points.keys().next_back().copied();
+        let newest = peer.newest.max(held).map_or(0, |newest| newest.number);
         let id = RestorePointId { epoch, number: record.number.max(newest) + 1 };
         self.send_from_replicas().await?;
         let (content, parent, known) = {

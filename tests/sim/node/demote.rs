@@ -63,7 +63,9 @@ impl Node {
         self.write("stepped down", |disk| {
             disk.record.role = SiteRole::Standby;
             disk.record.active_until = None;
+            disk.record.handover = None;
             disk.record.standing = false;
+            disk.record.cut_off = false;
         })
         .await?;
         self.check_kept();
@@ -81,17 +83,22 @@ impl Node {
     /// What the other side acknowledged last, of this side's time.
     fn last_of_this_time(&self, record: &Record) -> Option<(RestorePointId, crate::world::Content)> {
         let last = self.site().disk.borrow().last_success.clone();
-        last.filter(|(id, _)| id.epoch == diverged_id(record).epoch)
+        last.filter(|(id, _)| id.epoch == active_epoch(record))
     }
 
     fn kept_before(&self, record: &Record) -> Option<RestorePointId> {
         let last = self.last_of_this_time(record).map(|(id, _)| id);
-        let epoch = diverged_id(record).epoch;
+        let epoch = active_epoch(record);
         let disk = self.site().disk.borrow();
         let is_kept = |(id, point): &(&RestorePointId, &Point)| {
             point.origin == self.at && id.epoch == epoch && (point.diverged || Some(**id) == last)
         };
         disk.points.iter().filter(is_kept).map(|(id, _)| *id).next_back()
+    }
+
+    fn diverged_id(&self, record: &Record) -> RestorePointId {
+        let held = self.site().disk.borrow().points.keys().next_back().map_or(0, |held| held.number);
+        RestorePointId { epoch: active_epoch(record), number: record.number.max(held) + 1 }
     }
 
     async fn keep_now(&self, record: &Record) -> Result<RestorePointId, Fault> {
@@ -100,7 +107,7 @@ impl Node {
         let last = self.last_of_this_time(record).filter(|(_, shown)| *shown == content);
         let (id, diverged) = match last {
             Some((id, _)) => (id, false),
-            None => (diverged_id(record), true),
+            None => (self.diverged_id(record), true),
         };
         self.w.count(if diverged { "diverged points" } else { "nothing to keep" });
         self.put_point(id, Point { content, origin: self.at, diverged, time: self.w.exec.now() }).await?;
@@ -129,6 +136,6 @@ impl Node {
     }
 }
 
-fn diverged_id(record: &Record) -> RestorePointId {
-    RestorePointId { epoch: record.active_until.unwrap_or(record.epoch), number: record.number + 1 }
+fn active_epoch(record: &Record) -> Epoch {
+    record.active_until.unwrap_or(record.epoch)
 }

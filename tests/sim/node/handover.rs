@@ -78,7 +78,15 @@ impl Node {
     async fn prepare_to_give(&self, handover: &mut Handover) -> Result<(), Fault> {
         self.cycle().await?;
         let kept = handover.clone();
-        self.write("handover begins", |disk| disk.record.handover = Some(kept)).await?;
+        self.write("handover begins", |disk| {
+            if disk.record.role == SiteRole::Active {
+                disk.record.handover = Some(kept);
+            }
+        })
+        .await?;
+        if self.record().role != SiteRole::Active {
+            return Err(Fault::Role);
+        }
         let held_time = self.time();
         self.stand_still().await?;
         self.wait_gone().await;
@@ -163,8 +171,12 @@ impl Node {
         if self.record().role != SiteRole::Active {
             return Ok(());
         }
-        self.let_go().await?;
-        self.write("handover over", |disk| disk.record.handover = None).await
+        if !self.record().cut_off {
+            self.let_go().await?;
+        }
+        self.write("handover over", |disk| disk.record.handover = None).await?;
+        // Also if the lease was lost only now. It lets go itself when it is good again.
+        if self.record().cut_off { self.stand_still().await } else { Ok(()) }
     }
 
     /// A full disk delays it: nobody else would let go.

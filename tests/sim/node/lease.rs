@@ -238,6 +238,7 @@ impl Node {
             }),
             ActiveAction::Hold => tasks.spawn(self, async move {
                 node.w.count("held by the lease");
+                drop(node.write("cut off", |disk| disk.record.cut_off = true).await);
                 let done = node.stand_still().await;
                 if done.is_ok() {
                     node.wait_gone().await;
@@ -245,6 +246,9 @@ impl Node {
                 Done::Event(if done.is_ok() { ActiveEvent::Held } else { ActiveEvent::HoldFailed })
             }),
             ActiveAction::LetGo => tasks.spawn(self, async move {
+                if node.write("not cut off", |disk| disk.record.cut_off = false).await.is_err() {
+                    return Done::Event(ActiveEvent::LetGoFailed);
+                }
                 let record = node.record();
                 // One that steps down, or hands over, stays held.
                 let stays = record.role != SiteRole::Active || record.handover.is_some();

@@ -144,7 +144,7 @@ impl Node {
             }
             StepName::Release => {
                 self.danger("before releasing").await;
-                self.check_release(plan.restore_point);
+                self.check_release(plan.restore_point, plan.epoch);
                 self.order();
                 self.danger("after releasing").await;
                 Ok(())

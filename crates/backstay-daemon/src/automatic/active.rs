@@ -100,13 +100,17 @@ impl Site {
         if let Some(activity) = self.runtimes.of(plan).activity() {
             activity.progress.cancel();
         }
+        if let Err(error) = self.plans.update(plan, |record| record.cut_off = true) {
+            // Holding goes first: without the note a handover that is rolled back may let go, and is held again.
+            tracing::warn!(%plan, "not noted that the lease is lost: {error}");
+        }
         self.stand_still(plan).await?;
         self.wait_gone(plan, GONE_WITHIN).await
     }
 
     /// Lets what was held here go on.
     async fn let_go_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
-        let record = self.plans.get(plan)?;
+        let record = self.plans.update(plan, |record| record.cut_off = false)?;
         // One that steps down, or hands over, stays held.
         if record.role != SiteRole::Active || record.handover.is_some() {
             return Ok(());

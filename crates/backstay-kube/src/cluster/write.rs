@@ -204,6 +204,11 @@ impl Writer {
         }
         let managed = live.managed.as_ref();
         let mut found = managed.and_then(|managed| drift(name.clone(), &desired, extent, managed));
+        if live.at_home {
+            // Its place is its own, and was nobody's addition.
+            found = found.map(|drift| Drift { added: Vec::new(), ..drift });
+            found = found.filter(|drift| !drift.changed.is_empty());
+        }
         // What a merged account lacks is the label of the plan, which it never had.
         let lost = self.lost(item, live);
         if !lost.is_empty() && live.plan.is_some() {
