@@ -100,7 +100,9 @@ fn bad_usage_is_refused_with_2() {
         "audit --since yesterday",
         "audit --since 2h --verify",
         "completions cmd",
-        "switchover shop",
+        "switchover",
+        "failback --force shop",
+        "drill shop --clean --keep",
     ] {
         let error = parse(line).err().unwrap_or_else(|| panic!("{line:?} was taken"));
         // No command at all shows the help, also as a usage error.
