@@ -2,7 +2,8 @@
 # How long a takeover takes, at two sizes, and what goes over the wire on the way home. Prints a table; asserts nothing.
 #
 #   RTO_SIZES="10000:2048 100000:20480"   files : MiB in one large file, for each takeover
-#   HOME_MIB=5120                         size of the volume that goes home, of which one page in a hundred changes
+#   HOME_MIB=5120                         size of the volume that goes home, of which one page in a hundred changes; 0: none
+#   PORT=27443                            the first of two UDP ports
 #
 # Needs about twice the largest size below TMPDIR, less where that file system compresses.
 set -euo pipefail
@@ -13,10 +14,12 @@ if [ -z "${BACKSTAY_BIN:-}" ]; then
     BACKSTAY_BIN=$PWD/target/release/backstay
 fi
 sizes=${RTO_SIZES:-"10000:2048 100000:20480"}
-home_mib=${HOME_MIB:-5120}
+home_mib=${HOME_MIB:-5120} port=${PORT:-27443}
 work=$(mktemp -d "${TMPDIR:-/tmp}/backstay-failover-XXXXXX")
 daemons=()
 stop() { for pid in "${daemons[@]}"; do kill -9 "$pid" 2>/dev/null || true; done; daemons=(); wait 2>/dev/null || true; }
+# A power cut of one daemon.
+lose() { kill -9 "$1"; wait "$1" 2>/dev/null || true; }
 trap 'stop; rm -rf "$work"' EXIT
 
 site() { "$BACKSTAY_BIN" --site "$work/$1" "${@:2}"; }
@@ -29,8 +32,8 @@ applied() { [ "$(site west status shop -o json | field appliedRestorePoint)" = "
 
 # Two paired sites with one plan over $work/source; the path of the standby's replica is printed by nobody.
 pair() {
-    site east init --name east --listen 127.0.0.1:0 >/dev/null
-    site west init --name west --listen 127.0.0.1:0 >/dev/null
+    site east init --name east --listen 127.0.0.1:$port >/dev/null
+    site west init --name west --listen 127.0.0.1:$((port + 1)) >/dev/null
     serve east; east=$last; serve west
     until_true answers east; until_true answers west
     site east pair join "$(site west pair key)" >/dev/null
@@ -54,18 +57,19 @@ for size in $sizes; do
     pair
     point=$(site east sync shop -o json | field id)
     until_true applied "$point"
-    kill -9 "$east"
+    lose "$east"
     rto=$(site west promote shop -o json | field rtoSeconds)
     printf '%-34s %10s s\n' "$files files, $mib MiB" "$rto"
     stop; rm -rf "${work:?}"/*
 done
 
+if [ "$home_mib" = 0 ]; then exit; fi
 mkdir "$work/source"
 head -c "${home_mib}M" /dev/urandom >"$work/source/db"
 pair
 point=$(site east sync shop -o json | field id)
 until_true applied "$point"
-kill -9 "$east"
+lose "$east"
 site west promote shop >/dev/null
 for page in $(seq 0 100 $((home_mib * 256 - 1))); do echo "$page"; done | while read -r page; do
     printf '%s\n' "$page" | dd of="$work/west/replicas/shop/data/db" bs=1 seek=$((page * 4096)) conv=notrunc status=none
