@@ -1,9 +1,9 @@
 //! Blackout windows: times of the wall clock at which no run starts.
 
 use backstay_types::{Span, Time};
-use jiff::ToSpan as _;
 use jiff::civil::{Date, DateTime, Time as CivilTime, Weekday};
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
 
 use super::moments::{instants, local};
 
@@ -27,6 +27,12 @@ pub(super) struct Window {
 /// All windows of a plan.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Windows(pub(super) Vec<Window>);
+
+/// The next moment at which the clock of the zone is set.
+fn next_change(zone: &TimeZone, at: Time) -> Option<Time> {
+    let change = zone.following(Timestamp::from_millisecond(at.0).ok()?).next()?;
+    Some(Time(change.timestamp().as_millisecond()))
+}
 
 /// The bit of a day.
 pub(super) fn day_bit(day: Weekday) -> u8 {
@@ -72,7 +78,9 @@ impl Windows {
             let (first, second) = instants(zone, end)?;
             // The clock shows a repeated time twice: the end is the one that is still to come. A jump over the end
             // can leave both behind; the next second is looked at then, which makes headway all the same.
-            at = [first, second].into_iter().find(|end| *end > at).unwrap_or(at.plus(Span::from_secs(1)));
+            let end = [first, second].into_iter().find(|end| *end > at).unwrap_or(at.plus(Span::from_secs(1)));
+            // A clock that is set back on the way may show a time before the window again.
+            at = next_change(zone, at).map_or(end, |change| end.min(change));
         }
         None
     }
