@@ -5,14 +5,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/packages.sh rsync=rsync setfacl=acl setfattr=attr setcap=libcap2-bin \
-    mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs openssl=openssl
+    mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs openssl=openssl ip=iproute2
 
 # Real Kubernetes, asked for with BACKSTAY_KUBE_TESTS=1: the first build of its programs takes ten minutes. Root also
 # runs nodes. Without it the tests that need it count themselves as skipped.
 if [ "${BACKSTAY_KUBE_TESTS:-0}" = 1 ]; then
     parts=(control deploy)
     if [ "$(id -u)" -eq 0 ]; then
-        scripts/packages.sh ip=iproute2 iptables=iptables conntrack=conntrack
+        scripts/packages.sh iptables=iptables conntrack=conntrack
         parts+=(node)
     fi
     KUBEBUILDER_ASSETS=$(scripts/kube-assets.sh "${parts[@]}" | tail -n 1)

@@ -22,6 +22,8 @@ pub use cluster::limit_subjects;
 pub const PLAN_LABEL: &str = "backstay.dev/plan";
 /// Annotation on every object Backstay owns: the restore point that last changed it.
 pub const RESTORE_POINT_ANNOTATION: &str = "backstay.dev/restore-point";
+/// Annotation on every object Backstay wrote in a cluster: the epoch of the plan at which it did.
+pub const EPOCH_ANNOTATION: &str = "backstay.dev/epoch";
 /// Annotation on every object Backstay applies to a cluster: the hash of what it applied.
 pub const APPLIED_ANNOTATION: &str = "backstay.dev/applied";
 
@@ -89,7 +91,10 @@ pub fn normalise(object: &mut Value, options: NormaliseOptions) -> Result<(), Ho
 /// Takes our own label and annotations off an object.
 pub fn unmark(object: &mut Value) {
     remove_mark(object, "labels", PLAN_LABEL);
-    remove_annotations(object, &[RESTORE_POINT_ANNOTATION, APPLIED_ANNOTATION, HOME_ANNOTATION]);
+    remove_annotations(
+        object,
+        &[RESTORE_POINT_ANNOTATION, EPOCH_ANNOTATION, APPLIED_ANNOTATION, HOME_ANNOTATION],
+    );
 }
 
 /// Takes the mark of a volume at home off.

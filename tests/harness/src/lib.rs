@@ -20,9 +20,11 @@
 
 mod cli;
 mod compare;
+mod crash;
 pub mod kube;
 mod loopfs;
 mod manifests;
+mod netns;
 mod pair;
 mod plan;
 mod ports;
@@ -34,8 +36,10 @@ mod witness;
 
 pub use cli::{Output, run_backstay};
 pub use compare::{assert_same, copy_tree, fingerprint, rsync_differences};
+pub use crash::Crasher;
 pub use loopfs::{FileSystem, LoopFs};
 pub use manifests::{object, objects_under};
+pub use netns::Wan;
 pub use pair::Pair;
 pub use plan::Plan;
 pub use ports::free_address;

@@ -26,6 +26,8 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 pub struct SiteOptions {
     /// Its folder; a new one in the temporary folder without it.
     pub dir: Option<PathBuf>,
+    /// Where it listens; some port of loopback without it.
+    pub listen: Option<SocketAddr>,
     /// Further environment of the daemon.
     pub env: Vec<(String, String)>,
     /// A program and its arguments that becomes the daemon, such as `setpriv`.
@@ -57,7 +59,7 @@ impl Site {
             name: name.to_owned(),
             log: home.path().join("daemon.log"),
             dir,
-            listen: free_address(),
+            listen: options.listen.unwrap_or_else(free_address),
             env: options.env,
             wrapper: options.wrapper,
             daemon: None,
@@ -129,9 +131,8 @@ impl Site {
         self.dir.join("manifests").join(plan)
     }
 
-    /// Starts the daemon and waits until it answers.
-    #[track_caller]
-    pub fn serve(&mut self) {
+    /// Starts the daemon, which may die before it answers.
+    pub fn spawn(&mut self) {
         assert!(self.daemon.is_none(), "{} is already running", self.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let mut words = self.wrapper.iter().map(OsString::from).chain([program().into()]);
@@ -140,6 +141,12 @@ impl Site {
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.daemon = Some(command.spawn().unwrap());
+    }
+
+    /// Starts the daemon and waits until it answers.
+    #[track_caller]
+    pub fn serve(&mut self) {
+        self.spawn();
         let socket = self.dir.join("api.sock");
         eventually(
             &format!("the daemon of {} answers\n{}", self.name, self.dir.display()),
@@ -171,6 +178,13 @@ impl Site {
         let mut child = self.daemon.take().unwrap_or_else(|| panic!("{} is not running", self.name));
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Waits for the end of a daemon that dies by itself.
+    #[track_caller]
+    pub fn wait_dead(&mut self) {
+        let mut child = self.daemon.take().unwrap_or_else(|| panic!("{} is not running", self.name));
+        eventually(&format!("{} is dead", self.name), DRAIN_DEADLINE, || child.try_wait().unwrap().is_some());
     }
 
     /// SIGTERM: the daemon drains and ends with 0.

@@ -78,7 +78,8 @@ impl Mirror {
         let objects = Arc::new(captured.objects.clone());
         let plan = "shop".parse().unwrap();
         let restore_point = RestorePointId { epoch: Epoch(1), number: 1 };
-        let options = ApplyOptions { plan: &plan, restore_point, spec, volumes: &BTreeMap::new() };
+        let options =
+            ApplyOptions { plan: &plan, epoch: Epoch(1), restore_point, spec, volumes: &BTreeMap::new() };
         self.runtime.block_on(self.cluster(kubeconfig).apply(&objects, &options)).unwrap()
     }
 

@@ -108,8 +108,13 @@ impl Rig {
         let cluster = self.connect(&self.standby);
         let (spec, plan) = (self.spec.clone(), self.plan.clone());
         let task = self.runtime.spawn(async move {
-            let options =
-                ApplyOptions { plan: &plan, restore_point: POINT, spec: &spec, volumes: &BTreeMap::new() };
+            let options = ApplyOptions {
+                plan: &plan,
+                epoch: Epoch(1),
+                restore_point: POINT,
+                spec: &spec,
+                volumes: &BTreeMap::new(),
+            };
             cluster.apply(&objects, &options).await
         });
         meanwhile(&mut self.standby);
@@ -118,7 +123,13 @@ impl Rig {
 
     fn options(&self) -> ApplyOptions<'_> {
         static NO_VOLUMES: BTreeMap<String, backstay_kube::cluster::VolumePlace> = BTreeMap::new();
-        ApplyOptions { plan: &self.plan, restore_point: POINT, spec: &self.spec, volumes: &NO_VOLUMES }
+        ApplyOptions {
+            plan: &self.plan,
+            epoch: Epoch(1),
+            restore_point: POINT,
+            spec: &self.spec,
+            volumes: &NO_VOLUMES,
+        }
     }
 }
 

@@ -122,6 +122,6 @@ impl Side {
     fn options<'a>(&'a self, spec: &'a PlanSpec) -> ApplyOptions<'a> {
         static PLAN: std::sync::LazyLock<PlanName> = std::sync::LazyLock::new(|| "shop".parse().unwrap());
         let restore_point = RestorePointId { epoch: Epoch(1), number: 7 };
-        ApplyOptions { plan: &PLAN, restore_point, spec, volumes: &self.places }
+        ApplyOptions { plan: &PLAN, epoch: Epoch(1), restore_point, spec, volumes: &self.places }
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use backstay_kube::cluster::{ApplyOptions, ApplyReport, Cluster, Drift, ReleaseReport};
 use backstay_kube::failure::Failures;
 use backstay_kube::folder::CapturedObject;
-use backstay_types::PlanName;
 use backstay_types::plan::PlanSpec;
 use backstay_types::point::RestorePoint;
+use backstay_types::{Epoch, PlanName};
 use tokio::runtime::Handle;
 
 use crate::DaemonError;
@@ -105,6 +105,7 @@ impl Site {
 /// Everything that an apply or a release borrows.
 struct OnCluster<'a> {
     plan: &'a PlanName,
+    epoch: Epoch,
     /// In the names of the side that sends.
     spec: Cow<'a, PlanSpec>,
     point: &'a RestorePoint,
@@ -121,16 +122,15 @@ impl<'a> OnCluster<'a> {
         objects: Vec<CapturedObject>,
     ) -> Result<Self, DaemonError> {
         let volumes = site.volume_places(plan, spec, point, &objects)?;
-        let spec = match site.plans.find(plan).filter(|record| record.home) {
-            Some(_) => Cow::Owned(spec.reversed()?),
-            None => Cow::Borrowed(spec),
-        };
-        Ok(Self { plan, spec, point, objects: Arc::new(objects), volumes })
+        let record = site.plans.get(plan)?;
+        let spec = if record.home { Cow::Owned(spec.reversed()?) } else { Cow::Borrowed(spec) };
+        Ok(Self { plan, epoch: record.epoch, spec, point, objects: Arc::new(objects), volumes })
     }
 
     fn options(&self) -> ApplyOptions<'_> {
         ApplyOptions {
             plan: self.plan,
+            epoch: self.epoch,
             restore_point: self.point.id,
             spec: &self.spec,
             volumes: &self.volumes,

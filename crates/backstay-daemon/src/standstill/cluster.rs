@@ -20,6 +20,7 @@ impl Site {
     ) -> Result<(), DaemonError> {
         let options = ApplyOptions {
             plan: &record.name,
+            epoch: record.epoch,
             restore_point,
             spec: &*record.sends_by()?,
             // They stay where they are.
@@ -36,8 +37,13 @@ impl Site {
         objects: Vec<CapturedObject>,
     ) -> Result<(), DaemonError> {
         let volumes = std::collections::BTreeMap::new();
-        let options =
-            ApplyOptions { plan: &record.name, restore_point, spec: &*record.sends_by()?, volumes: &volumes };
+        let options = ApplyOptions {
+            plan: &record.name,
+            epoch: record.epoch,
+            restore_point,
+            spec: &*record.sends_by()?,
+            volumes: &volumes,
+        };
         let report = self.cluster().await?.let_go(&Arc::new(objects), &options).await?;
         report.failures.check(&record.name)
     }

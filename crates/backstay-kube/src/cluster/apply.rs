@@ -3,7 +3,8 @@
 //! 1. Objects are created held, in one request each; an unchanged one costs none.
 //! 2. What is gone at the source is deleted only if we applied it, and data only where the plan says so; what the
 //!    capture could not see is not gone.
-//! 3. Repeating an apply, or going on with one that was cut off, changes only what is not as it should be.
+//! 3. Where an object was written at a higher epoch of the plan, nothing is: another daemon has gone on since.
+//! 4. Repeating an apply, or going on with one that was cut off, changes only what is not as it should be.
 
 mod established;
 mod purge;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backstay_types::plan::PlanSpec;
-use backstay_types::{PlanName, RestorePointId};
+use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -37,6 +38,8 @@ use crate::{GroupKind, ObjectId};
 pub struct ApplyOptions<'a> {
     /// The plan that owns the objects.
     pub plan: &'a PlanName,
+    /// The epoch of the plan, which objects of a higher one refuse.
+    pub epoch: Epoch,
     /// The restore point they come from.
     pub restore_point: RestorePointId,
     /// Holds, mappings, transforms, and what is deleted.
@@ -118,6 +121,7 @@ impl Cluster {
         let (prepare, items, defined) =
             parsed.await.map_err(|_| ClusterError::Worker { what: "preparing the objects" })?;
         let live = self.look(&discovered, &items, &prepare).await?;
+        refuse_superseded(&live, &prepare)?;
         let new_kinds = defined.iter().map(|resource| resource.kind.clone());
         let new_kinds = new_kinds.filter(|kind| discovered.versions(kind).is_empty()).collect();
         let mut served = discovered;
@@ -204,6 +208,23 @@ impl ApplyReport {
             warnings: tally.warnings,
             failures: tally.failures,
         }
+    }
+}
+
+/// A daemon that stood still for a while, and does not know of a promotion, must not hold what that released.
+fn refuse_superseded(live: &Live, prepare: &Prepare) -> Result<(), ClusterError> {
+    let of_plan = live
+        .objects
+        .iter()
+        .filter(|(_, live)| live.ours && live.plan.as_deref() == Some(prepare.plan().as_str()));
+    match of_plan.filter_map(|(slot, live)| Some((live.epoch?, slot))).max() {
+        Some((found, slot)) if found > prepare.epoch() => Err(ClusterError::Superseded {
+            plan: prepare.plan().clone(),
+            object: slot.to_string(),
+            found,
+            ours: prepare.epoch(),
+        }),
+        _ => Ok(()),
     }
 }
 

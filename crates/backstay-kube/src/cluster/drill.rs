@@ -72,8 +72,15 @@ fn joined(name: &str, suffix: &str, bytes_max: usize) -> String {
 }
 
 impl Isolated {
+    /// A drill begins and ends within one epoch: its objects are nobody else's.
     fn options(&self, restore_point: RestorePointId) -> ApplyOptions<'_> {
-        ApplyOptions { plan: &self.name, restore_point, spec: &self.spec, volumes: &self.volumes }
+        ApplyOptions {
+            plan: &self.name,
+            epoch: restore_point.epoch,
+            restore_point,
+            spec: &self.spec,
+            volumes: &self.volumes,
+        }
     }
 
     /// The drill's name of a namespace of the source.

@@ -3,7 +3,7 @@
 //! 1. Nothing of a Secret's content is in a message: of an answer about a Secret, only fields and reasons are
 //!    told (test `an_answer_about_a_secret_is_told_without_values`).
 
-use backstay_types::{Class, Classify};
+use backstay_types::{Class, Classify, Epoch, PlanName};
 use kube::core::response::Status;
 
 use super::ClusterOptions;
@@ -71,6 +71,18 @@ pub enum ClusterError {
     /// Nothing is selected.
     #[error("no namespace matches the plan's `namespaceSelector`")]
     NothingSelected,
+    /// Another daemon has written at a higher epoch.
+    #[error("{object} was written at epoch {found} of plan {plan}, and this daemon knows of epoch {ours}")]
+    Superseded {
+        /// The plan.
+        plan: PlanName,
+        /// The object.
+        object: String,
+        /// Its epoch.
+        found: Epoch,
+        /// The epoch known here.
+        ours: Epoch,
+    },
     /// A plan's holds cannot be used.
     #[error(transparent)]
     Holds(#[from] HoldSpecError),
@@ -94,6 +106,7 @@ impl Classify for ClusterError {
             ClusterError::Answer { .. } => Class::Incompatible,
             ClusterError::TooMuch { .. } => Class::LimitExceeded,
             ClusterError::NoNamespace { .. } | ClusterError::NothingSelected => Class::NotFound,
+            ClusterError::Superseded { .. } => Class::Fenced,
             ClusterError::Holds(error) => error.class(),
             ClusterError::Transforms(error) => error.class(),
             ClusterError::Worker { .. } => Class::Bug,
@@ -115,6 +128,10 @@ impl Classify for ClusterError {
             ClusterError::TooMuch { .. } => {
                 Some("split the plan, or leave kinds out with `excludeResources`".to_owned())
             }
+            ClusterError::Superseded { .. } => Some(
+                "another daemon promoted the plan on this cluster: see that only one runs for it, with its site folder"
+                    .to_owned(),
+            ),
             ClusterError::NoNamespace { .. } => Some(
                 "correct `namespaces`; a namespace that was deleted on purpose is taken out of the plan"
                     .to_owned(),

@@ -24,7 +24,8 @@ use super::write::{WRITES_MAX, WriteError, Writer, Wrote, parallel};
 use crate::folder::CapturedObject;
 use crate::hold;
 use crate::normalise::{
-    APPLIED_ANNOTATION, HOME_ANNOTATION, PLAN_LABEL, RESTORE_POINT_ANNOTATION, unmark, unmark_home,
+    APPLIED_ANNOTATION, EPOCH_ANNOTATION, HOME_ANNOTATION, PLAN_LABEL, RESTORE_POINT_ANNOTATION, unmark,
+    unmark_home,
 };
 
 /// How long an object that was deleted may take to go before it is created again: the grace of a pod, and some.
@@ -113,7 +114,8 @@ impl Writer {
         }
         if !live.held && !live.made {
             let annotations =
-                [APPLIED_ANNOTATION, HOME_ANNOTATION, RESTORE_POINT_ANNOTATION].map(|name| (name, None));
+                [APPLIED_ANNOTATION, HOME_ANNOTATION, RESTORE_POINT_ANNOTATION, EPOCH_ANNOTATION]
+                    .map(|name| (name, None));
             let labels = [(PLAN_LABEL, None)];
             let labels = if is_ours { &labels[..] } else { &[] };
             self.mark(slot, resource, &live.uid, labels, &annotations).await?;
@@ -126,6 +128,7 @@ impl Writer {
                 return Ok(());
             }
             unmark_home(object);
+            self.prepare.stamp(marks(object, "annotations")?);
             if let Some(hash) = hash {
                 marks(object, "annotations")?.insert(APPLIED_ANNOTATION.to_owned(), hash.into());
             }

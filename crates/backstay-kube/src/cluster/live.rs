@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use backstay_types::Epoch;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -61,6 +62,8 @@ pub(super) struct LiveObject {
     pub(super) plan: Option<String>,
     /// Hash of what was applied last.
     pub(super) applied: Option<String>,
+    /// The epoch of that plan at which it was written last.
+    pub(super) epoch: Option<Epoch>,
     /// Whether we wrote it: a label alone may be a controller's copy of it.
     pub(super) ours: bool,
     /// Whether we applied it as a whole.
@@ -232,6 +235,8 @@ struct Labels {
 struct Annotations {
     #[serde(default, rename = "backstay.dev/applied")]
     applied: Option<String>,
+    #[serde(default, rename = "backstay.dev/epoch")]
+    epoch: Option<String>,
     #[serde(default, rename = "backstay.dev/held")]
     held: Option<IgnoredAny>,
     #[serde(default, rename = "backstay.dev/home")]
@@ -289,6 +294,7 @@ impl Metadata<'_> {
             uid: self.uid,
             plan: labels.plan,
             applied: annotations.applied,
+            epoch: annotations.epoch.and_then(|text| text.parse().ok()).map(Epoch),
             ours,
             made: whole.is_some(),
             adopted,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use backstay_types::{PlanName, RestorePointId};
+use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde_json::{Map, Value, json};
 
 use super::apply::ApplyOptions;
@@ -18,7 +18,7 @@ use super::fault::Fault;
 use super::links::{self, OwnerLink};
 use crate::folder::CapturedObject;
 use crate::hold::{HoldTable, held_fields};
-use crate::normalise::{APPLIED_ANNOTATION, PLAN_LABEL, RESTORE_POINT_ANNOTATION};
+use crate::normalise::{APPLIED_ANNOTATION, EPOCH_ANNOTATION, PLAN_LABEL, RESTORE_POINT_ANNOTATION};
 use crate::transform::{Transformed, Transforms};
 use crate::wave::wave;
 use crate::{ObjectId, canonical};
@@ -47,6 +47,7 @@ pub(super) enum Purpose {
 /// Turns captured objects into those of the standby.
 pub(super) struct Prepare {
     plan: PlanName,
+    epoch: Epoch,
     point: RestorePointId,
     purpose: Purpose,
     is_in_place: bool,
@@ -86,9 +87,10 @@ impl Prepare {
 
     /// For the cluster the objects were captured from: nothing is mapped, patched or placed.
     pub(super) fn in_place(options: &ApplyOptions<'_>, purpose: Purpose) -> Result<Self, ClusterError> {
-        let ApplyOptions { plan, restore_point, spec, .. } = options;
+        let ApplyOptions { plan, epoch, restore_point, spec, .. } = options;
         Ok(Self {
             plan: (*plan).clone(),
+            epoch: *epoch,
             point: *restore_point,
             purpose: if spec.start_applications { Purpose::Run } else { purpose },
             is_in_place: true,
@@ -191,19 +193,31 @@ impl Prepare {
             metadata.insert("ownerReferences".to_owned(), Value::Array(links));
         }
         let annotations = marks(&mut built.value, "annotations")?;
-        annotations.insert(RESTORE_POINT_ANNOTATION.to_owned(), self.point.to_string().into());
+        self.stamp(annotations);
         if is_whole {
             annotations.insert(APPLIED_ANNOTATION.to_owned(), built.hash.into());
         }
         Ok(built.value)
     }
 
+    /// Says in the annotations of an object when it was written.
+    pub(super) fn stamp(&self, annotations: &mut Map<String, Value>) {
+        for (name, value) in self.stamps() {
+            annotations.insert(name.to_owned(), value.into());
+        }
+    }
+
+    /// The annotations that say when an object was written.
+    pub(super) fn stamps(&self) -> [(&'static str, String); 2] {
+        [(RESTORE_POINT_ANNOTATION, self.point.to_string()), (EPOCH_ANNOTATION, self.epoch.0.to_string())]
+    }
+
     pub(super) fn plan(&self) -> &PlanName {
         &self.plan
     }
 
-    pub(super) fn point(&self) -> RestorePointId {
-        self.point
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     pub(super) fn purpose(&self) -> Purpose {
@@ -243,6 +257,7 @@ impl Built {
         if let Some(annotations) = marked.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)
         {
             annotations.insert(RESTORE_POINT_ANNOTATION.to_owned(), Value::Null);
+            annotations.insert(EPOCH_ANNOTATION.to_owned(), Value::Null);
             annotations.insert(APPLIED_ANNOTATION.to_owned(), Value::Null);
         }
         MapSizes::of_object(&marked)

@@ -29,7 +29,7 @@ use super::live::{SHARED, Slot};
 use super::prepare::{Prepare, Purpose, marks};
 use super::write::{WRITES_MAX, WriteError, Writer, Wrote, is_shared, parallel};
 use crate::folder::CapturedObject;
-use crate::normalise::{APPLIED_ANNOTATION, PLAN_LABEL, RESTORE_POINT_ANNOTATION};
+use crate::normalise::{APPLIED_ANNOTATION, PLAN_LABEL};
 use crate::order::{LAST, order};
 
 impl Cluster {
@@ -114,11 +114,9 @@ impl Writer {
         if is_ours && live.applied.as_ref() == Some(&item.hash) {
             return Ok(Some(Wrote::Unchanged));
         }
-        let point = self.prepare.point().to_string();
-        let annotations = [
-            (APPLIED_ANNOTATION, Some(item.hash.as_str())),
-            (RESTORE_POINT_ANNOTATION, Some(point.as_str())),
-        ];
+        let stamps = self.prepare.stamps();
+        let stamps = stamps.iter().map(|(name, value)| (*name, Some(value.as_str())));
+        let annotations: Vec<_> = stamps.chain([(APPLIED_ANNOTATION, Some(item.hash.as_str()))]).collect();
         self.mark(slot, resource, &live.uid, &[(PLAN_LABEL, Some(plan))], &annotations).await?;
         Ok(Some(Wrote::Changed))
     }
@@ -139,8 +137,7 @@ impl Writer {
         marks(object, "labels")?.insert(PLAN_LABEL.to_owned(), self.prepare.plan().as_str().into());
         marks(object, "annotations")?.insert(APPLIED_ANNOTATION.to_owned(), item.hash.as_str().into());
         if *object != before {
-            let point = self.prepare.point().to_string().into();
-            marks(object, "annotations")?.insert(RESTORE_POINT_ANNOTATION.to_owned(), point);
+            self.prepare.stamp(marks(object, "annotations")?);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! (or both: then the object counts). It goes when a release has created the object again, and with the first restore
 //! point that comes from the other side, which knows better. A Secret, because a pod may have one in its environment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Method;
@@ -17,7 +18,7 @@ use super::live::Slot;
 use super::request::{Ask, METADATA};
 use super::write::{APPLY_PATCH, WRITES_MAX, WriteError, Writer, parallel};
 use crate::GroupKind;
-use crate::normalise::{PLAN_LABEL, RESTORE_POINT_ANNOTATION};
+use crate::normalise::PLAN_LABEL;
 use crate::object::CLUSTER_SCOPE;
 use crate::skip::WAITING_LABEL;
 
@@ -51,7 +52,7 @@ impl Writer {
                 "name": name,
                 "namespace": namespace,
                 "labels": {PLAN_LABEL: self.prepare.plan().as_str(), WAITING_LABEL: "true"},
-                "annotations": {RESTORE_POINT_ANNOTATION: self.prepare.point().to_string()},
+                "annotations": self.prepare.stamps().into_iter().collect::<BTreeMap<_, _>>(),
             },
             "type": TYPE,
             "data": {ENTRY: ByteString(object.bytes.clone())},

@@ -17,7 +17,7 @@ use crate::cluster::prepare::marks;
 use crate::cluster::request::{METADATA_LIST, Pager};
 use crate::cluster::running::controller;
 use crate::cluster::write::{WRITES_MAX, WriteError, Writer, Wrote, parallel};
-use crate::normalise::{PLAN_LABEL, RESTORE_POINT_ANNOTATION};
+use crate::normalise::PLAN_LABEL;
 use crate::skip::is_finished_job;
 
 /// An object of a list, its uid, and who controls it.
@@ -97,8 +97,7 @@ impl Writer {
         self.prepare.table().hold_in_place(object)?;
         marks(object, "labels")?.insert(PLAN_LABEL.to_owned(), self.prepare.plan().as_str().into());
         if *object != before {
-            let point = self.prepare.point().to_string().into();
-            marks(object, "annotations")?.insert(RESTORE_POINT_ANNOTATION.to_owned(), point);
+            self.prepare.stamp(marks(object, "annotations")?);
         }
         Ok(())
     }
