@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use backstay_tests::{Pair, Plan, assert_same, copy_tree, eventually, fingerprint, seed, tree};
+use backstay_tests::{Pair, Plan, SiteOptions, assert_same, copy_tree, eventually, fingerprint, seed, tree};
 use serde_json::Value;
 
 /// A pair with one plan of 200 files, synced once.
@@ -114,6 +114,48 @@ fn an_old_epoch_is_refused() {
     });
     assert_eq!(before, fingerprint(&replica), "the promoted replica was touched");
     assert!(source.join("written-after-the-split").is_file(), "a write of the old active site was dropped");
+}
+
+/// What the plan wants done once it was promoted is done, in order; what fails is told and holds nothing up. Commands are
+/// the standby's to allow.
+#[test]
+fn hooks_follow_a_promotion() {
+    for is_allowed in [true, false] {
+        let env = vec![("BACKSTAY_PROMOTE_COMMANDS".to_owned(), is_allowed.to_string())];
+        let mut pair = Pair::with(SiteOptions::default(), SiteOptions { env, ..SiteOptions::default() });
+        let (source, done) = (pair.source("source"), pair.work("done"));
+        tree::small_files(&source, 20, &mut seed("hooks"));
+        let script =
+            format!("echo $BACKSTAY_PLAN $BACKSTAY_RESTORE_POINT $BACKSTAY_EPOCH >> {}", done.display());
+        let field = format!(
+            "promoteHooks: [\
+               {{name: first, command: [sh, -c, {script:?}], timeout: 2s}}, \
+               {{name: broken, command: [sh, -c, 'echo no such zone >&2; exit 3'], timeout: 600ms}}, \
+               {{name: last, command: [sh, -c, {script:?}], timeout: 2s}}]"
+        );
+        pair.east.apply(&Plan::new("shop").volume("data", &source).field(&field).yaml()).ok();
+        let point = pair.east.sync("shop");
+        let report = pair.take_over("shop");
+        let warnings: Vec<&str> =
+            report["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap()).collect();
+        assert_eq!(pair.west.status("shop")["role"], "active");
+        let told = |hook: &str, why: &str| {
+            warnings
+                .iter()
+                .any(|warning| warning.contains(&format!("hook {hook}: ")) && warning.contains(why))
+        };
+        if is_allowed {
+            let line = format!("shop {} 2\n", point["id"].as_str().unwrap());
+            assert_eq!(fs::read_to_string(&done).unwrap(), line.repeat(2));
+            assert!(
+                told("broken", "no such zone") && !told("first", "") && !told("last", ""),
+                "{warnings:?}"
+            );
+        } else {
+            assert!(!done.exists());
+            assert!(told("first", "promote.commands") && told("last", "promote.commands"), "{warnings:?}");
+        }
+    }
 }
 
 /// A plan with nothing to promote, a plan nobody knows, and an id that does not exist.

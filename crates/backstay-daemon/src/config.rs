@@ -67,6 +67,8 @@ pub struct SiteConfig {
     pub retry_max: Span,
     /// Whether a drill may run the commands that a plan, which its active side writes, names as probes.
     pub drill_commands: bool,
+    /// Whether a takeover may run the commands that a plan names as hooks.
+    pub promote_commands: bool,
     /// The cluster beside this site.
     pub kubernetes: KubernetesConfig,
     /// Who decides about automatic failovers; none without it.
@@ -170,6 +172,7 @@ impl SiteConfig {
             retry_first: keys::DEFAULT_RETRY_FIRST,
             retry_max: keys::DEFAULT_RETRY_MAX,
             drill_commands: false,
+            promote_commands: false,
             kubernetes: KubernetesConfig::default(),
             witness: None,
             replicas: BTreeMap::new(),

@@ -14,7 +14,7 @@ mod error;
 mod history;
 mod left_over;
 mod objects;
-mod probe;
+mod probes;
 mod registry;
 
 use std::path::PathBuf;

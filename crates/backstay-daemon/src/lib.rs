@@ -27,6 +27,7 @@ mod pair_ops;
 mod places;
 mod plan_ops;
 mod plans;
+mod probe;
 mod promote;
 mod receive;
 mod runtime;

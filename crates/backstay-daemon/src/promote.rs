@@ -7,6 +7,7 @@
 //! At a crash: see 2.
 
 mod check;
+mod hooks;
 mod peer;
 
 use std::sync::Arc;
@@ -205,6 +206,7 @@ impl Site {
                 }
                 StepName::Release => self.release(&mut plan, accept_partial).await,
                 StepName::WaitReady => self.wait_ready(&mut plan).await,
+                StepName::Hooks => self.run_hooks(&mut plan).await,
                 step => self.carry_out_step(runtime, &plan, step, &activity).await,
             };
             done.inspect_err(|error| {
@@ -262,7 +264,11 @@ impl Site {
             }
             StepName::Verify => self.check_replicas(plan),
             // The others are the caller's, who adds to the warnings; the report is the answer itself.
-            StepName::Fence | StepName::Release | StepName::WaitReady | StepName::Report => Ok(()),
+            StepName::Fence
+            | StepName::Release
+            | StepName::WaitReady
+            | StepName::Hooks
+            | StepName::Report => Ok(()),
         }
     }
 

@@ -25,6 +25,7 @@ mod let_go;
 mod links;
 mod live;
 mod prepare;
+mod probe;
 mod ready;
 mod release;
 mod request;

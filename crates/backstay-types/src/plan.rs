@@ -118,6 +118,11 @@ pub struct PlanSpec {
     /// After a takeover, wait up to so long for what was started to be ready; without it, for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_ready: Option<Span>,
+    /// What is done, or must be so, once a takeover has started everything, in this order: each is tried until it
+    /// passes or its time is up (`60s` without one). One that does not pass is a warning, and the next one is tried. A
+    /// takeover that was cut off may do them twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub promote_hooks: Vec<ProbeSpec>,
     /// Run no cycles until resumed.
     #[serde(default)]
     pub suspend: bool,
@@ -465,6 +470,7 @@ impl PlanSpec {
         }
         self.validate_objects()?;
         self.drill.as_ref().map_or(Ok(()), |drill| drill.validate(self.covers_cluster()))?;
+        drill::validate_hooks(&self.promote_hooks, self.covers_cluster())?;
         self.automatic_failover.as_ref().map_or(Ok(()), AutomaticFailover::validate)?;
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });

@@ -149,7 +149,7 @@ impl Node {
                 self.danger("after releasing").await;
                 Ok(())
             }
-            StepName::WaitReady | StepName::Report => Ok(()),
+            StepName::WaitReady | StepName::Hooks | StepName::Report => Ok(()),
         }
     }
 }

@@ -49,7 +49,7 @@ macro_rules! into {
     };
 }
 
-pub(super) const KEYS: [Key; 22] = [
+pub(super) const KEYS: [Key; 23] = [
     Key {
         path: "name",
         variable: "NAME",
@@ -133,6 +133,12 @@ pub(super) const KEYS: [Key; 22] = [
         variable: "DRILL_COMMANDS",
         expected: "true or false",
         set: into!(drill_commands),
+    },
+    Key {
+        path: "promote.commands",
+        variable: "PROMOTE_COMMANDS",
+        expected: "true or false",
+        set: into!(promote_commands),
     },
     Key {
         path: "kubernetes.kubeconfig",

@@ -74,7 +74,7 @@ impl SiteConfig {
         }
     }
 
-    fn tables(&self) -> [(&'static str, Vec<Line>); 10] {
+    fn tables(&self) -> [(&'static str, Vec<Line>); 11] {
         let default = SiteConfig::default_for(&self.name, self.listen);
         let path =
             |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| text(&path.to_string_lossy()));
@@ -216,6 +216,16 @@ impl SiteConfig {
                     "Whether drills run `command` probes here; plans, and so these, come from the active side.",
                     Some(self.drill_commands.to_string()),
                     !self.drill_commands,
+                    "",
+                )],
+            ),
+            (
+                "promote",
+                vec![line(
+                    "commands",
+                    "Whether takeovers run `command` hooks here; plans, and so these, may come from the other side.",
+                    Some(self.promote_commands.to_string()),
+                    !self.promote_commands,
                     "",
                 )],
             ),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstay_kube::cluster::{VolumePlace, drill_name, isolate, volume_names, volumes_of};
-use backstay_types::plan::{ExecProbe, ServicePort};
 
 use super::left_over::LeftOver;
 use super::{DrillError, Rehearsal};
 use crate::DaemonError;
 use crate::apply::CheckFailures;
 use crate::clusters::own_names;
+use crate::probe::Pods;
 use crate::site::Site;
 
 /// Between two looks at what is not ready: each is a list of each kind of workload.
@@ -76,16 +76,14 @@ impl Rehearsal {
         })
     }
 
-    pub(super) async fn ask_service(&self, service: &ServicePort) -> Result<u16, String> {
-        let isolated = self.isolated.as_ref().ok_or("nothing was started")?;
-        let cluster = self.site.cluster().await.map_err(|error| error.to_string())?;
-        cluster.ask_drill(isolated, service).await
-    }
-
-    pub(super) async fn exec_in_pods(&self, probe: &ExecProbe) -> Result<String, String> {
-        let isolated = self.isolated.as_ref().ok_or("nothing was started")?;
-        let cluster = self.site.cluster().await.map_err(|error| error.to_string())?;
-        cluster.exec_in_drill(isolated, probe).await
+    /// Where probes find what was started.
+    pub(super) async fn pods(&self) -> Result<Option<Pods>, DaemonError> {
+        let Some(isolated) = &self.isolated else { return Ok(None) };
+        Ok(Some(Pods {
+            cluster: self.site.cluster().await?,
+            namespaces: isolated.namespaces.clone(),
+            names: isolated.names().clone(),
+        }))
     }
 }
 

@@ -23,13 +23,15 @@ pub enum StepName {
     Release,
     /// What was started runs.
     WaitReady,
+    /// What the plan has done once it runs.
+    Hooks,
     /// The report is made.
     Report,
 }
 
 impl StepName {
     /// All steps, in order.
-    pub const ALL: [StepName; 8] = [
+    pub const ALL: [StepName; 9] = [
         StepName::CheckRestorePoint,
         StepName::Epoch,
         StepName::Fence,
@@ -37,6 +39,7 @@ impl StepName {
         StepName::Verify,
         StepName::Release,
         StepName::WaitReady,
+        StepName::Hooks,
         StepName::Report,
     ];
 }
@@ -51,6 +54,7 @@ impl fmt::Display for StepName {
             StepName::Verify => "verify",
             StepName::Release => "release",
             StepName::WaitReady => "wait until ready",
+            StepName::Hooks => "run the hooks",
             StepName::Report => "report",
         })
     }

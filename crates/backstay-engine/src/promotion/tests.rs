@@ -227,7 +227,7 @@ fn steps_out_of_order_are_refused() {
 
 proptest! {
     #[test]
-    fn a_stored_promotion_resumes_at_every_step(kill_at in 0_usize..8, kill_running: bool) {
+    fn a_stored_promotion_resumes_at_every_step(kill_at in 0_usize..9, kill_running: bool) {
         let mut plan = Case::default().planned();
         let mut now = NOW;
         let mut carried_out = Vec::new();
@@ -250,7 +250,7 @@ proptest! {
         prop_assert_eq!(plan.next_step(), None);
         carried_out.dedup();
         prop_assert_eq!(carried_out, StepName::ALL.to_vec());
-        prop_assert_eq!(plan.outcome(now.plus(Span(5000))).rto, Span(1080), "the interruption counts");
+        prop_assert_eq!(plan.outcome(now.plus(Span(5000))).rto, Span(1090), "the interruption counts");
         prop_assert_eq!(plan.steps()[kill_at].duration(), Some(Span(1010)));
     }
 }
@@ -318,6 +318,7 @@ promote plan shop to restore point e2-000002
   pending   verify
   pending   release
   pending   wait until ready
+  pending   run the hooks
   pending   report
   warning: the peer does not answer: if its workloads still run, they run until it hears of this
   warning: newer restore points left behind: 1

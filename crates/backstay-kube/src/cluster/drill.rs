@@ -10,7 +10,6 @@
 
 mod fence;
 mod isolate;
-mod probe;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,9 +82,9 @@ impl Isolated {
         }
     }
 
-    /// The drill's name of a namespace of the source.
-    pub fn namespace(&self, source: &str) -> Option<&str> {
-        self.spec.namespace_mapping.get(source).map(String::as_str)
+    /// The drill's names of the namespaces of the source.
+    pub fn names(&self) -> &BTreeMap<String, String> {
+        &self.spec.namespace_mapping
     }
 }
 

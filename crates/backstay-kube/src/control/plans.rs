@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_types::frame::SiteRole;
-use backstay_types::plan::{DrillSpec, PlanSpec};
+use backstay_types::plan::{DrillSpec, PlanSpec, ProbeSpec};
 use backstay_types::{Classify, PlanName};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -300,6 +300,7 @@ fn beyond(namespace: &str, spec: &PlanSpec) -> Option<&'static str> {
         ("includeResources", !spec.include_resources.is_empty()),
         ("transforms", !spec.transforms.is_empty()),
         ("holds", !spec.holds.is_empty()),
+        ("promoteHooks", spec.promote_hooks.iter().any(ProbeSpec::leaves_the_cluster)),
         ("drill.probes", spec.drill.as_ref().is_some_and(DrillSpec::leaves_the_drill)),
     ];
     fields.into_iter().find(|(_, reaches)| *reaches).map(|(field, _)| field)

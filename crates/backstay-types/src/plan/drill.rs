@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Class, Classify, Span, VolumeName, limits};
 
+/// The field of [`DrillSpec`] with probes.
+const PROBES: &str = "drill.probes";
+/// The field of a plan with what is done once it was promoted.
+const HOOKS: &str = "promoteHooks";
+
 /// How a drill of the plan is judged.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -27,12 +32,12 @@ pub struct ProbeSpec {
     /// Name, unique in the plan: a DNS label.
     #[schemars(with = "String")]
     pub name: VolumeName,
-    /// A program with its arguments, run by the daemon of the standby, whose `drill.commands` must be on. It passes by
-    /// ending with 0, and finds `BACKSTAY_DRILL_FOLDER`, `BACKSTAY_DRILL_VOLUME_<NAME>` and `BACKSTAY_RESTORE_POINT` in its
-    /// environment.
+    /// A program with its arguments, run by the daemon, whose `drill.commands` (of a takeover `promote.commands`) must be
+    /// on. It passes by ending with 0, and finds `BACKSTAY_PLAN`, `BACKSTAY_RESTORE_POINT`, and in a drill
+    /// `BACKSTAY_DRILL_FOLDER` and `BACKSTAY_DRILL_VOLUME_<NAME>` in its environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
-    /// A command in the drill's pods.
+    /// A command in the pods that were started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<ExecProbe>,
     /// A request that is to be answered.
@@ -46,7 +51,7 @@ pub struct ProbeSpec {
     pub timeout: Option<Span>,
 }
 
-/// A command in pods of the drill; it passes by ending with 0 in every one of them.
+/// A command in pods that were started; it passes by ending with 0 in every one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecProbe {
@@ -67,7 +72,7 @@ pub struct HttpProbe {
     /// Where the daemon asks: `http://HOST:PORT/PATH`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// A Service of the drill, asked through the API server.
+    /// A Service that was started, asked through the API server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServicePort>,
     /// Status of the answer; any of 200 to 399 without it.
@@ -97,26 +102,34 @@ pub struct ServicePort {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDrill {
     /// Too many of them.
-    #[error("drill.probes: {found}: at most {max} allowed", max = limits::DRILL_PROBES_MAX)]
+    #[error("{at}: {found}: at most {max} allowed", max = limits::DRILL_PROBES_MAX)]
     TooMany {
+        /// Which list.
+        at: &'static str,
         /// How many.
         found: usize,
     },
     /// Two probes of one name.
-    #[error("drill.probes: two are named {name}")]
+    #[error("{at}: two are named {name}")]
     TwoProbes {
+        /// Which list.
+        at: &'static str,
         /// The name.
         name: VolumeName,
     },
     /// Not exactly one way to look.
-    #[error("drill.probes {name}: expected exactly one of `command`, `exec`, `http` and `tcp`")]
+    #[error("{at} {name}: expected exactly one of `command`, `exec`, `http` and `tcp`")]
     Kind {
+        /// Which list.
+        at: &'static str,
         /// Which probe.
         name: VolumeName,
     },
     /// A value that does not fit.
-    #[error("drill.probes {name}: {field}: expected {expected}")]
+    #[error("{at} {name}: {field}: expected {expected}")]
     Value {
+        /// Which list.
+        at: &'static str,
         /// Which probe.
         name: VolumeName,
         /// Which field.
@@ -133,8 +146,10 @@ pub enum InvalidDrill {
         found: Span,
     },
     /// Pods are asked for, and the plan has none.
-    #[error("drill.probes {name}: `{field}` looks into a cluster, and the plan names no namespaces")]
+    #[error("{at} {name}: `{field}` looks into a cluster, and the plan names no namespaces")]
     NoCluster {
+        /// Which list.
+        at: &'static str,
         /// Which probe.
         name: VolumeName,
         /// Which field.
@@ -171,38 +186,49 @@ impl DrillSpec {
 
     /// Whether a probe has the daemon run or reach something that is not of the drill.
     pub fn leaves_the_drill(&self) -> bool {
-        let is_inside = |probe: &ProbeSpec| {
-            probe.exec.is_some() || probe.http.as_ref().is_some_and(|http| http.service.is_some())
-        };
-        !self.probes.iter().all(is_inside)
+        self.probes.iter().any(ProbeSpec::leaves_the_cluster)
     }
 
     /// The same where namespaces have other names.
     pub(super) fn renamed(&self, name: impl Fn(&String) -> String) -> Self {
-        let mut drill = self.clone();
-        let services = drill.probes.iter_mut().filter_map(|probe| probe.http.as_mut()?.service.as_mut());
-        for namespace in services.filter_map(|service| service.namespace.as_mut()) {
-            *namespace = name(namespace);
-        }
-        drill
+        Self { probes: renamed(&self.probes, name), ..self.clone() }
     }
 
     /// Checks what the types alone cannot.
     pub fn validate(&self, covers_cluster: bool) -> Result<(), InvalidDrill> {
-        if self.probes.len() > limits::DRILL_PROBES_MAX {
-            return Err(InvalidDrill::TooMany { found: self.probes.len() });
-        }
         timeout("drill.timeout".to_owned(), self.timeout)?;
-        let mut names = BTreeSet::new();
-        for probe in &self.probes {
-            if !names.insert(&probe.name) {
-                return Err(InvalidDrill::TwoProbes { name: probe.name.clone() });
-            }
-            timeout(format!("drill.probes {}: timeout", probe.name), probe.timeout)?;
-            probe.validate(covers_cluster)?;
-        }
-        Ok(())
+        validate(PROBES, &self.probes, covers_cluster)
     }
+}
+
+/// Checks what is done once a plan was promoted.
+pub(super) fn validate_hooks(hooks: &[ProbeSpec], covers_cluster: bool) -> Result<(), InvalidDrill> {
+    validate(HOOKS, hooks, covers_cluster)
+}
+
+fn validate(at: &'static str, probes: &[ProbeSpec], covers_cluster: bool) -> Result<(), InvalidDrill> {
+    if probes.len() > limits::DRILL_PROBES_MAX {
+        return Err(InvalidDrill::TooMany { at, found: probes.len() });
+    }
+    let mut names = BTreeSet::new();
+    for probe in probes {
+        if !names.insert(&probe.name) {
+            return Err(InvalidDrill::TwoProbes { at, name: probe.name.clone() });
+        }
+        timeout(format!("{at} {}: timeout", probe.name), probe.timeout)?;
+        probe.validate(at, covers_cluster)?;
+    }
+    Ok(())
+}
+
+/// The same where namespaces have other names.
+pub(super) fn renamed(probes: &[ProbeSpec], name: impl Fn(&String) -> String) -> Vec<ProbeSpec> {
+    let mut probes = probes.to_vec();
+    let services = probes.iter_mut().filter_map(|probe| probe.http.as_mut()?.service.as_mut());
+    for namespace in services.filter_map(|service| service.namespace.as_mut()) {
+        *namespace = name(namespace);
+    }
+    probes
 }
 
 fn timeout(at: String, span: Option<Span>) -> Result<(), InvalidDrill> {
@@ -215,19 +241,24 @@ fn timeout(at: String, span: Option<Span>) -> Result<(), InvalidDrill> {
 }
 
 impl ProbeSpec {
-    fn validate(&self, covers_cluster: bool) -> Result<(), InvalidDrill> {
+    /// Whether the daemon runs or reaches something for it that is not of the plan's cluster.
+    pub fn leaves_the_cluster(&self) -> bool {
+        self.exec.is_none() && self.http.as_ref().is_none_or(|http| http.service.is_none())
+    }
+
+    fn validate(&self, at: &'static str, covers_cluster: bool) -> Result<(), InvalidDrill> {
         let name = || self.name.clone();
-        let wrong = |field, expected| Err(InvalidDrill::Value { name: name(), field, expected });
+        let wrong = |field, expected| Err(InvalidDrill::Value { at, name: name(), field, expected });
         let kinds = [self.command.is_some(), self.exec.is_some(), self.http.is_some(), self.tcp.is_some()];
         if kinds.into_iter().filter(|is| *is).count() != 1 {
-            return Err(InvalidDrill::Kind { name: name() });
+            return Err(InvalidDrill::Kind { at, name: name() });
         }
         if self.command.as_ref().is_some_and(|argv| !is_argv(argv)) {
             return wrong("command", ARGV);
         }
         if let Some(exec) = &self.exec {
             if !covers_cluster {
-                return Err(InvalidDrill::NoCluster { name: name(), field: "exec" });
+                return Err(InvalidDrill::NoCluster { at, name: name(), field: "exec" });
             }
             if exec.pod_selector.is_empty() {
                 return wrong("exec.podSelector", "a label");
@@ -249,7 +280,7 @@ impl ProbeSpec {
             }
             Some(HttpProbe { url: Some(_), service: None, .. }) => Ok(()),
             Some(HttpProbe { url: None, service: Some(_), .. }) if !covers_cluster => {
-                Err(InvalidDrill::NoCluster { name: name(), field: "http.service" })
+                Err(InvalidDrill::NoCluster { at, name: name(), field: "http.service" })
             }
             Some(HttpProbe { url: None, service: Some(service), .. }) => service.validate(wrong),
             Some(_) => wrong("http", "exactly one of `url` and `service`"),

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::PlanSpec;
+use super::drill::renamed;
 use crate::{Class, Classify};
 
 /// Why a plan cannot be reversed.
@@ -68,6 +69,7 @@ impl PlanSpec {
         Ok(PlanSpec {
             namespaces: self.namespaces.iter().map(there).collect(),
             drill: self.drill.as_ref().map(|drill| drill.renamed(there)),
+            promote_hooks: renamed(&self.promote_hooks, there),
             namespace_mapping: inverted("namespaceMapping", &self.namespace_mapping)?,
             storage_class_mapping: inverted("storageClassMapping", &self.storage_class_mapping)?,
             image_registry_mapping: inverted("imageRegistryMapping", &self.image_registry_mapping)?,

@@ -336,7 +336,7 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "other"}}),
         ]);
         assert_eq!(drill.namespaces, ["other-drill-2", "store-drill-2"]);
-        assert_eq!(drill.namespace("shop"), Some("store-drill-2"));
+        assert_eq!(drill.names()["shop"], "store-drill-2");
         assert_eq!(drill.spec.transforms[0].namespace.as_deref(), Some("store-drill-2"));
         let fence: Vec<_> = drill.fence.iter().map(|object| object.key.to_string()).collect();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Looking into a drill: commands in its pods, and requests to its Services through the API server.
+//! Looking at what was started: commands in its pods, and requests to its Services through the API server.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,9 @@ use kube::api::{Api, AttachParams, AttachedProcess, ListParams};
 use kube::client::Body;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::Isolated;
-use crate::cluster::{Cluster, error_text};
+use super::error::ClusterError;
+use super::scope::{Scope, namespaces};
+use super::{Cluster, error_text};
 
 /// What is kept of what a command says.
 const OUTPUT_BYTES_MAX: usize = 1024;
@@ -19,11 +20,16 @@ const PODS_MAX: u32 = 64;
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 impl Cluster {
-    /// Runs a command in the drill's pods that a probe selects: the beginning of what the last one said, or why it did
-    /// not pass.
-    pub async fn exec_in_drill(&self, drill: &Isolated, probe: &ExecProbe) -> Result<String, String> {
+    /// The names of the namespaces of a scope.
+    pub async fn namespaces_of(&self, scope: &Scope) -> Result<Vec<String>, ClusterError> {
+        Ok(namespaces(self, scope).await?.names.into_iter().collect())
+    }
+
+    /// Runs a command in the pods of these namespaces that a probe selects: the beginning of what the last one said, or
+    /// why it did not pass.
+    pub async fn exec_in_pods(&self, namespaces: &[String], probe: &ExecProbe) -> Result<String, String> {
         let mut said = None;
-        for namespace in &drill.namespaces {
+        for namespace in namespaces {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
             let params = ListParams::default().labels(&selector(&probe.pod_selector)).limit(PODS_MAX);
             let found = pods.list(&params).await.map_err(|error| error_text(&error))?;
@@ -31,18 +37,11 @@ impl Cluster {
                 said = Some(exec(&pods, pod, probe).await?);
             }
         }
-        said.ok_or_else(|| "no pod of the drill matches podSelector and runs".to_owned())
+        said.ok_or_else(|| "no pod matches podSelector and runs".to_owned())
     }
 
-    /// The status that a Service of the drill answers with.
-    pub async fn ask_drill(&self, drill: &Isolated, service: &ServicePort) -> Result<u16, String> {
-        let namespace = match (&service.namespace, drill.namespaces.as_slice()) {
-            (Some(source), _) => {
-                drill.namespace(source).ok_or_else(|| format!("the drill has no namespace {source}"))?
-            }
-            (None, [only]) => only,
-            (None, _) => return Err("the plan has several namespaces: name one".to_owned()),
-        };
+    /// The status that a Service in a namespace answers with.
+    pub async fn ask_service(&self, namespace: &str, service: &ServicePort) -> Result<u16, String> {
         let (name, port) = (&service.name, service.port);
         let path = service.path.as_deref().unwrap_or("/");
         let uri = format!("/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy{path}");

@@ -1,21 +1,23 @@
-//! Probes: what must be so for a drill to pass.
+//! Probes: what must be so, or is to be done, once an application was started for a drill or by a takeover.
 //!
-//! Each is tried until it passes or its time is up; all are tried, so that a report tells everything there is to mend,
-//! and a last probe can stop what a first one started. What a command has left running when its time is up, or when the
+//! Each is tried until it passes or its time is up. What a command has left running when its time is up, or when the
 //! daemon stops, is killed with it.
 
 mod command;
 mod http;
 mod tcp;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use backstay_types::plan::{HttpProbe, ProbeSpec};
+use backstay_kube::cluster::Cluster;
+use backstay_types::plan::{ExecProbe, HttpProbe, ProbeSpec, ServicePort};
+use tokio_util::sync::CancellationToken;
 
-use super::{DrillError, Rehearsal};
 use crate::api_types::ProbeReport;
-use crate::{DaemonError, clock};
+use crate::clock;
 
 /// Pause before a probe is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -23,29 +25,37 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// What is kept of what a probe says: enough for the line that matters.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-impl Rehearsal {
-    pub(super) async fn probe(&mut self) -> Result<(), DaemonError> {
-        let spec = self.spec();
-        for probe in &spec.probes {
-            let report = self.try_probe(probe, spec.timeout_of(probe).to_duration()).await?;
-            tracing::info!(probe = %report.name, passed = report.passed, tries = report.tries, "probed");
-            self.probes.push(report);
-        }
-        let failed = || self.probes.iter().filter(|report| !report.passed);
-        match failed().next() {
-            None => Ok(()),
-            Some(first) => Err(DrillError::Probes {
-                plan: self.drill.plan.clone(),
-                failed: failed().count(),
-                all: self.probes.len(),
-                first: format!("{}: {}", first.name, first.message),
-            }
-            .into()),
-        }
-    }
+/// Where probes look.
+pub(crate) struct Prober {
+    /// The setting that allows commands, unless it is on.
+    pub(crate) commands_need: Option<&'static str>,
+    /// What commands find in their environment.
+    pub(crate) environment: Vec<(String, OsString)>,
+    /// Where commands run.
+    pub(crate) folder: PathBuf,
+    /// The pods that were started, if any were.
+    pub(crate) pods: Option<Pods>,
+}
 
+/// Namespaces with what was started.
+pub(crate) struct Pods {
+    pub(crate) cluster: Cluster,
+    pub(crate) namespaces: Vec<String>,
+    /// What namespaces of the source are called here.
+    pub(crate) names: BTreeMap<String, String>,
+}
+
+/// The daemon stops.
+pub(crate) struct Stopped;
+
+impl Prober {
     /// Tries a probe until it passes or its time is up.
-    async fn try_probe(&self, probe: &ProbeSpec, time: Duration) -> Result<ProbeReport, DaemonError> {
+    pub(crate) async fn try_probe(
+        &self,
+        probe: &ProbeSpec,
+        time: Duration,
+        stop: &CancellationToken,
+    ) -> Result<ProbeReport, Stopped> {
         let started = clock::now();
         let (mut tries, mut last) = (0, "it gave no answer in its time".to_owned());
         let until_it_passes = async {
@@ -60,12 +70,13 @@ impl Rehearsal {
         };
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(time, until_it_passes) => outcome,
-            () = self.site.stop.cancelled() => return Err(DrillError::Stopped.into()),
+            () = stop.cancelled() => return Err(Stopped),
         };
         let passed = outcome.is_ok();
         let mut message = outcome.unwrap_or(last);
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         let duration_seconds = clock::now().since(started).as_secs_f64();
+        tracing::info!(probe = %probe.name, passed, tries, "probed");
         Ok(ProbeReport { name: probe.name.clone(), passed, tries, duration_seconds, message })
     }
 
@@ -73,38 +84,44 @@ impl Rehearsal {
     async fn look(&self, probe: &ProbeSpec) -> Result<String, String> {
         match probe {
             ProbeSpec { command: Some(argv), .. } => {
-                if !self.site.config.load().drill_commands {
-                    return Err(
-                        "commands are not run here: set `drill.commands = true` in site.toml".to_owned()
-                    );
+                if let Some(setting) = self.commands_need {
+                    return Err(format!("commands are not run here: set `{setting} = true` in site.toml"));
                 }
-                command::run(argv, &self.environment(), &self.folder).await
+                command::run(argv, &self.environment, &self.folder).await
             }
             ProbeSpec { tcp: Some(address), .. } => tcp::connect(address).await.map(|_| String::new()),
             ProbeSpec { http: Some(HttpProbe { url: Some(url), status, .. }), .. } => {
                 http::get(url).await.and_then(|found| judged(found, *status))
             }
             ProbeSpec { http: Some(HttpProbe { service: Some(service), status, .. }), .. } => {
-                self.ask_service(service).await.and_then(|found| judged(found, *status))
+                self.pods()?.ask(service).await.and_then(|found| judged(found, *status))
             }
-            ProbeSpec { exec: Some(exec), .. } => self.exec_in_pods(exec).await,
+            ProbeSpec { exec: Some(exec), .. } => self.pods()?.exec(exec).await,
             // A plan is checked when it is applied, and what its peer shares is checked as well.
             _ => Err("it says nothing to look at".to_owned()),
         }
     }
 
-    /// What commands find in their environment.
-    fn environment(&self) -> Vec<(String, OsString)> {
-        let mut variables = vec![
-            ("BACKSTAY_PLAN".to_owned(), self.drill.plan.as_str().into()),
-            ("BACKSTAY_RESTORE_POINT".to_owned(), self.drill.restore_point.to_string().into()),
-            ("BACKSTAY_DRILL_FOLDER".to_owned(), self.folder.clone().into()),
-        ];
-        variables.extend(self.volumes.iter().map(|volume| {
-            let name = volume.name.as_str().to_ascii_uppercase().replace('-', "_");
-            (format!("BACKSTAY_DRILL_VOLUME_{name}"), volume.path.clone().into())
-        }));
-        variables
+    fn pods(&self) -> Result<&Pods, String> {
+        self.pods.as_ref().ok_or_else(|| "nothing was started".to_owned())
+    }
+}
+
+impl Pods {
+    async fn exec(&self, probe: &ExecProbe) -> Result<String, String> {
+        self.cluster.exec_in_pods(&self.namespaces, probe).await
+    }
+
+    async fn ask(&self, service: &ServicePort) -> Result<u16, String> {
+        let namespace = match (&service.namespace, self.namespaces.as_slice()) {
+            (Some(source), _) => self.names.get(source).unwrap_or(source),
+            (None, [only]) => only,
+            (None, _) => return Err("the plan has several namespaces: name one".to_owned()),
+        };
+        if !self.namespaces.contains(namespace) {
+            return Err(format!("the plan has no namespace {namespace} here"));
+        }
+        self.cluster.ask_service(namespace, service).await
     }
 }
 
