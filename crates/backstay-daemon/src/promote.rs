@@ -85,6 +85,8 @@ impl Site {
         }
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
+        // Before all else: not every peer may set a promotion going again, nor hear how it went.
+        let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
         if let Some(stored) = record.promotion.clone() {
             if request.dry_run {
                 return self.dry_run(&record, &stored).await;
@@ -92,7 +94,6 @@ impl Site {
             let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
             return self.carry_out(&runtime, stored, request.accept_partial).await;
         }
-        let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
         let peer = match &offer {
             Some((_, offer)) => {
                 request.restore_point =
@@ -139,7 +140,7 @@ impl Site {
         let _gate = runtime.apply.lock().await;
         self.check_point(&stored).await?;
         let kept = stored.clone();
-        self.plans.update(&stored.plan, |record| record.promotion = Some(kept))?;
+        self.while_promoting(&stored, |record| record.promotion = Some(kept))?;
         Ok(stored)
     }
 
@@ -212,14 +213,12 @@ impl Site {
             })?;
             plan.complete(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
             if plan.is_past_return() && plan.next_step().is_some() {
-                self.still_promoting(&plan)?;
                 let stored = plan.clone();
-                self.plans.update(&plan.plan, |record| record.promotion = Some(stored))?;
+                self.while_promoting(&plan, |record| record.promotion = Some(stored))?;
             }
         }
         files::write_json(&self.last_promotion(&plan.plan), &plan)?;
-        self.still_promoting(&plan)?;
-        self.plans.update(&plan.plan, |record| {
+        self.while_promoting(&plan, |record| {
             record.role = SiteRole::Active;
             record.promotion = None;
         })?;
@@ -227,14 +226,20 @@ impl Site {
         Ok(report(&plan, false))
     }
 
-    /// A higher epoch ends a promotion, however far it is.
-    fn still_promoting(&self, plan: &PromotionPlan) -> Result<(), DaemonError> {
-        let record = self.plans.get(&plan.plan)?;
-        if record.epoch == plan.epoch && record.role == SiteRole::Promoting {
-            return Ok(());
-        }
-        let (known, asked) = (record.epoch, plan.epoch);
-        Err(DaemonError::EpochShrinks { plan: plan.plan.clone(), known, asked })
+    /// Changes the plan, unless a higher epoch has ended its promotion: that does, however far it is.
+    fn while_promoting(
+        &self,
+        plan: &PromotionPlan,
+        change: impl FnOnce(&mut PlanRecord),
+    ) -> Result<(), DaemonError> {
+        let changed = self.plans.decide(&plan.plan, |record| {
+            if record.epoch != plan.epoch || record.role != SiteRole::Promoting {
+                return Err(overtaken(plan, record));
+            }
+            change(record);
+            Ok(())
+        });
+        changed.map(drop)
     }
 
     async fn carry_out_step(
@@ -248,13 +253,17 @@ impl Site {
             StepName::CheckRestorePoint => self.check_point(plan).await,
             StepName::Epoch => {
                 let _fence = runtime.fence.lock().await;
-                let stored = plan.clone();
-                self.plans.update(&plan.plan, |record| {
+                let begun = self.plans.decide(&plan.plan, |record| {
+                    // Between the decision and this the peer may have taken the same epoch, and told.
+                    if record.role != SiteRole::Standby || record.epoch >= plan.epoch {
+                        return Err(overtaken(plan, record));
+                    }
                     record.role = SiteRole::Promoting;
-                    record.epoch = stored.epoch;
-                    record.promotion = Some(stored);
-                })?;
-                Ok(())
+                    record.epoch = plan.epoch;
+                    record.promotion = Some(plan.clone());
+                    Ok(())
+                });
+                begun.map(drop)
             }
             StepName::Apply => {
                 let point = self.store.point(&plan.plan, plan.restore_point)?;
@@ -358,7 +367,8 @@ impl Site {
             return Ok(());
         };
         let point = self.store.point(&plan.plan, plan.restore_point)?;
-        let ended = clock::now().plus(patience);
+        // Not by the clock on the wall: one that is set back would hold the promotion up.
+        let ended = tokio::time::Instant::now() + patience.to_duration();
         loop {
             let (site, record, point) = (self.clone(), record.clone(), point.clone());
             let look = move || site.not_ready(&record.name, &record.spec, &point);
@@ -366,7 +376,7 @@ impl Site {
             if waiting.is_empty() {
                 return Ok(());
             }
-            if clock::now() >= ended {
+            if tokio::time::Instant::now() >= ended {
                 let named = waiting.iter().take(UNREADY_NAMED_MAX).map(|why| format!("not ready: {why}"));
                 plan.warnings.extend(named);
                 return Ok(());
@@ -437,6 +447,11 @@ impl Site {
             }),
         }
     }
+}
+
+/// The promotion that another one came before.
+fn overtaken(plan: &PromotionPlan, record: &PlanRecord) -> DaemonError {
+    DaemonError::EpochShrinks { plan: plan.plan.clone(), known: record.epoch, asked: plan.epoch }
 }
 
 fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
