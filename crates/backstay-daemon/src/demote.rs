@@ -146,7 +146,10 @@ impl Site {
         let state = self.ask_plan(record.pair, &record.name).await?;
         match role::on_peer_state(record.local(), &state) {
             News::StepDown { epoch } => self.learn_epoch(&record.name, epoch),
-            News::Adopt { .. } | News::Nothing => Ok(()),
+            News::Adopt { .. } | News::Nothing => {
+                // Of two sides that were active the other one gave way.
+                self.plans.update(&record.name, |record| record.conflict = false).map(drop)
+            }
             News::Conflict { .. } => {
                 self.plans.update(&record.name, |record| record.conflict = true)?;
                 Err(DaemonError::Conflict { plan: record.name.clone(), epoch: record.epoch })

@@ -137,15 +137,32 @@ impl Site {
         Ok(spec)
     }
 
-    /// The active side stopped replicating: the copies here stay until the plan is deleted here too.
+    /// The active side stopped replicating: the copies here stay until the plan is deleted here too. Nothing takes over
+    /// by itself any more: what the other side runs goes on there, without a lease.
     fn take_drop(&self, pair: PairId, drop: &DropPlan) -> Result<(), DaemonError> {
-        let Some(record) = self.plan_of(pair, &drop.plan) else { return Ok(()) };
-        if drop.epoch < record.epoch {
-            let (theirs, ours) = (drop.epoch, record.epoch);
-            return Err(Refusal::OldEpoch { plan: drop.plan.clone(), theirs, ours }.into());
+        if self.plan_of(pair, &drop.plan).is_none() {
+            return Ok(());
         }
-        self.plans.update(&drop.plan, |record| record.spec.suspend = true)?;
-        tracing::info!(plan = %drop.plan, "the active side deleted the plan; its restore points stay here");
+        self.check_stands_by(&drop.plan)?;
+        let (_, is_standby) = self.plans.decide(&drop.plan, |record| {
+            if drop.epoch < record.epoch {
+                let (theirs, ours) = (drop.epoch, record.epoch);
+                return Err(Refusal::OldEpoch { plan: drop.plan.clone(), theirs, ours }.into());
+            }
+            if record.role == SiteRole::Standby {
+                record.spec.suspend = true;
+                record.spec.automatic_failover = None;
+            } else {
+                // Of two sides that were active the other one gave way.
+                record.conflict = false;
+            }
+            Ok(record.role == SiteRole::Standby)
+        })?;
+        if is_standby {
+            tracing::info!(plan = %drop.plan, "the active side deleted the plan; its restore points stay here");
+        } else {
+            tracing::info!(plan = %drop.plan, "the other side deleted its plan of this name");
+        }
         Ok(())
     }
 

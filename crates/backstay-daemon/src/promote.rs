@@ -34,6 +34,10 @@ const READY_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(5
 /// Workloads that are not ready in time, of which so many are named.
 const UNREADY_NAMED_MAX: usize = 10;
 
+/// Between two tries to finish a promotion that nobody waits for.
+const RESUME_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+const RESUME_AGAIN_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Plans promoted at once by `--all`: the steps wait for disks, not for processors.
 const PROMOTIONS_MAX: usize = 4;
 
@@ -80,8 +84,11 @@ impl Site {
         let runtime = self.runtimes.of(name);
         // The handover holds the gate for as long as it waits for the peer.
         let waiting = self.plans.get(name)?.handover.clone().filter(Handover::is_offered);
-        if let Some(handover) = waiting.filter(|_| request.force && !request.dry_run) {
-            return self.force_back(name, &handover).await;
+        if let Some(handover) = waiting.filter(|_| offer.is_none()) {
+            if request.force && !request.dry_run {
+                return self.force_back(name, &handover).await;
+            }
+            crate::plan_ops::check_not_offered(&*self.plans.get(name)?)?;
         }
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
@@ -404,10 +411,24 @@ impl Site {
     /// Goes on with a promotion that a stop or a crash cut off.
     pub(crate) fn finish_promotion_soon(self: &Arc<Self>, name: PlanName) {
         let site = self.clone();
-        self.tasks.spawn(async move {
-            let outcome = site.promote(&name, PromoteRequest::default()).await;
-            site.record(&Actor::Daemon, "promote", Some(&name), "resumed".into(), outcome.as_ref().err());
-        });
+        let work = async move {
+            let mut pause = RESUME_AGAIN;
+            loop {
+                let outcome = site.promote(&name, PromoteRequest::default()).await;
+                site.record(&Actor::Daemon, "promote", Some(&name), "resumed".into(), outcome.as_ref().err());
+                let Err(error) = outcome else { return };
+                // A second site that started without its cluster, say: nobody may be there to ask again.
+                let is_over = site.plans.find(&name).is_none_or(|record| record.promotion.is_none());
+                if is_over || !error.class().retries() {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(RESUME_AGAIN_MAX),
+                    () = site.stop.cancelled() => return,
+                }
+            }
+        };
+        self.tasks.spawn(work);
     }
 
     /// Promotes every standby plan, a few at a time; all are tried, and a failure of one is told after the others.
