@@ -21,6 +21,7 @@ use backstay_types::{Classify, Epoch, PlanName, RestorePointId, Span, Time};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, PromotionReport, PromotionStep, StepState};
+use crate::ask::CONNECT_WITHIN;
 use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
@@ -335,6 +336,12 @@ impl Site {
 
     async fn ask_about(self: &Arc<Self>, name: &PlanName, frame: Frame) -> Result<Frame, DaemonError> {
         let pair = self.plans.get(name)?.pair;
+        self.net.wait_connection(pair, CONNECT_WITHIN).await?;
+        let record = self.plans.get(name)?;
+        if record.handover.is_none() || record.role != SiteRole::Demoting {
+            // The operator did not wait for the peer: what it is asked now it would do beside this side.
+            return Err(DaemonError::Forced { plan: name.clone() });
+        }
         // As long as the connection stands: the peer may have much to start.
         self.ask_for_long(pair, frame).await
     }
