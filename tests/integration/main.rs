@@ -29,6 +29,7 @@ mod incremental;
 mod kill;
 mod manifests;
 mod memory;
+mod odd_moments;
 mod operator;
 mod promotion;
 mod schedule;

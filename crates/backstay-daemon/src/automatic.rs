@@ -91,7 +91,7 @@ impl Site {
     }
 
     /// Whether a plan has a lease, or has one to give back.
-    fn wants_lease(&self, record: &PlanRecord) -> bool {
+    pub(crate) fn wants_lease(&self, record: &PlanRecord) -> bool {
         record.spec.automatic_failover.is_some()
             || (record.role == SiteRole::Active && self.kept_file(&record.name).exists())
     }

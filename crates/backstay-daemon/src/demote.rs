@@ -33,19 +33,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Site {
     /// A higher epoch exists: this site is not active any more, and says so from now on.
     pub(crate) fn learn_epoch(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
-        let record = self.plans.get(name)?;
-        if epoch <= record.epoch {
-            return Ok(());
-        }
-        let was_active = record.role != SiteRole::Standby && record.active_until.is_none();
-        self.plans.update(name, |record| {
+        // It may be heard on several ways at once: the first to come is the one that steps down.
+        let (_, was_active) = self.plans.decide(name, |record| {
+            if epoch <= record.epoch {
+                return Ok(false);
+            }
+            let was_active = record.role != SiteRole::Standby && record.active_until.is_none();
             if was_active {
                 record.active_until = Some(record.epoch);
                 record.role = SiteRole::Demoting;
                 record.handover = None;
                 record.promotion = None;
             }
-            record.epoch = record.epoch.max(epoch);
+            record.epoch = epoch;
+            Ok(was_active)
         })?;
         if was_active {
             tracing::warn!(plan = %name, %epoch, "the other site was promoted: this site is not active any more");
@@ -145,7 +146,10 @@ impl Site {
         let state = self.ask_plan(record.pair, &record.name).await?;
         match role::on_peer_state(record.local(), &state) {
             News::StepDown { epoch } => self.learn_epoch(&record.name, epoch),
-            News::Adopt { .. } | News::Nothing => Ok(()),
+            News::Adopt { .. } | News::Nothing => {
+                // Of two sides that were active the other one gave way.
+                self.plans.update(&record.name, |record| record.conflict = false).map(drop)
+            }
             News::Conflict { .. } => {
                 self.plans.update(&record.name, |record| record.conflict = true)?;
                 Err(DaemonError::Conflict { plan: record.name.clone(), epoch: record.epoch })

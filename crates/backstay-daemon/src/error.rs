@@ -484,7 +484,7 @@ pub enum DaemonError {
         first: String,
     },
     /// Epochs only grow.
-    #[error("plan {plan}: epoch {asked} is older than {known}, which this site has seen")]
+    #[error("plan {plan}: epoch {asked} is over, this site has seen epoch {known}")]
     EpochShrinks {
         /// The plan.
         plan: PlanName,

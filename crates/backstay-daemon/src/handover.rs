@@ -21,6 +21,7 @@ use backstay_types::{Classify, Epoch, PlanName, RestorePointId, Span, Time};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, PromotionReport, PromotionStep, StepState};
+use crate::ask::CONNECT_WITHIN;
 use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
@@ -115,6 +116,7 @@ impl Site {
             // What could not come back must not go.
             record.spec.reversed()?;
         }
+        crate::plan_ops::check_not_offered(record)?;
         let peer = self.peer_facts(record).await;
         let facts = HandoverFacts {
             plan: &record.name,
@@ -256,7 +258,14 @@ impl Site {
                         let stopped = DaemonError::Stopping { what: "the handover" };
                         return (handover, Outcome::TakenBack { cause: refusal.unwrap_or(stopped) });
                     }
-                    Err(error) => Err(error),
+                    Err(error) => {
+                        tracing::warn!("this side does not go on yet: {error}");
+                        if self.is_stopping_within(ASK_AGAIN).await {
+                            let cause = DaemonError::Stopping { what: "the handover" };
+                            return (handover, Outcome::TakenBack { cause });
+                        }
+                        continue;
+                    }
                 },
                 Next::RollBack => Err(DaemonError::Stopping { what: "the handover" }),
                 Next::Offer => match handover.offer() {
@@ -277,7 +286,7 @@ impl Site {
             };
             // Whatever the peer says: a higher epoch that was learnt on another way ends it, and so does the operator.
             if let Ok(record) = self.plans.get(name)
-                && record.handover.is_none()
+                && (record.handover.is_none() || record.role == SiteRole::Active)
             {
                 if record.role == SiteRole::Active {
                     return (
@@ -300,6 +309,7 @@ impl Site {
                     Answer::Done
                 }
                 Err(DaemonError::Refused { peer, class, message, hint, epoch }) => {
+                    tracing::warn!(class = class.label(), "{peer} does not take over: {message}");
                     refusal = Some(DaemonError::Refused { peer, class, message, hint, epoch });
                     Answer::Refused(epoch)
                 }
@@ -308,21 +318,30 @@ impl Site {
                     Answer::Lost
                 }
             };
+            // A refusal of what is taken back changes nothing either.
+            let asked_before = matches!(handover.stage, Stage::TakingBack { .. });
             next = handover.on_answer(answer);
-            if answer == Answer::Lost {
-                tokio::select! {
-                    () = tokio::time::sleep(ASK_AGAIN) => {}
-                    () = self.stop.cancelled() => {
-                        let cause = DaemonError::Stopping { what: "the handover" };
-                        return (handover, Outcome::TakenBack { cause });
-                    }
-                }
+            let is_open = answer == Answer::Lost || (asked_before && matches!(next, Next::TakeBack { .. }));
+            if is_open && self.is_stopping_within(ASK_AGAIN).await {
+                let cause = DaemonError::Stopping { what: "the handover" };
+                return (handover, Outcome::TakenBack { cause });
             }
         }
     }
 
+    /// Waits; says whether the daemon is stopping.
+    async fn is_stopping_within(&self, pause: Duration) -> bool {
+        tokio::time::timeout(pause, self.stop.cancelled()).await.is_ok()
+    }
+
     async fn ask_about(self: &Arc<Self>, name: &PlanName, frame: Frame) -> Result<Frame, DaemonError> {
         let pair = self.plans.get(name)?.pair;
+        self.net.wait_connection(pair, CONNECT_WITHIN).await?;
+        let record = self.plans.get(name)?;
+        if record.handover.is_none() || record.role != SiteRole::Demoting {
+            // The operator did not wait for the peer: what it is asked now it would do beside this side.
+            return Err(DaemonError::Forced { plan: name.clone() });
+        }
         // As long as the connection stands: the peer may have much to start.
         self.ask_for_long(pair, frame).await
     }
@@ -417,6 +436,7 @@ impl Site {
         let gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
         let Some(handover) = record.handover.clone() else { return Ok(()) };
+        let _shown = runtime.show(Activity::begin(CyclePhase::HandOver));
         if record.role == SiteRole::Active {
             // It was not offered yet, or was taken back: what is left is to let go.
             return self.roll_back(name).await;
@@ -433,9 +453,17 @@ impl Site {
         handover: &Handover,
     ) -> Result<PromotionReport, DaemonError> {
         self.go_on_at(name, handover.epoch.next()).await?;
-        let mut report = self.already_there(&*self.plans.get(name)?, Target::Home)?;
-        report.warnings =
-            vec!["if the peer took over meanwhile, both sides run until it hears of this".to_owned()];
+        let record = self.plans.get(name)?;
+        if record.role != SiteRole::Active {
+            // The peer's word came at the same moment: it did take over.
+            return Err(crate::plan_ops::wrong_role(&record, "going on"));
+        }
+        let mut report = self.already_there(&record, Target::Home)?;
+        report.warnings = vec![format!(
+            "the handover is ended, and this side runs on at epoch {}; if the peer took over meanwhile, both sides run \
+             until it hears of this",
+            record.epoch
+        )];
         Ok(report)
     }
 }

@@ -75,7 +75,7 @@ impl Site {
     }
 
     /// A plan of this pair; a plan of another pair is none of this peer's business.
-    fn plan_of(&self, pair: PairId, plan: &PlanName) -> Option<Arc<PlanRecord>> {
+    pub(crate) fn plan_of(&self, pair: PairId, plan: &PlanName) -> Option<Arc<PlanRecord>> {
         self.plans.find(plan).filter(|record| record.pair == pair)
     }
 
@@ -99,32 +99,21 @@ impl Site {
             return Err(DaemonError::OtherPair { plan: share.plan.clone() });
         }
         let newest = kept.last().map(|point| point.id);
-        // A plan that was deleted here and left restore points is known by their epoch.
-        let local = match &old {
-            Some(old) => Some(old.local()),
-            None => newest.map(|newest| Local { role: SiteRole::Standby, epoch: newest.epoch }),
-        };
-        let grant = match role::admit_share(local, share) {
-            Ok(grant) => grant,
-            Err(refusal) => {
-                if let Some(epoch) = refusal.steps_down_for() {
-                    self.learn_epoch(&share.plan, epoch)?;
-                }
-                return Err(refusal.into());
-            }
-        };
         match old {
-            Some(old) if !grant.is_new && old.spec == spec && old.rules == rules => Ok(()),
             Some(_) => {
-                self.plans.update(&share.plan, |record| {
+                let outcome = self.plans.decide(&share.plan, |record| {
+                    let grant = role::admit_share(Some(record.local()), share)?;
                     record.spec = spec;
                     record.rules = rules;
-                    record.role = grant.local.role;
-                    record.epoch = grant.local.epoch;
-                })?;
-                Ok(())
+                    (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+                    Ok(())
+                });
+                self.or_step_down(&share.plan, outcome).map(drop)
             }
             None => {
+                // A plan that was deleted here and left restore points is known by their epoch.
+                let local = newest.map(|newest| Local { role: SiteRole::Standby, epoch: newest.epoch });
+                let grant = role::admit_share(local, share)?;
                 let mut record = PlanRecord::new(share.plan.clone(), pair, grant.local, spec, false);
                 record.number = newest.map_or(0, |newest| newest.number);
                 record.rules = rules;
@@ -148,15 +137,32 @@ impl Site {
         Ok(spec)
     }
 
-    /// The active side stopped replicating: the copies here stay until the plan is deleted here too.
+    /// The active side stopped replicating: the copies here stay until the plan is deleted here too. Nothing takes over
+    /// by itself any more: what the other side runs goes on there, without a lease.
     fn take_drop(&self, pair: PairId, drop: &DropPlan) -> Result<(), DaemonError> {
-        let Some(record) = self.plan_of(pair, &drop.plan) else { return Ok(()) };
-        if drop.epoch < record.epoch {
-            let (theirs, ours) = (drop.epoch, record.epoch);
-            return Err(Refusal::OldEpoch { plan: drop.plan.clone(), theirs, ours }.into());
+        if self.plan_of(pair, &drop.plan).is_none() {
+            return Ok(());
         }
-        self.plans.update(&drop.plan, |record| record.spec.suspend = true)?;
-        tracing::info!(plan = %drop.plan, "the active side deleted the plan; its restore points stay here");
+        self.check_stands_by(&drop.plan)?;
+        let (_, is_standby) = self.plans.decide(&drop.plan, |record| {
+            if drop.epoch < record.epoch {
+                let (theirs, ours) = (drop.epoch, record.epoch);
+                return Err(Refusal::OldEpoch { plan: drop.plan.clone(), theirs, ours }.into());
+            }
+            if record.role == SiteRole::Standby {
+                record.spec.suspend = true;
+                record.spec.automatic_failover = None;
+            } else {
+                // Of two sides that were active the other one gave way.
+                record.conflict = false;
+            }
+            Ok(record.role == SiteRole::Standby)
+        })?;
+        if is_standby {
+            tracing::info!(plan = %drop.plan, "the active side deleted the plan; its restore points stay here");
+        } else {
+            tracing::info!(plan = %drop.plan, "the other side deleted its plan of this name");
+        }
         Ok(())
     }
 
@@ -164,11 +170,7 @@ impl Site {
         let Some(record) = self.plan_of(pair, &promoted.plan) else { return Ok(()) };
         match role::on_promoted(record.local(), promoted) {
             News::Nothing => Ok(()),
-            News::Adopt { epoch } => {
-                self.plans.update(&promoted.plan, |record| record.epoch = epoch)?;
-                Ok(())
-            }
-            News::StepDown { epoch } => self.learn_epoch(&promoted.plan, epoch),
+            News::Adopt { epoch } | News::StepDown { epoch } => self.learn_epoch(&promoted.plan, epoch),
             News::Conflict { epoch } => {
                 tracing::error!(
                     plan = %promoted.plan, %epoch,

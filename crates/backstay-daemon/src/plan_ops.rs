@@ -5,6 +5,7 @@ mod sources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use backstay_engine::handover::HandoverRefused;
 use backstay_engine::role::{self, Local};
 use backstay_engine::schedule::Timetable;
 use backstay_kube::documents::{self, Document};
@@ -13,6 +14,7 @@ use backstay_types::plan::{InvalidPlan, PlanSpec, Retention, RuleSpec, ScheduleP
 use backstay_types::{Epoch, PairId, PlanName};
 
 use crate::api_types::{Applied, ApplyResult};
+use crate::automatic::AutomaticError;
 use crate::error::role_name;
 use crate::plans::PlanRecord;
 use crate::site::{Site, layout};
@@ -211,6 +213,9 @@ impl Site {
         if record.is_none() && !(purge && self.store.newest(name)?.is_some()) {
             return Ok(false);
         }
+        if let Some(record) = &record {
+            check_not_offered(record)?;
+        }
         let runtime = self.runtimes.of(name);
         if let Some(activity) = runtime.activity() {
             activity.progress.cancel();
@@ -218,11 +223,19 @@ impl Site {
         let _cycle = runtime.cycle_gate(&self.wake).await;
         let _apply = runtime.apply.lock().await;
         let _fence = runtime.fence.lock().await;
-        if let Some(record) = record.filter(|record| record.role == SiteRole::Active) {
+        if let Some(record) = self.plans.find(name).filter(|record| record.role == SiteRole::Active) {
             let told =
                 self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.epoch }.into()).await;
-            if let Err(error) = told {
-                tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
+            match told {
+                Ok(_) => {}
+                // It would see a lease that nobody renews, and take over beside what runs on here.
+                Err(error) if self.wants_lease(&record) => {
+                    let why = error.to_string();
+                    return Err(AutomaticError::StandbyNotTold { plan: name.clone(), why }.into());
+                }
+                Err(error) => {
+                    tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
+                }
             }
         }
         // With the record goes the knowledge of what is frozen.
@@ -288,8 +301,21 @@ fn check_rule_use(plan: &PlanName, spec: &PlanSpec, rule: &str, known: &RuleSpec
     known.validate_after().map_err(error)
 }
 
+/// Refuses what would wait for the peer's word on an offer, which may never come.
+pub(crate) fn check_not_offered(record: &PlanRecord) -> Result<(), DaemonError> {
+    match &record.handover {
+        Some(handover) if handover.is_offered() => {
+            Err(HandoverRefused::Offered { plan: record.name.clone() }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The refusal of a plan that is not active here.
 pub(crate) fn wrong_role(record: &PlanRecord, asked: &'static str) -> DaemonError {
+    if let Err(offered) = check_not_offered(record) {
+        return offered;
+    }
     DaemonError::WrongRole {
         plan: record.name.clone(),
         role: role_name(record.role),

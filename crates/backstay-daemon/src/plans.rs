@@ -215,13 +215,28 @@ impl PlanBook {
         name: &PlanName,
         change: impl FnOnce(&mut PlanRecord),
     ) -> Result<Arc<PlanRecord>, DaemonError> {
+        self.decide(name, |record| {
+            change(record);
+            Ok(())
+        })
+        .map(|(record, ())| record)
+    }
+
+    /// Decides on the plan as it is and changes it durably, with nothing in between; a refusal changes nothing.
+    pub(crate) fn decide<T>(
+        &self,
+        name: &PlanName,
+        decision: impl FnOnce(&mut PlanRecord) -> Result<T, DaemonError>,
+    ) -> Result<(Arc<PlanRecord>, T), DaemonError> {
         let mut plans = self.plans.write().expect(POISONED);
-        let mut record = match plans.get(name) {
-            Some(record) => (**record).clone(),
-            None => return Err(DaemonError::plan_not_found(name, plans.keys())),
+        let Some(old) = plans.get(name).cloned() else {
+            return Err(DaemonError::plan_not_found(name, plans.keys()));
         };
-        change(&mut record);
-        self.store(&mut plans, record)
+        let mut record = (*old).clone();
+        let decided = decision(&mut record)?;
+        // What is as it was is on disk already.
+        let record = if record == *old { old } else { self.store(&mut plans, record)? };
+        Ok((record, decided))
     }
 
     /// Disk first, memory after.

@@ -35,6 +35,10 @@ const READY_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(5
 /// Workloads that are not ready in time, of which so many are named.
 const UNREADY_NAMED_MAX: usize = 10;
 
+/// Between two tries to finish a promotion that nobody waits for.
+const RESUME_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+const RESUME_AGAIN_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Plans promoted at once by `--all`: the steps wait for disks, not for processors.
 const PROMOTIONS_MAX: usize = 4;
 
@@ -81,11 +85,16 @@ impl Site {
         let runtime = self.runtimes.of(name);
         // The handover holds the gate for as long as it waits for the peer.
         let waiting = self.plans.get(name)?.handover.clone().filter(Handover::is_offered);
-        if let Some(handover) = waiting.filter(|_| request.force && !request.dry_run) {
-            return self.force_back(name, &handover).await;
+        if let Some(handover) = waiting.filter(|_| offer.is_none()) {
+            if request.force && !request.dry_run {
+                return self.force_back(name, &handover).await;
+            }
+            crate::plan_ops::check_not_offered(&*self.plans.get(name)?)?;
         }
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
+        // Before all else: not every peer may set a promotion going again, nor hear how it went.
+        let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
         if let Some(stored) = record.promotion.clone() {
             if request.dry_run {
                 return self.dry_run(&record, &stored).await;
@@ -93,7 +102,6 @@ impl Site {
             let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
             return self.carry_out(&runtime, stored, request.accept_partial).await;
         }
-        let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
         let peer = match &offer {
             Some((_, offer)) => {
                 request.restore_point =
@@ -140,7 +148,7 @@ impl Site {
         let _gate = runtime.apply.lock().await;
         self.check_point(&stored).await?;
         let kept = stored.clone();
-        self.plans.update(&stored.plan, |record| record.promotion = Some(kept))?;
+        self.while_promoting(&stored, |record| record.promotion = Some(kept))?;
         Ok(stored)
     }
 
@@ -214,14 +222,12 @@ impl Site {
             })?;
             plan.complete(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
             if plan.is_past_return() && plan.next_step().is_some() {
-                self.still_promoting(&plan)?;
                 let stored = plan.clone();
-                self.plans.update(&plan.plan, |record| record.promotion = Some(stored))?;
+                self.while_promoting(&plan, |record| record.promotion = Some(stored))?;
             }
         }
         files::write_json(&self.last_promotion(&plan.plan), &plan)?;
-        self.still_promoting(&plan)?;
-        self.plans.update(&plan.plan, |record| {
+        self.while_promoting(&plan, |record| {
             record.role = SiteRole::Active;
             record.promotion = None;
         })?;
@@ -229,14 +235,20 @@ impl Site {
         Ok(report(&plan, false))
     }
 
-    /// A higher epoch ends a promotion, however far it is.
-    fn still_promoting(&self, plan: &PromotionPlan) -> Result<(), DaemonError> {
-        let record = self.plans.get(&plan.plan)?;
-        if record.epoch == plan.epoch && record.role == SiteRole::Promoting {
-            return Ok(());
-        }
-        let (known, asked) = (record.epoch, plan.epoch);
-        Err(DaemonError::EpochShrinks { plan: plan.plan.clone(), known, asked })
+    /// Changes the plan, unless a higher epoch has ended its promotion: that does, however far it is.
+    fn while_promoting(
+        &self,
+        plan: &PromotionPlan,
+        change: impl FnOnce(&mut PlanRecord),
+    ) -> Result<(), DaemonError> {
+        let changed = self.plans.decide(&plan.plan, |record| {
+            if record.epoch != plan.epoch || record.role != SiteRole::Promoting {
+                return Err(overtaken(plan, record));
+            }
+            change(record);
+            Ok(())
+        });
+        changed.map(drop)
     }
 
     async fn carry_out_step(
@@ -250,13 +262,17 @@ impl Site {
             StepName::CheckRestorePoint => self.check_point(plan).await,
             StepName::Epoch => {
                 let _fence = runtime.fence.lock().await;
-                let stored = plan.clone();
-                self.plans.update(&plan.plan, |record| {
+                let begun = self.plans.decide(&plan.plan, |record| {
+                    // Between the decision and this the peer may have taken the same epoch, and told.
+                    if record.role != SiteRole::Standby || record.epoch >= plan.epoch {
+                        return Err(overtaken(plan, record));
+                    }
                     record.role = SiteRole::Promoting;
-                    record.epoch = stored.epoch;
-                    record.promotion = Some(stored);
-                })?;
-                Ok(())
+                    record.epoch = plan.epoch;
+                    record.promotion = Some(plan.clone());
+                    Ok(())
+                });
+                begun.map(drop)
             }
             StepName::Apply => {
                 let point = self.store.point(&plan.plan, plan.restore_point)?;
@@ -364,7 +380,8 @@ impl Site {
             return Ok(());
         };
         let point = self.store.point(&plan.plan, plan.restore_point)?;
-        let ended = clock::now().plus(patience);
+        // Not by the clock on the wall: one that is set back would hold the promotion up.
+        let ended = tokio::time::Instant::now() + patience.to_duration();
         loop {
             let (site, record, point) = (self.clone(), record.clone(), point.clone());
             let look = move || site.not_ready(&record.name, &record.spec, &point);
@@ -372,7 +389,7 @@ impl Site {
             if waiting.is_empty() {
                 return Ok(());
             }
-            if clock::now() >= ended {
+            if tokio::time::Instant::now() >= ended {
                 let named = waiting.iter().take(UNREADY_NAMED_MAX).map(|why| format!("not ready: {why}"));
                 plan.warnings.extend(named);
                 return Ok(());
@@ -400,10 +417,24 @@ impl Site {
     /// Goes on with a promotion that a stop or a crash cut off.
     pub(crate) fn finish_promotion_soon(self: &Arc<Self>, name: PlanName) {
         let site = self.clone();
-        self.tasks.spawn(async move {
-            let outcome = site.promote(&name, PromoteRequest::default()).await;
-            site.record(&Actor::Daemon, "promote", Some(&name), "resumed".into(), outcome.as_ref().err());
-        });
+        let work = async move {
+            let mut pause = RESUME_AGAIN;
+            loop {
+                let outcome = site.promote(&name, PromoteRequest::default()).await;
+                site.record(&Actor::Daemon, "promote", Some(&name), "resumed".into(), outcome.as_ref().err());
+                let Err(error) = outcome else { return };
+                // A second site that started without its cluster, say: nobody may be there to ask again.
+                let is_over = site.plans.find(&name).is_none_or(|record| record.promotion.is_none());
+                if is_over || !error.class().retries() {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(RESUME_AGAIN_MAX),
+                    () = site.stop.cancelled() => return,
+                }
+            }
+        };
+        self.tasks.spawn(work);
     }
 
     /// Promotes every standby plan, a few at a time; all are tried, and a failure of one is told after the others.
@@ -443,6 +474,11 @@ impl Site {
             }),
         }
     }
+}
+
+/// The promotion that another one came before.
+fn overtaken(plan: &PromotionPlan, record: &PlanRecord) -> DaemonError {
+    DaemonError::EpochShrinks { plan: plan.plan.clone(), known: record.epoch, asked: plan.epoch }
 }
 
 fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {

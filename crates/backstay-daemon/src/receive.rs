@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use backstay_engine::recv::{RecvAction, RecvEvent, RecvSession};
-use backstay_engine::role::Local;
+use backstay_engine::role::Refusal;
 use backstay_net::{Batch, Connection, Control, ControlSend, SessionBatches};
 use backstay_store::Ingest;
 use backstay_types::frame::{Begin, Commit, Committed, Frame, Offer, Refused, SiteRole};
@@ -143,33 +143,34 @@ impl Site {
     ) -> Result<(RecvSession, Arc<PlanRecord>, Ingest), DaemonError> {
         let plan = &begin.plan;
         let peer = connection.peer();
-        let record = self.plans.find(plan).filter(|record| record.pair == peer.pair);
-        let local = record.as_ref().map(|record| Local { role: record.role, epoch: record.epoch });
         let newest = self.store.newest(plan)?.map(|point| point.id);
-        match (RecvSession::open(begin.clone(), local, newest), record) {
-            (Ok((session, grant)), Some(record)) => {
-                let record = if grant.is_new { self.adopt(&record, grant.local)? } else { record };
-                // The peer may have paired since the daemon started.
-                self.store.set_key(record.pair, peer.hash_key.clone());
-                let ingest = self.store.begin(record.pair, plan, begin.id)?;
-                Ok((session, record, ingest))
-            }
-            (Err(refusal), _) => {
-                if let Some(epoch) = refusal.steps_down_for() {
-                    self.learn_epoch(plan, epoch)?;
-                }
-                Err(refusal.into())
-            }
-            (Ok(_), None) => Err(DaemonError::plan_not_found(plan, std::iter::empty())),
-        }
+        let unknown = || Refusal::UnknownPlan { plan: plan.clone() };
+        self.plan_of(peer.pair, plan).ok_or_else(unknown)?;
+        // In one with what it changes: a promotion that begins at this moment is before it or after it.
+        let admitted = self.plans.decide(plan, |record| {
+            let (session, grant) = RecvSession::open(begin.clone(), Some(record.local()), newest)?;
+            (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+            Ok(session)
+        });
+        let (record, session) = self.or_step_down(plan, admitted)?;
+        // The peer may have paired since the daemon started.
+        self.store.set_key(record.pair, peer.hash_key.clone());
+        let ingest = self.store.begin(record.pair, plan, begin.id)?;
+        Ok((session, record, ingest))
     }
 
-    /// Takes over role and epoch that a peer's request brought, durably.
-    pub(crate) fn adopt(&self, record: &PlanRecord, local: Local) -> Result<Arc<PlanRecord>, DaemonError> {
-        self.plans.update(&record.name, |record| {
-            record.role = local.role;
-            record.epoch = local.epoch;
-        })
+    /// What was decided on a request of the peer; if it is refused because this side has to step down first, it begins to.
+    pub(crate) fn or_step_down<T>(
+        self: &Arc<Self>,
+        plan: &PlanName,
+        decided: Result<T, DaemonError>,
+    ) -> Result<T, DaemonError> {
+        if let Err(DaemonError::Refusal(refusal)) = &decided
+            && let Some(epoch) = refusal.steps_down_for()
+        {
+            self.learn_epoch(plan, epoch)?;
+        }
+        decided
     }
 }
 

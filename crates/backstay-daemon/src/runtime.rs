@@ -25,6 +25,8 @@ pub(crate) struct PlanRuntime {
     pub(crate) receive: tokio::sync::Mutex<()>,
     /// Held while replicas are written.
     pub(crate) apply: tokio::sync::Mutex<()>,
+    /// Held while workloads are held, or let go: of half of either no original may be taken down.
+    pub(crate) standstill: tokio::sync::Mutex<()>,
     /// Held from the check of role and epoch to the deed that depends on them: a commit, a promotion.
     pub(crate) fence: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -172,6 +174,7 @@ impl PlanRuntime {
             queued: AtomicUsize::new(0),
             receive: tokio::sync::Mutex::default(),
             apply: tokio::sync::Mutex::default(),
+            standstill: tokio::sync::Mutex::default(),
             fence: tokio::sync::Mutex::default(),
             state: Mutex::default(),
         }

@@ -2,7 +2,8 @@
 //!
 //! 1. What the objects were is on disk before the first of them is held, or in the objects themselves, and is what every
 //!    restore point shows until they run again.
-//! 2. Holding, and letting go, may be repeated after whatever cut them off.
+//! 2. Holding, and letting go, may be repeated after whatever cut them off. They never overlap, whoever asks: the lease, a
+//!    handover, or a side that steps down.
 //!
 //! Left to others: when. Volumes that a plan lists alone have no workloads that could be held; their application is the
 //! operator's to stop.
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
+use backstay_types::frame::SiteRole;
 use backstay_types::manifest::RelPath;
 use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,8 @@ impl Site {
 
     /// Holds the workloads of a plan that run here.
     pub(crate) async fn stand_still(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
+        let runtime = self.runtimes.of(plan);
+        let _alone = runtime.standstill.lock().await;
         let record = self.plans.get(plan)?;
         let objects = match self.standing(plan)? {
             Some(objects) => objects,
@@ -93,10 +97,20 @@ impl Site {
         .await
     }
 
-    /// Lets the workloads of a plan run again, as they were.
+    /// Lets the workloads of a plan run again, as they were, if this side is to run them.
     pub(crate) async fn let_go(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
+        let runtime = self.runtimes.of(plan);
+        let _alone = runtime.standstill.lock().await;
         let record = self.plans.get(plan)?;
-        let Some(objects) = self.standing(plan)? else { return Ok(()) };
+        // One that learnt a higher epoch while it waited here stays held.
+        if !record.standing || record.role != SiteRole::Active {
+            return Ok(());
+        }
+        let objects = match self.standing(plan)? {
+            Some(objects) => objects,
+            // Somebody removed the file: what is held has its originals with it.
+            None => self.own_objects(&record).await?.unwrap_or_default(),
+        };
         if record.spec.covers_cluster() {
             self.let_go_on_cluster(&record, running_point(&record), objects).await?;
         } else {

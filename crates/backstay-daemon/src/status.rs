@@ -9,7 +9,7 @@ use backstay_types::point::RestorePoint;
 use backstay_types::{PlanName, Time};
 
 use crate::api_types::{
-    LastDrill, Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo,
+    ErrorInfo, LastDrill, Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo,
 };
 use crate::plans::{Applied, PlanRecord};
 use crate::site::Site;
@@ -85,6 +85,8 @@ impl Site {
             SiteRole::Active => Applied::default(),
             _ => self.plans.applied(name)?,
         };
+        let offered = || crate::plan_ops::check_not_offered(&record).err();
+        let offered = || offered().map(|error| ErrorInfo::new(&error));
         Ok(PlanStatus {
             plan: name.clone(),
             role: record.role,
@@ -98,7 +100,7 @@ impl Site {
             next_run: runtime.next_run(),
             cycle: runtime.activity().map(|activity| activity.view()),
             last_cycle: runtime.last(),
-            apply_error: runtime.apply_error(),
+            apply_error: runtime.apply_error().or_else(offered),
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,

@@ -159,7 +159,8 @@ impl Active {
             let Some(record) = self.site.plans.find(&self.name) else { return Ok(()) };
             match record.role {
                 SiteRole::Active | SiteRole::Promoting => {
-                    self.promote_at = None;
+                    // One that began by the lease and was cut off is gone on with; nobody may be there to ask.
+                    self.promote_at.take_if(|_| record.promotion.is_none());
                     self.site.leases.standing.lock().expect(super::POISONED).remove(&self.name);
                 }
                 SiteRole::Standby if self.promote_at.is_some() || !self.tasks.is_empty() => {}

@@ -29,6 +29,16 @@ pub enum AutomaticError {
         /// The plan.
         plan: PlanName,
     },
+    /// A plan whose lease would be taken once it is gone here.
+    #[error(
+        "plan {plan}: the standby was not told that the plan is gone, and would take over by itself: {why}"
+    )]
+    StandbyNotTold {
+        /// The plan.
+        plan: PlanName,
+        /// Why it was not told.
+        why: String,
+    },
     /// The witness.
     #[error(transparent)]
     Witness(#[from] WitnessError),
@@ -39,6 +49,7 @@ impl Classify for AutomaticError {
         match self {
             Self::NoWitness { .. } | Self::OtherWitness { .. } => Class::Invalid,
             Self::TakingOver { .. } => Class::Busy,
+            Self::StandbyNotTold { .. } => Class::Transient,
             Self::Witness(error) => error.class(),
         }
     }
@@ -53,6 +64,10 @@ impl Classify for AutomaticError {
                 Some("both sites need the same witness: change `witness.url` or the plan".to_owned())
             }
             Self::TakingOver { .. } => Some("`backstay status` on the other side shows how far it is".to_owned()),
+            Self::StandbyNotTold { plan, .. } => Some(format!(
+                "delete it when the peer is connected; or take `automaticFailover` out of the plan, wait until \
+                 `backstay status {plan}` shows no failover, and delete it then"
+            )),
             Self::Witness(error) => error.hint(),
         }
     }

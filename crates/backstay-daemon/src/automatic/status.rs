@@ -31,9 +31,12 @@ pub(super) enum View {
 }
 
 impl Site {
-    /// The status of a plan's automatic failover; `None` if it wants none.
+    /// The status of a plan's automatic failover; `None` if it wants none and has no lease that could be taken.
     pub(crate) fn automatic_status(&self, record: &PlanRecord) -> Option<AutomaticStatus> {
-        let wanted = record.spec.automatic_failover.as_ref()?;
+        if !self.wants_lease(record) {
+            return None;
+        }
+        let wanted = record.spec.automatic_failover.as_ref().map(|wanted| wanted.after);
         let now = clock::mono();
         let witness = self.config.load().witness.as_ref().map(|witness| witness.url.to_string());
         // The fingerprint is no secret, and says nothing here.
@@ -44,7 +47,7 @@ impl Site {
             reachable: false,
             holder: None,
             lease_age_seconds: None,
-            after_seconds: wanted.after.as_secs_f64(),
+            after_seconds: wanted.unwrap_or_default().as_secs_f64(),
             would_do: "nothing yet: the witness was not asked yet".to_owned(),
             error: None,
         };
@@ -60,6 +63,11 @@ impl Site {
         status.lease_age_seconds = since.map(|since| now.since(since).as_secs_f64());
         status.error.clone_from(failure);
         status.would_do = view.would_do(now);
+        if let (None, View::Active { after, .. }) = (wanted, &view) {
+            status.after_seconds = after.as_secs_f64();
+            status.would_do =
+                "this side gives its lease back: until it has, the peer may take over".to_owned();
+        }
         Some(status)
     }
 

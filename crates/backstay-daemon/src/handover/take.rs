@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backstay_engine::handover::{self, Offered, Target};
+use backstay_engine::role::Refusal;
 use backstay_net::Control;
 use backstay_types::PairId;
 use backstay_types::frame::{
@@ -34,7 +35,7 @@ impl Site {
             }
             Err(error) => {
                 // With the epoch known here, the peer can tell a takeover that stopped half-way from one that never was.
-                let known = self.plans.find(&plan).map(|record| record.epoch);
+                let known = self.plan_of(pair, &plan).map(|record| record.epoch);
                 control.send(&Refused::new(&error, known).into()).await?;
                 control.finish()?;
                 return Err(error);
@@ -46,7 +47,7 @@ impl Site {
 
     /// Decides on an offer, with the plan's gate shut.
     pub(crate) fn admit_offer(&self, pair: PairId, offer: &TakeOver) -> Result<Offered, DaemonError> {
-        let record = self.plans.find(&offer.plan).filter(|record| record.pair == pair);
+        let record = self.plan_of(pair, &offer.plan);
         let newest = self.store.newest(&offer.plan)?.map(|point| point.id);
         Ok(handover::admit_take_over(record.map(|record| record.local()), offer, newest)?)
     }
@@ -55,11 +56,12 @@ impl Site {
     pub(crate) async fn take_back(&self, pair: PairId, back: &TakeBack) -> Result<Frame, DaemonError> {
         let runtime = self.runtimes.of(&back.plan);
         let _fence = runtime.fence.lock().await;
-        let record = self.plans.find(&back.plan).filter(|record| record.pair == pair);
-        let grant = handover::admit_take_back(record.as_ref().map(|record| record.local()), back)?;
-        if let Some(record) = record.filter(|_| grant.is_new) {
-            self.adopt(&record, grant.local)?;
-        }
+        self.plan_of(pair, &back.plan).ok_or_else(|| Refusal::UnknownPlan { plan: back.plan.clone() })?;
+        self.plans.decide(&back.plan, |record| {
+            let grant = handover::admit_take_back(Some(record.local()), back)?;
+            (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+            Ok(())
+        })?;
         Ok(Done {}.into())
     }
 
@@ -69,7 +71,7 @@ impl Site {
         pair: PairId,
         asked: &HandOver,
     ) -> Result<Frame, DaemonError> {
-        let record = self.plans.find(&asked.plan).filter(|record| record.pair == pair);
+        let record = self.plan_of(pair, &asked.plan);
         let record = record.ok_or_else(|| self.plans.unknown(&asked.plan))?;
         if asked.epoch != record.epoch || record.role != SiteRole::Active {
             return Err(crate::plan_ops::wrong_role(&record, "handing the plan over"));

@@ -99,6 +99,14 @@ pub enum HandoverRefused {
         /// What the peer is.
         role: Option<SiteRole>,
     },
+    /// The outcome of an offer is not known yet.
+    #[error(
+        "plan {plan}: this side has offered it to the peer, and holds it until the peer says whether it took it"
+    )]
+    Offered {
+        /// The plan.
+        plan: PlanName,
+    },
     /// A promotion or handover is being carried out.
     #[error("plan {plan}: this side is {doing}")]
     UnderWay {
@@ -124,7 +132,9 @@ impl Classify for HandoverRefused {
             HandoverRefused::PeerAway { .. } => Class::Transient,
             HandoverRefused::NotStandby { role: Some(SiteRole::Demoting), .. }
             | HandoverRefused::UnderWay { .. } => Class::Busy,
-            HandoverRefused::NotStandby { .. } | HandoverRefused::NobodyActive { .. } => Class::Fenced,
+            HandoverRefused::NotStandby { .. }
+            | HandoverRefused::NobodyActive { .. }
+            | HandoverRefused::Offered { .. } => Class::Fenced,
         }
     }
 
@@ -135,6 +145,10 @@ impl Classify for HandoverRefused {
                     "nothing was changed; if the active side is lost: backstay promote {plan} on the standby"
                 )
             }
+            HandoverRefused::Offered { plan } => format!(
+                "it goes on by itself once the peer is back; if the peer is lost for good, go on here: backstay \
+                 promote {plan} --force"
+            ),
             HandoverRefused::NotStandby { plan, role: Some(SiteRole::Demoting), .. }
             | HandoverRefused::UnderWay { plan, .. } => {
                 format!("wait for it: backstay status {plan} --watch")

@@ -8,11 +8,7 @@ pub(crate) fn promotion(report: &PromotionReport) -> String {
     // Without a step there was nothing to promote, and the warnings say why.
     if report.steps.is_empty() {
         let why = report.warnings.join("; ");
-        return format!(
-            "{} not promoted: {}.",
-            report.plan,
-            if why.is_empty() { "nothing to do" } else { &why }
-        );
+        return format!("{}: {}.", report.plan, if why.is_empty() { "nothing to do" } else { &why });
     }
     let steps = report
         .steps

@@ -4,6 +4,8 @@ use backstay_daemon::api_types::{
     AutomaticStatus, CycleOutcome, CycleStatus, LastCycle, LastDrill, ObjectsStatus, PlanStatus,
 };
 
+use backstay_types::frame::SiteRole;
+
 use crate::output::{bytes, or_dash, pairs, rate, seconds, table, time, word};
 
 pub(super) const NO_PLANS: &str = "No plans yet. Next, on the active site: backstay plan apply -f FILE";
@@ -82,7 +84,8 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
     if let Some(error) = &s.apply_error {
-        rows.push(("Replica", format!("not brought up: {}", error.message)));
+        let what = if s.role == SiteRole::Demoting { "not a standby yet" } else { "not brought up" };
+        rows.push(("Replica", format!("{what}: {}", error.message)));
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
     rows.extend(s.objects.iter().flat_map(objects));

@@ -1,8 +1,8 @@
 //! Isolate: from the objects of a restore point to those of a drill. Pure; nothing is asked of a server.
 //!
 //! What leaves a namespace is closed or left out: Services are inside the cluster, Ingresses and routes stay away, rules
-//! that open egress are taken off the application's own policies (policies add up: one that opens is enough), and pods on
-//! the network of their node, which no policy holds, are not started. Of what is cluster-scoped only volumes come, under
+//! that open egress are taken off the application's own policies (policies add up: one that opens is enough), and pods that share something with their node, or that the node
+//! mounts storage for which is not a copy, are not started: no policy holds a node. Of what is cluster-scoped only volumes come, under
 //! other names: all else is the standby's own by the same names.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,19 @@ const OPENING_GROUPS: [&str; 6] = [
     "projectcalico.org",
     "route.openshift.io",
     "traefik.io",
+];
+
+/// What pods may mount: what is in the drill's namespace, or is made for the pod. All else is a folder of the node, or
+/// storage that the node reaches, such as an NFS share: the very one that the active side writes.
+const INNER_VOLUMES: [&str; 8] = [
+    "configMap",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
 ];
 
 /// Cluster-scoped kinds that the standby has from the plan's own apply, and a drill uses as they are.
@@ -123,8 +136,17 @@ impl Work<'_> {
         if leads_in(&id.kind) {
             return self.leave_out("they lead into or out of the drill", id);
         }
-        if is_on_host_network(value) {
-            return self.leave_out("their pods are on the network of the node, which cannot be closed", id);
+        if shares_with_node(value) {
+            return self.leave_out(
+                "their pods share network or processes with the node, which cannot be closed",
+                id,
+            );
+        }
+        if mounts_from_outside(value) {
+            return self.leave_out(
+                "their pods mount what is not the drill's: folders of the node, or shared storage",
+                id,
+            );
         }
         match (id.kind.group.as_str(), id.kind.kind.as_str()) {
             ("", "Service") => close_service(value),
@@ -253,11 +275,32 @@ fn leads_in(kind: &GroupKind) -> bool {
     is_ingress || OPENING_GROUPS.contains(&kind.group.as_str())
 }
 
-/// Whether the pods of an object share the network of their node.
-fn is_on_host_network(value: &Value) -> bool {
-    ["/spec", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"]
-        .iter()
-        .any(|pod| value.pointer(&format!("{pod}/hostNetwork")) == Some(&Value::Bool(true)))
+/// The specs of pods in an object, wherever its kind has them.
+fn pod_specs(value: &Value) -> impl Iterator<Item = &Value> {
+    let places = ["/spec", "/spec/template/spec", "/spec/jobTemplate/spec/template/spec"];
+    places
+        .into_iter()
+        .filter_map(|place| value.pointer(place))
+        .filter(|spec| spec.get("containers").is_some())
+}
+
+/// Whether the pods of an object share the network, or the processes, of their node.
+fn shares_with_node(value: &Value) -> bool {
+    let shares = |spec: &Value| {
+        ["hostNetwork", "hostPID", "hostIPC"].iter().any(|field| spec.get(*field) == Some(&Value::Bool(true)))
+    };
+    pod_specs(value).any(shares)
+}
+
+/// Whether the pods of an object mount what is neither in the drill's namespace nor made for them.
+fn mounts_from_outside(value: &Value) -> bool {
+    let is_outside = |volume: &Value| {
+        let sources = volume.as_object().into_iter().flat_map(Map::keys).filter(|field| *field != "name");
+        sources.into_iter().any(|source| !INNER_VOLUMES.contains(&source.as_str()))
+    };
+    pod_specs(value).any(|spec| {
+        spec.get("volumes").and_then(Value::as_array).is_some_and(|volumes| volumes.iter().any(is_outside))
+    })
 }
 
 /// A Service that is reached from inside the cluster alone, and takes no port of the nodes.
@@ -385,6 +428,34 @@ mod tests {
             None
         );
         assert!(drill.warnings.iter().any(|text| text.contains("shop/disk")), "{:?}", drill.warnings);
+    }
+
+    /// A share that a pod mounts by itself is mounted by the node: no policy closes that, and it is the real one.
+    #[test]
+    fn what_is_not_a_copy_is_not_mounted() {
+        let workload = |name: &str, volume: Value| {
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"template": {"spec": {"containers": [], "volumes": [volume]}}}})
+        };
+        let job = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "job", "namespace": "shop"},
+            "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [], "hostPID": true}}}}}});
+        let drill = isolated(vec![
+            workload("claim", json!({"name": "data", "persistentVolumeClaim": {"claimName": "data"}})),
+            workload("settings", json!({"name": "data", "configMap": {"name": "settings"}})),
+            workload("scratch", json!({"name": "data", "emptyDir": {}})),
+            workload("share", json!({"name": "data", "nfs": {"server": "192.0.2.1", "path": "/shop"}})),
+            workload("folder", json!({"name": "data", "hostPath": {"path": "/srv/shop"}})),
+            workload("driver", json!({"name": "data", "csi": {"driver": "files.example"}})),
+            job,
+        ]);
+        for inner in ["claim", "settings", "scratch"] {
+            assert!(found(&drill, &format!("shop/apps_Deployment/{inner}")).is_some(), "{inner}");
+        }
+        for outer in ["share", "folder", "driver", "job"] {
+            assert!(found(&drill, &format!("shop/apps_Deployment/{outer}")).is_none(), "{outer}");
+            assert!(drill.warnings.iter().any(|text| text.contains(&format!("shop/{outer}"))), "{outer}");
+        }
+        assert_eq!(drill.objects.len(), 2 + 3);
     }
 
     #[test]
