@@ -383,6 +383,8 @@ impl Site {
         // Not by the clock on the wall: one that is set back would hold the promotion up.
         let ended = tokio::time::Instant::now() + patience.to_duration();
         loop {
+            // A higher epoch does not wait for what it ends.
+            self.while_promoting(plan, |_| {})?;
             let (site, record, point) = (self.clone(), record.clone(), point.clone());
             let look = move || site.not_ready(&record.name, &record.spec, &point);
             let waiting = self.blocking("looking whether everything is ready", look).await?;

@@ -122,7 +122,10 @@ impl Classify for DaemonError {
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
             Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
             Self::PlacesOfHome { plan } => Some(format!("bring it home first: backstay failback {plan}; all else can be changed here")),
-            Self::RolledBack { cause, .. } => cause.hint(),
+            Self::RolledBack { command, plan, cause, .. } => {
+                let again = format!("it runs where it ran; give the command again: backstay {command} {plan}");
+                Some(cause.hint().map_or(again.clone(), |hint| format!("{hint}; {again}")))
+            }
             Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
             Self::Standstill(error) => error.hint(),
             Self::Handover(error) => error.hint(),
@@ -188,7 +191,7 @@ pub(crate) fn io_class(source: &io::Error) -> Class {
 pub(crate) fn io_hint(source: &io::Error) -> Option<String> {
     Some(match (source.kind(), io_class(source)) {
         (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => {
-            "make room on the disk of the site's folder; the work goes on by itself".into()
+            "make room on the disk of the site's folder; what is scheduled goes on by itself, a command is to be given again".into()
         }
         (_, Class::NotFound) => "check that --site names the site's folder, and that it is mounted".into(),
         (_, Class::Unauthorized) => "run as the user the site's folder belongs to".into(),

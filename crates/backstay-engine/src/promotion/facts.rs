@@ -157,7 +157,11 @@ impl Classify for PromotionRefused {
             }
         };
         Some(match self {
-            PromotionRefused::PeerActive { plan, .. } | PromotionRefused::PeerUnknown { plan } => format!(
+            PromotionRefused::PeerActive { plan, .. } => format!(
+                "if both sides are well: backstay switchover {plan}; if that one is not to be trusted, stop its workloads \
+                 first, then: backstay promote {plan} --force"
+            ),
+            PromotionRefused::PeerUnknown { plan } => format!(
                 "stop the workloads there first; if they are not to be trusted: backstay promote {plan} --force"
             ),
             PromotionRefused::NoPoint { plan } => {
