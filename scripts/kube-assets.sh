@@ -3,6 +3,7 @@
 #   kube-assets.sh [control]   etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl
 #   kube-assets.sh node        besides: kubelet, kube-proxy, containerd, runc, CNI plugins, images, a slow link (for root)
 #   kube-assets.sh deploy      helm, which renders the chart; three minutes with empty Go caches
+#   kube-assets.sh --found …   the same, but nothing is built: exit code 3 if something is missing
 # Looked for in $KUBEBUILDER_ASSETS, then in the cache. What is missing there is built from the pinned modules of
 # tests/kube-tools: on 2 cores 5 minutes for `control` and 2 more for `node` with empty Go caches, nothing after that.
 # A program appears in the cache complete or not at all; a change of any pin is a new folder of some 600 MB, and the
@@ -16,6 +17,8 @@ node=(kubelet kube-proxy containerd containerd-shim-runc-v2 ctr runc
     cni/bridge cni/host-local cni/loopback images.tar wan)
 deploy=(helm)
 
+found_only=
+if [ "${1:-}" = --found ]; then found_only=1 && shift; fi
 wanted=()
 for part in "${@:-control}"; do
     case $part in
@@ -43,6 +46,8 @@ pins=$(find "$tools" -path "$tools/helm" -prune -o -type f -print0 | LC_ALL=C so
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/backstay/kube-$version-$pins
 cmp -s "$tools/helm/go.sum" "$folder/helm.pins" || rm -f "$folder/helm"
 [ -z "$(missing_in "$folder")" ] && echo "$folder" && exit
+
+[ -z "$found_only" ] || exit 3
 
 PATH=$PATH:/usr/local/go/bin # where Go's own installation puts it
 if ! command -v go >/dev/null; then

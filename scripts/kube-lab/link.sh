@@ -37,7 +37,11 @@ slow() { # DELAY [LOSS [MBIT]]
     await 5 "the link" ip -n kb addr show dev wan0 up
 }
 
+gone() { ! ip -n ka link show wan0 && ! ip -n kb link show wan0; }
+
 stop wan KILL
+# Its ends outlive it for a moment, and would take the new routes with them.
+await 5 "the end of the old link" gone
 ip -n ka link del lab0 2>/dev/null || true # not there: it was another kind of link
 if [ "$1" = remove ]; then
     for site in ka kb; do [ ! -e /run/netns/$site ] || ip netns del $site; done
