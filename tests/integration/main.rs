@@ -23,6 +23,7 @@ mod drills;
 mod fidelity;
 mod handover;
 mod harness;
+mod homecoming;
 mod incremental;
 mod kill;
 mod manifests;
