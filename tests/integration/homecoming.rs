@@ -27,10 +27,10 @@ struct Split {
     kept: PathBuf,
 }
 
-/// Writes pages at every `SECTORS / PAGES`th place, so that no two runs and no two sides write the same one.
-fn write_pages(file: &Path, shift: u64, rng: &mut Rng) {
+/// Writes one page of every 131, so far from the first of them: `shifts` of the even and of the odd ones.
+fn write_pages(file: &Path, shifts: [u64; 2], rng: &mut Rng) {
     let file = OpenOptions::new().write(true).open(file).unwrap();
-    for page in 0..PAGES {
+    for (page, shift) in (0..PAGES).zip(shifts.into_iter().cycle()) {
         let at = (page * (SECTORS / PAGES) + shift) * SECTOR;
         file.write_all_at(&tree::random_bytes(rng, SECTOR as usize), at).unwrap();
     }
@@ -44,15 +44,16 @@ impl Split {
         let source = pair.source("source");
         tree::random_image(&source.join("db"), MIB, &mut rng);
         let plan = Plan::new("shop");
-        let plan = if device { plan.device("data", &source.join("db")) } else { plan.volume("data", &source) };
+        let plan =
+            if device { plan.device("data", &source.join("db")) } else { plan.volume("data", &source) };
         pair.east.apply(&plan.yaml()).ok();
         pair.east.sync("shop");
         pair.take_over("shop");
         let split = Split { kept: pair.work("kept"), source, pair };
-        // The last page is written on both sides, by half.
-        write_pages(&split.source.join("db"), 3, &mut rng);
+        write_pages(&split.source.join("db"), [3, 3], &mut rng);
         copy_tree(&split.source, &split.kept);
-        write_pages(&split.file_there(), 68, &mut rng);
+        // Every other one so near that both are in one chunk.
+        write_pages(&split.file_there(), [68, 5], &mut rng);
         split
     }
 
@@ -90,7 +91,10 @@ impl Split {
         if out.join("db").is_file() {
             assert_same(&self.kept, &out);
         } else {
-            assert!(fs::read(self.kept.join("db")).unwrap() == fs::read(out).unwrap(), "what was kept differs");
+            assert!(
+                fs::read(self.kept.join("db")).unwrap() == fs::read(out).unwrap(),
+                "what was kept differs"
+            );
         }
         self.pair.east.cli(["verify"]).ok();
     }
@@ -112,8 +116,55 @@ fn pages_written_on_both_sides_travel_as_pages() {
         assert_pages_travelled(&point, 1);
         split.assert_home(&point);
         // From then on it is a plan like any other.
-        write_pages(&split.file_there(), 9, &mut seed("after"));
+        write_pages(&split.file_there(), [9, 9], &mut seed("after"));
         let point = split.pair.west.sync("shop");
         assert!(point["wireBytes"].as_u64().unwrap() < PAGES * SECTOR * 13 / 10 + OVERHEAD, "{point}");
+    }
+}
+
+/// Either daemon is killed while the one asks what the other shows: the state that was being made is not used, and what
+/// follows is as if it had not been.
+#[test]
+fn a_killed_exchange_begins_again() {
+    for victim in ["west", "east"] {
+        let mut split = Split::new("killed exchange", false);
+        split.pair.east.allow_errors("");
+        split.pair.west.allow_errors("");
+        split.come_back();
+        let mut command = split.pair.west.command(["sync", "shop", "-o", "json"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let sent = split.pair.west.dir().join("sent/shop/data");
+        wait_closely("west has begun to make its state", || {
+            sent.read_dir().is_ok_and(|mut items| items.next().is_some())
+        });
+        assert!(!sent.join("current").exists(), "the exchange was over before it could be disturbed");
+        if victim == "west" {
+            split.pair.west.restart();
+            assert!(!sent.join("current").exists(), "a state that was half made is used");
+        } else {
+            split.pair.east.restart();
+        }
+        let output = child.wait_with_output().unwrap();
+        let point = if output.status.success() {
+            serde_json::from_slice(&output.stdout).unwrap()
+        } else {
+            split.pair.wait_connected();
+            eventually_some("the same command is carried out", Duration::from_secs(60), || {
+                let again = split.pair.west.cli(["sync", "shop", "-o", "json"]);
+                (again.code == 0).then(|| again.json())
+            })
+        };
+        println!("{victim} was killed");
+        assert_pages_travelled(&point, 2);
+        split.assert_home(&point);
+    }
+}
+
+/// As `eventually`, for conditions that last milliseconds.
+fn wait_closely(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_micros(200));
     }
 }
