@@ -3,10 +3,10 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use backstay_tests::{Pair, Plan, Rng, Site, assert_same, copy_tree, eventually, seed, tree};
+use backstay_tests::{Pair, Plan, Rng, assert_same, copy_tree, eventually, eventually_some, seed, tree};
 use serde_json::Value;
 
 const MIB: u64 = 256;

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use backstay_net::StreamError;
 use backstay_types::frame::{Frame, QuerySectors, QueryTree, SectorRun, ToldTree};
 use backstay_types::manifest::SegmentRef;
 use backstay_types::point::RestorePoint;
-use backstay_types::{Classify, RestorePointId, SessionId, limits};
+use backstay_types::{Classify, PairId, RestorePointId, SessionId, limits};
 use backstay_volume::{Elsewhere, VolumeError};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
@@ -23,6 +24,9 @@ const POISONED: &str = "no holder of this lock panics";
 
 /// Questions under way at once: their answers, a MiB each at most, keep a link of 100 Mbit/s and 200 ms busy.
 const ASKED_AT_ONCE: usize = 4;
+
+/// More often than a pair has connections.
+const ASKED_AGAIN: usize = 5;
 
 /// The standby. Its calls as [`Elsewhere`] block.
 pub(super) struct Standby {
@@ -83,7 +87,7 @@ impl Standby {
                     keep(answered)?;
                 }
                 let (site, pair) = (self.site.clone(), self.record.pair);
-                let ask = async move { (number, site.ask(pair, question).await) };
+                let ask = async move { (number, ask_patiently(&site, pair, question).await) };
                 asking.spawn(ask.in_current_span());
             }
             while let Some(answered) = asking.join_next().await {
@@ -159,6 +163,17 @@ impl Elsewhere for Standby {
     fn sectors(&self, runs: &[SectorRun]) -> Result<Vec<u64>, VolumeError> {
         self.ask_sectors(runs).map_err(untold)
     }
+}
+
+/// Asks again when the connection is lost: each that the peer left behind when it was killed is found out by a question.
+async fn ask_patiently(site: &Site, pair: PairId, question: Frame) -> Result<Frame, DaemonError> {
+    for _ in 1..ASKED_AGAIN {
+        match site.ask(pair, question.clone()).await {
+            Err(DaemonError::Stream(StreamError::Lost { reason })) if reason.class().retries() => {}
+            outcome => return outcome,
+        }
+    }
+    site.ask(pair, question).await
 }
 
 fn untold(error: DaemonError) -> VolumeError {
