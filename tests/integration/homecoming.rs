@@ -15,10 +15,10 @@ const SECTORS: u64 = MIB * 256;
 /// Pages that each side writes after the split.
 const PAGES: u64 = 500;
 
-/// What may come on top of the pages: 4 096 chunks of 64 KiB at 36 bytes are 150 KiB of manifest, which comes here once and
-/// goes back once; 17 fingerprints for each of 500 chunks are 70 KiB; and an offer, a patch's header and the QUIC packets
-/// around them, for each of 1 000 chunks, are under 200 KiB.
-const OVERHEAD: u64 = 768 << 10;
+/// What comes on top of the pages whatever their number: 4 096 chunks of 64 KiB at 36 bytes are 150 KiB of manifest, which
+/// comes here once and goes back once. The 30 % of each page are for 17 fingerprints, an id that is offered, the header of
+/// a patch, and packets.
+const OVERHEAD: u64 = 320 << 10;
 
 /// A plan of one large file, with one side lost and both written to since.
 struct Split {
