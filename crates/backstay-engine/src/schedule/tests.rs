@@ -108,11 +108,11 @@ fn a_window_that_ends_in_a_repeated_hour_ends_in_both_passes() {
     }
     // A window that the clock leaves by being set back, too.
     let early = vec![window("02:01", "03:00", &[])];
-    let early =
-        self::table(&Schedule { blackout: early, time_zone: Some("Europe/Berlin".into()), ..every("1h") });
-    for (asked, clear) in
-        [("2026-10-25T00:43:00Z", "2026-10-25T01:00:00Z"), ("2026-10-25T01:01:00Z", "2026-10-25T02:00:00Z")]
-    {
+    let early = self::table(&Schedule { blackout: early, time_zone: Some("Europe/Berlin".into()), ..every("1h") });
+    for (asked, clear) in [
+        ("2026-10-25T00:43:00Z", "2026-10-25T01:00:00Z"),
+        ("2026-10-25T01:01:00Z", "2026-10-25T02:00:00Z"),
+    ] {
         assert_eq!(early.clear_of_blackout(at(asked)), Some(at(clear)), "{asked}");
     }
     // In spring the end is jumped over: the window ends with the jump.

@@ -78,8 +78,7 @@ impl Windows {
             let (first, second) = instants(zone, end)?;
             // The clock shows a repeated time twice: the end is the one that is still to come. A jump over the end
             // can leave both behind; the next second is looked at then, which makes headway all the same.
-            let end =
-                [first, second].into_iter().find(|end| *end > at).unwrap_or(at.plus(Span::from_secs(1)));
+            let end = [first, second].into_iter().find(|end| *end > at).unwrap_or(at.plus(Span::from_secs(1)));
             // A clock that is set back on the way may show a time before the window again.
             at = next_change(zone, at).map_or(end, |change| end.min(change));
         }
