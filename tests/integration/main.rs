@@ -25,6 +25,7 @@ mod every_step;
 mod fidelity;
 mod handover;
 mod harness;
+mod homecoming;
 mod incremental;
 mod kill;
 mod manifests;

@@ -12,6 +12,7 @@ mod objects;
 mod produce;
 mod reversed;
 mod sources;
+mod standby;
 mod transfer;
 
 use std::sync::Arc;
@@ -133,7 +134,7 @@ impl Site {
         let id = RestorePointId { epoch: record.epoch, number: record.number.max(newest) + 1 };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
         let sources = self.sources(record).await?;
-        self.send_from_replicas(record, &sources, activity).await?;
+        let asked = self.send_from_what_is_shown(record, &sources, peer.applied, activity).await?;
         let sent = self.sent_states(record, &sources)?;
         let objects = SentObjects::open(self.sent_objects(&record.name))?;
         let of_volumes = sent.iter().filter_map(SentState::parent_id).max();
@@ -141,7 +142,7 @@ impl Site {
         let begin = Begin { session: SessionId(rand::random()), plan: record.name.clone(), id, parent };
         let connection = self.net.wait_connection(record.pair, crate::ask::CONNECT_WITHIN).await?;
         self.limit_bandwidth();
-        let meter = Metered::begin(&self.meters, &connection, begin.session);
+        let meter = Metered::begin(&self.meters, &connection, begin.session).after(asked);
         let job = produce::Job {
             record: record.clone(),
             sources,

@@ -365,6 +365,9 @@ pub enum DaemonError {
     /// A folder whose objects cannot be held where they are.
     #[error(transparent)]
     Standstill(#[from] backstay_kube::folder::StandstillError),
+    /// What one side shows, and the other does not learn.
+    #[error(transparent)]
+    Tell(#[from] crate::tell::TellError),
     /// A plan over namespaces that knows no way back.
     #[error(transparent)]
     Irreversible(#[from] backstay_types::plan::Irreversible),

@@ -62,6 +62,8 @@ impl Site {
             Frame::Promoted(promoted) => self.take_promoted(pair, &promoted).map(|()| Frame::Done(Done {})),
             Frame::QueryPlan(query) => self.told_plan(pair, &query.plan).map(Frame::PlanState),
             Frame::ListPoints(list) => self.listed_points(pair, &list.plan).map(Frame::Points),
+            Frame::QueryTree(asked) => self.told_tree(pair, asked).await.map(Frame::ToldTree),
+            Frame::QuerySectors(asked) => self.told_sectors(pair, asked).await.map(Frame::ToldSectors),
             other => Err(self.unexpected(pair, &other)),
         };
         match answer {

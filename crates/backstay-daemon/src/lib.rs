@@ -37,6 +37,7 @@ mod site;
 mod standstill;
 mod status;
 mod take_out;
+mod tell;
 mod upkeep;
 mod witness;
 
@@ -44,5 +45,6 @@ pub use automatic::AutomaticError;
 pub use error::DaemonError;
 pub use init::{InitReport, InitResult, init, init_if_missing};
 pub use serve::{ServeOptions, serve};
+pub use tell::TellError;
 pub use upkeep::{rebuild_catalog, verify_offline};
 pub use witness::{WitnessError, WitnessOptions, serve_witness};

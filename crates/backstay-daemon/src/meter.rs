@@ -47,9 +47,9 @@ impl Wire {
         Self { sent, received }
     }
 
-    fn add(&mut self, other: Self) {
-        self.sent += other.sent;
-        self.received += other.received;
+    /// Both together.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self { sent: self.sent + other.sent, received: self.received + other.received }
     }
 
     /// The part of it that `weight` of `all` is due.
@@ -71,12 +71,12 @@ impl Meter {
         for share in self.sessions.values_mut() {
             let part = if payload == 0 { fresh.part(1, count) } else { fresh.part(share.payload, payload) };
             left = left.since(part);
-            share.wire.add(part);
+            share.wire = share.wire.and(part);
             share.payload = 0;
         }
         // What rounding left over.
         if let Some(share) = self.sessions.values_mut().next() {
-            share.wire.add(left);
+            share.wire = share.wire.and(left);
         }
     }
 }
@@ -86,6 +86,8 @@ pub(crate) struct Metered {
     meters: Arc<Meters>,
     connection: Connection,
     session: SessionId,
+    /// What came before on behalf of the same cycle.
+    earlier: Wire,
 }
 
 fn wire_of(connection: &Connection) -> Wire {
@@ -100,7 +102,18 @@ impl Metered {
         let meter = all.entry(connection.stable_id()).or_default();
         meter.look(wire_of(connection));
         meter.sessions.insert(session, Share::default());
-        Self { meters: meters.clone(), connection: connection.clone(), session }
+        Self { meters: meters.clone(), connection: connection.clone(), session, earlier: Wire::default() }
+    }
+
+    /// Counts what was on the wire before as well.
+    pub(crate) fn after(mut self, earlier: Wire) -> Self {
+        self.earlier = earlier;
+        self
+    }
+
+    /// Whether it is this connection that is metered.
+    pub(crate) fn is_of(&self, connection: &Connection) -> bool {
+        self.connection.stable_id() == connection.stable_id()
     }
 
     /// Payload handed to the connection.
@@ -114,10 +127,11 @@ impl Metered {
 
     /// Bytes on the wire for this session so far.
     pub(crate) fn wire(&self) -> Wire {
-        self.with(|meter| {
+        let since = self.with(|meter| {
             meter.look(wire_of(&self.connection));
             meter.sessions.get(&self.session).map_or_else(Wire::default, |share| share.wire)
-        })
+        });
+        since.and(self.earlier)
     }
 
     fn with<T: Default>(&self, look: impl FnOnce(&mut Meter) -> T) -> T {

@@ -29,6 +29,8 @@ pub(crate) struct PlanRuntime {
     pub(crate) standstill: tokio::sync::Mutex<()>,
     /// Held from the check of role and epoch to the deed that depends on them: a commit, a promotion.
     pub(crate) fence: tokio::sync::Mutex<()>,
+    /// Held while this side tells its active side of what it shows.
+    pub(crate) telling: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -176,6 +178,7 @@ impl PlanRuntime {
             apply: tokio::sync::Mutex::default(),
             standstill: tokio::sync::Mutex::default(),
             fence: tokio::sync::Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
             state: Mutex::default(),
         }
     }

@@ -266,6 +266,15 @@ pub fn admit_share(local: Option<Local>, share: &SharePlan) -> Result<Grant, Ref
     Ok(Grant::standby(local, share.epoch))
 }
 
+/// Decides on a question about what this side shows: it is for whoever may send.
+pub fn admit_question(local: Option<Local>, plan: &PlanName, theirs: Epoch) -> Result<(), Refusal> {
+    check_epoch(plan, theirs)?;
+    match local {
+        Some(local) => admit_sender(local, plan, theirs),
+        None => Err(Refusal::UnknownPlan { plan: plan.clone() }),
+    }
+}
+
 /// The epoch a plan begins with that has no restore point yet: not below what the peer knows of an earlier plan of
 /// its name, unless the peer wants to be active itself, which its answer to the share will say.
 pub fn first_epoch(own: Epoch, peer: &PlanState) -> Epoch {

@@ -6,11 +6,14 @@
 
 pub mod batch;
 pub mod patch;
+mod tell;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::point::{Consistency, CycleStats, PointVolume, RestorePoint};
 use crate::{ChunkId, Class, Classify, Epoch, PlanName, RestorePointId, SessionId, SiteId, Time, limits};
+
+pub use tell::{QuerySectors, QueryTree, SectorRun, ToldSectors, ToldTree};
 
 /// Versions of the frames, newest first. A site speaks every version from `OLDEST` to `NEWEST`; two sites use
 /// the newest that both speak.
@@ -109,6 +112,14 @@ frames! {
     Commit = 21,
     /// The restore point is durable.
     Committed = 22,
+    /// The active side asks its standby for chunks of the manifest of the restore point that the standby shows.
+    QueryTree = 23,
+    /// Answer to `QueryTree`.
+    ToldTree = 24,
+    /// The active side asks its standby what the sectors of such chunks are like.
+    QuerySectors = 25,
+    /// Answer to `QuerySectors`.
+    ToldSectors = 26,
     /// A site announces a new certificate authority.
     Rotate = 32,
     /// Answer to `Rotate`.

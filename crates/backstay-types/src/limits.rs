@@ -44,6 +44,19 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Chunk ids in one offer: 8192 × 32 bytes = 256 KiB.
 pub const OFFER_IDS_MAX: usize = 8192;
 
+/// Chunks of a manifest in one answer, before compression: with a few bytes for each it fits a frame also where nothing
+/// compresses, and a segment of the worst kind, 832 KiB, fits it.
+pub const TREE_BYTES_MAX: usize = 960 << 10;
+
+/// Ids in one question for chunks of a manifest: of 1 KiB each they fill the answer.
+pub const TREE_IDS_MAX: usize = 1024;
+
+/// Chunks in one question for sectors: the side that answers reads them all, 32 MiB of usual ones.
+pub const SECTOR_IDS_MAX: usize = 512;
+
+/// Sectors in one answer: 64 Ki × 8 bytes = 512 KiB, for 256 MiB of content.
+pub const SECTORS_MAX: usize = 64 << 10;
+
 /// Stored bytes of one batch, header included: 4 MiB of records and one largest chunk on top.
 pub const BATCH_BYTES_MAX: usize = (4 << 20) + CHUNK_STORED_BYTES_MAX;
 

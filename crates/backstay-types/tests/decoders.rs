@@ -9,10 +9,13 @@ use backstay_types::frame::batch::{
     BATCH_HEADER_BYTES, BatchHeader, BatchReader, BatchRecord, BatchWriter, Codec, RECORD_HEADER_BYTES,
 };
 use backstay_types::frame::patch::{Patch, SECTOR_BYTES, sector_count};
-use backstay_types::frame::{Frame, FrameError, HEADER_BYTES, Missing, Offer};
+use backstay_types::frame::{
+    Frame, FrameError, HEADER_BYTES, Missing, Offer, QuerySectors, QueryTree, SectorRun, ToldSectors,
+    ToldTree,
+};
 use backstay_types::manifest::{ManifestRoot, SegmentReader, decode_node};
 use backstay_types::point::RestorePoint;
-use backstay_types::{ChunkId, Class, Classify, SessionId, limits};
+use backstay_types::{ChunkId, Class, Classify, Epoch, SessionId, limits};
 use proptest::prelude::*;
 
 /// Gives the bytes to every decoder.
@@ -198,6 +201,41 @@ fn frames_keep_their_limits() {
         assert_eq!(Frame::decode_header([18, a, b, c, d]).is_ok(), ok, "{len}");
     }
     assert_eq!(Frame::decode(200, &[]), Err(FrameError::UnknownKind { kind: 200 }));
+}
+
+/// Questions about a point that is shown, and the answers: each just within its limit, and just over it.
+#[test]
+fn what_a_standby_is_asked_and_tells_has_limits() {
+    let plan = || "shop".parse().expect("a name");
+    let query = |ids| QueryTree { plan: plan(), epoch: Epoch(2), ids: vec![ChunkId([1; 32]); ids] };
+    let tree = |lens: Vec<u32>| ToldTree { lens, zstd: vec![0; 10] };
+    let run = |ids, len| SectorRun { ids: vec![ChunkId([1; 32]); ids], skip: 0, len };
+    let ask = |runs| QuerySectors { plan: plan(), epoch: Epoch(2), runs };
+    let told = |sectors| ToldSectors { fingerprints: vec![[9; 8]; sectors] };
+    let bytes = u32::try_from(limits::TREE_BYTES_MAX).expect("it fits");
+    let sectors = u32::try_from(limits::SECTORS_MAX * SECTOR_BYTES).expect("it fits");
+    let half = limits::SECTOR_IDS_MAX / 2;
+    let cases: [(Frame, bool); 13] = [
+        (query(limits::TREE_IDS_MAX).into(), true),
+        (query(limits::TREE_IDS_MAX + 1).into(), false),
+        (tree(vec![bytes / 2, bytes / 2]).into(), true),
+        (tree(vec![bytes, 1]).into(), false),
+        (tree(vec![u32::MAX; 3]).into(), false),
+        (tree(vec![0; limits::TREE_IDS_MAX + 1]).into(), false),
+        (ask(vec![run(half, 4096), run(half, 1)]).into(), true),
+        (ask(vec![run(half, 4096), run(half + 1, 1)]).into(), false),
+        (ask(vec![run(1, sectors)]).into(), true),
+        (ask(vec![run(1, sectors), run(1, 1)]).into(), false),
+        (ask(vec![run(0, 4096)]).into(), false),
+        (told(limits::SECTORS_MAX).into(), true),
+        (told(limits::SECTORS_MAX + 1).into(), false),
+    ];
+    for (frame, good) in cases {
+        let bytes = frame.encode().expect("below the frame limit");
+        let read = Frame::decode(frame.kind(), &bytes[HEADER_BYTES..]);
+        assert_eq!(read.is_ok(), good, "{} {:?}", frame.name(), read.err());
+        assert!(!good || read.as_ref() == Ok(&frame));
+    }
 }
 
 #[test]

@@ -102,6 +102,20 @@ pub enum VolumeError {
         /// Hint of the cause.
         hint: Option<String>,
     },
+    /// Another side, which holds a restore point, did not tell of it.
+    #[error("ask the other side for its restore point: {source}")]
+    Untold {
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// Class of the cause.
+        class: Class,
+    },
+    /// What another side told, or asked, cannot be.
+    #[error("use what the other side tells of its restore point: {why}")]
+    Told {
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A manifest that no honest sender writes.
     #[error("use manifest: entry {path}: {why}")]
     Refused {
@@ -158,8 +172,10 @@ impl Classify for VolumeError {
                 Class::Transient
             }
             VolumeError::State { .. } => Class::Incomplete,
-            VolumeError::Manifest { class, .. } => *class,
-            VolumeError::Refused { .. } | VolumeError::Drifted { .. } => Class::Corrupt,
+            VolumeError::Manifest { class, .. } | VolumeError::Untold { class, .. } => *class,
+            VolumeError::Told { .. } | VolumeError::Refused { .. } | VolumeError::Drifted { .. } => {
+                Class::Corrupt
+            }
         }
     }
 
@@ -184,6 +200,9 @@ impl Classify for VolumeError {
             }
             VolumeError::State { .. } => "nothing to do: the next cycle reads the whole volume again".to_owned(),
             VolumeError::Manifest { hint, .. } => return hint.clone(),
+            VolumeError::Untold { .. } | VolumeError::Told { .. } => {
+                "nothing to do: everything is offered, and whole chunks travel".to_owned()
+            }
             VolumeError::Refused { .. } => "run `backstay verify` on this restore point".to_owned(),
             VolumeError::DeviceSize { .. } => "give the replica a device at least as large as the source".to_owned(),
             VolumeError::NotEmpty { .. } => "give an empty or a new folder".to_owned(),

@@ -48,5 +48,5 @@ pub use restore::{RestoreReport, restore, restore_cloned};
 pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
 pub use snapshot::{ParentUse, Scanned, Snapshot, snapshot};
-pub use state::{PendingState, SentState, sent_of_point};
+pub use state::{Elsewhere, PendingState, SentState, fingerprint_run, sent_of_point};
 pub use verify::{MISMATCHES_MAX, Mismatch, salvage, verify_replica};

@@ -13,6 +13,7 @@
 //!    nothing is ever wrong (test `damaged_sent_state_costs_a_full_read`). The sectors file carries no checksum: a
 //!    wrong fingerprint makes a patch that the receiver refuses by its chunk's id.
 
+mod elsewhere;
 mod of_point;
 mod parent;
 mod pending;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use backstay_types::{ChunkId, ChunkParams, Epoch, HashKey, RestorePointId};
 
+pub use elsewhere::{Elsewhere, fingerprint_run};
 pub use of_point::sent_of_point;
 pub(crate) use parent::{Parent, ParentStream};
 pub use pending::PendingState;

@@ -6,6 +6,7 @@ mod apply;
 mod block;
 mod chunking;
 mod clones;
+mod elsewhere;
 mod fidelity;
 mod hostile;
 mod incremental;

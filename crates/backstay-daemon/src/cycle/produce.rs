@@ -209,7 +209,7 @@ impl Job {
             let parent = match self.parent {
                 Some(parent) if sent.parent_id() == Some(parent) => ParentUse::Held,
                 // It may have most of it: what is new is described by it, and what is not is offered.
-                None if self.describe_by_parent => ParentUse::Guessed,
+                _ if self.describe_by_parent => ParentUse::Guessed,
                 _ => ParentUse::None,
             };
             snapshots.push(backstay_volume::snapshot(volume, context, sent, parent)?);

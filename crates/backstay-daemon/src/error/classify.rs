@@ -51,6 +51,7 @@ impl Classify for DaemonError {
             Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
             Self::RolledBack { cause, .. } => cause.class(),
             Self::Standstill(error) => error.class(),
+            Self::Tell(error) => error.class(),
             Self::Handover(error) => error.class(),
             Self::Irreversible(error) => error.class(),
             Self::ClaimsChanged { .. } => Class::Busy,
@@ -128,6 +129,7 @@ impl Classify for DaemonError {
             }
             Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
             Self::Standstill(error) => error.hint(),
+            Self::Tell(error) => error.hint(),
             Self::Handover(error) => error.hint(),
             Self::Irreversible(error) => error.hint(),
             Self::Conflict { plan, .. } => Some(format!("compare both sites' data, then delete plan {plan} on the site that is to give way")),

@@ -68,6 +68,8 @@ fn a_sender_is_admitted_by_role_and_epoch() {
     for (role, ours, theirs, refused) in cases {
         let share =
             SharePlan { plan: shop(), epoch: Epoch(theirs), spec: String::new(), rules: String::new() };
+        let asked = admit_question(local(role, ours), &shop(), Epoch(theirs));
+        assert_eq!(asked.err().map(|error| error.class()), refused, "{role:?} at {ours}, asked at {theirs}");
         for result in
             [admit_begin(local(role, ours), &begin(theirs, 5), None), admit_share(local(role, ours), &share)]
         {

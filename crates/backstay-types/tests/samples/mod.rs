@@ -4,8 +4,9 @@ use backstay_types::frame::batch::{BatchRecord, BatchWriter, Codec};
 use backstay_types::frame::patch::Patch;
 use backstay_types::frame::{
     Begin, Commit, Committed, Done, DropPlan, Frame, HandOver, HandedOver, Hello, ListPoints, Missing, Offer,
-    PlanState, Points, Promoted, QueryPlan, Ready, Refused, Rotate, Rotated, SharePlan, SiteRole, Stored,
-    TakeBack, TakeOver, TakenOver, WireVersion,
+    PlanState, Points, Promoted, QueryPlan, QuerySectors, QueryTree, Ready, Refused, Rotate, Rotated,
+    SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver, ToldSectors, ToldTree,
+    WireVersion,
 };
 use backstay_types::manifest::{
     Device, Entry, Extent, Mtime, NodeKind, RelPath, SegmentWriter, TreeBuilder, VolumeKind, Xattr,
@@ -119,6 +120,21 @@ fn plan_frames() -> Vec<Frame> {
     ]
 }
 
+fn tell_frames() -> Vec<Frame> {
+    let run = |ids: &[u8], skip, len| SectorRun { ids: ids.iter().map(|id| chunk(*id)).collect(), skip, len };
+    vec![
+        QueryTree { plan: plan(), epoch: Epoch(4), ids: vec![chunk(0xa1), chunk(0xa2)] }.into(),
+        ToldTree { lens: vec![300, 70_000], zstd: b"what a compressor made".to_vec() }.into(),
+        QuerySectors {
+            plan: plan(),
+            epoch: Epoch(4),
+            runs: vec![run(&[1, 2], 100, 8192), run(&[3], 0, 5000)],
+        }
+        .into(),
+        ToldSectors { fingerprints: vec![[1, 2, 3, 4, 5, 6, 7, 8], [0; 8], [0xff; 8]] }.into(),
+    ]
+}
+
 fn session_frames() -> Vec<Frame> {
     vec![
         Begin {
@@ -149,7 +165,7 @@ fn session_frames() -> Vec<Frame> {
 
 /// A frame of every kind.
 pub(crate) fn frames() -> Vec<Frame> {
-    [plan_frames(), session_frames()].concat()
+    [plan_frames(), session_frames(), tell_frames()].concat()
 }
 
 /// A patch with two bases.

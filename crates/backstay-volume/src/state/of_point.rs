@@ -1,21 +1,38 @@
-//! Sent state of a restore point that this side received: what it needs to send in its turn.
+//! Sent state of a restore point that this side has not sent: what it needs to send against it.
 //!
-//! Made from the store alone, so that it shows the point whatever became of the replica since. The stat cache is empty:
+//! Made from the store alone where the store holds the point, so that it shows the point whatever became of the replica
+//! since. Of a point that another side holds and this one in part, the rest is asked for there. The stat cache is empty:
 //! the next cycle reads everything once, and ships what differs.
+//!
+//! At a crash, or when the other side does not tell: what was written is dropped, and nothing of it counts.
 
-use std::cell::RefCell;
+mod grid;
+mod tree;
 
+use backstay_types::frame::SectorRun;
 use backstay_types::frame::patch::SECTOR_BYTES;
-use backstay_types::manifest::{Extent, FetchChunk, NodeKind};
-use backstay_types::{ChunkId, Classify};
+use backstay_types::manifest::{CursorError, Extent, FetchChunk, NodeKind};
+use backstay_types::{ChunkId, Class, Classify};
 
-use super::{Seal, SectorWriter, Sectors, SentState, StatRecord, StateWriter, pair_mark};
+use grid::Grid;
+
+use super::sectors::sector_count;
+use super::{Elsewhere, Seal, Sectors, SentState, StatRecord, StateWriter, pair_mark};
 use crate::manifest_in::ManifestStream;
 use crate::{PendingState, Progress, VolumeContext, VolumeError};
 
+/// Sectors of one volume: an exbibyte. What claims more is no manifest of ours.
+const VOLUME_SECTORS_MAX: u64 = 1 << 48;
+
+/// Chunks that are asked about together, 128 MiB of content: 70 KiB of ids, and 256 KiB of fingerprints.
+const ASKED_IDS: usize = 2048;
+
 /// Writes the sent state of the volume with manifest `root`, to be adopted for its restore point.
+///
+/// What `reader` lacks is asked for `elsewhere`; without that side it is an error.
 pub fn sent_of_point<F>(
     reader: &F,
+    elsewhere: Option<&dyn Elsewhere>,
     root: &ChunkId,
     ctx: &VolumeContext,
     sent: &SentState,
@@ -26,9 +43,11 @@ where
     F::Error: Classify + Send + Sync + 'static,
 {
     let mut state = StateWriter::create(sent)?;
-    let tree = Kept { reader, chunks: RefCell::default() };
-    let mut stream = ManifestStream::open(&tree, root).map_err(VolumeError::manifest)?;
+    let source = Source { reader, elsewhere, progress };
+    tree::bring(&source, root, &ctx.key, &mut state)?;
+    let mut stream = ManifestStream::open(state.tree_so_far()?, root).map_err(damaged)?;
     let fingerprints = Sectors::new(&ctx.key);
+    let mut asked = Asked::default();
     while let Some(entry) = stream.current() {
         progress.step()?;
         let mut record =
@@ -37,95 +56,93 @@ where
         if let NodeKind::File { size } = entry.kind
             && size > SECTOR_BYTES as u64
         {
-            record.sectors = Some(state.sectors.position());
-            let mut file =
-                Grid { at: 0, partial: Vec::with_capacity(SECTOR_BYTES), fingerprints: &fingerprints };
-            while let Some(extent) = stream.next_extent().map_err(VolumeError::manifest)? {
-                progress.step()?;
-                let fed = match extent {
-                    Extent::Hole { len } => file.hole(len, &mut state.sectors),
-                    Extent::Data { id, .. } => {
-                        let bytes = reader.fetch(&id).map_err(VolumeError::fetch)?;
-                        progress.add_bytes(bytes.len() as u64);
-                        file.data(&bytes, &mut state.sectors)
-                    }
-                };
-                fed.map_err(|source| state.fail(source))?;
+            if state.sectors.position() + sector_count(size) > VOLUME_SECTORS_MAX {
+                return Err(VolumeError::Told { why: "a file is larger than any volume" });
             }
-            file.end(&mut state.sectors).map_err(|source| state.fail(source))?;
+            record.sectors = Some(state.sectors.position());
+            let mut file = Grid::new(&fingerprints);
+            while let Some(extent) = stream.next_extent().map_err(damaged)? {
+                progress.step()?;
+                match extent {
+                    Extent::Hole { len } => file.hole(len, &mut state, &mut asked)?,
+                    Extent::Data { id, len } => {
+                        let bytes = source.here(&id)?;
+                        progress.add_bytes(u64::from(len));
+                        file.data(id, len, bytes.as_deref(), &mut state, &mut asked)?;
+                    }
+                }
+                if asked.ids >= ASKED_IDS {
+                    asked.answer(&source, &mut state)?;
+                }
+            }
+            file.end(&mut state, &mut asked)?;
             state.sectors.end_file(size);
         }
         state.stat(&record)?;
-        stream.advance().map_err(VolumeError::manifest)?;
-        tree.drain(&mut state)?;
+        stream.advance().map_err(damaged)?;
     }
-    tree.drain(&mut state)?;
+    asked.answer(&source, &mut state)?;
     state.finish(Seal { root: *root, scan_start: 0, dev: 0, pair_mark: pair_mark(&ctx.key, &ctx.params) })
 }
 
-/// Passes chunks of the manifest on, and keeps them until they are written: those of one step at most.
-struct Kept<'a, F> {
+/// A manifest that was brought in whole, and is none.
+fn damaged(error: CursorError<std::io::Error>) -> VolumeError {
+    VolumeError::Manifest { class: Class::Corrupt, hint: None, source: error.to_string().into() }
+}
+
+/// Where the chunks of a point are.
+struct Source<'a, F> {
     reader: &'a F,
-    chunks: RefCell<Vec<(ChunkId, Vec<u8>)>>,
+    elsewhere: Option<&'a dyn Elsewhere>,
+    progress: &'a Progress,
 }
 
-impl<F: FetchChunk> Kept<'_, F> {
-    fn drain(&self, state: &mut StateWriter) -> Result<(), VolumeError> {
-        self.chunks.borrow_mut().drain(..).try_for_each(|(id, bytes)| state.tree_chunk(&id, &bytes))
-    }
-}
-
-impl<F: FetchChunk> FetchChunk for &Kept<'_, F> {
-    type Error = F::Error;
-
-    fn fetch(&self, id: &ChunkId) -> Result<Vec<u8>, Self::Error> {
-        let bytes = self.reader.fetch(id)?;
-        self.chunks.borrow_mut().push((*id, bytes.clone()));
-        Ok(bytes)
-    }
-}
-
-/// Cuts a file, as it comes chunk by chunk, on the grid of its sectors.
-struct Grid<'a> {
-    /// The sector that is being filled.
-    at: u64,
-    partial: Vec<u8>,
-    fingerprints: &'a Sectors,
-}
-
-impl Grid<'_> {
-    fn data(&mut self, mut bytes: &[u8], out: &mut SectorWriter) -> std::io::Result<()> {
-        while !bytes.is_empty() {
-            let (now, rest) = bytes.split_at(bytes.len().min(SECTOR_BYTES - self.partial.len()));
-            self.partial.extend_from_slice(now);
-            bytes = rest;
-            if self.partial.len() == SECTOR_BYTES {
-                self.end(out)?;
-            }
+impl<F> Source<'_, F>
+where
+    F: FetchChunk,
+    F::Error: Classify + Send + Sync + 'static,
+{
+    /// A chunk; `None` if it is not here, or damaged, and another side may have it.
+    fn here(&self, id: &ChunkId) -> Result<Option<Vec<u8>>, VolumeError> {
+        match self.reader.fetch(id) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if self.elsewhere.is_some() && error.class() == Class::Corrupt => Ok(None),
+            Err(error) => Err(VolumeError::fetch(error)),
         }
-        Ok(())
+    }
+}
+
+/// Sectors that the other side is asked about, with the places of their fingerprints.
+#[derive(Default)]
+struct Asked {
+    places: Vec<u64>,
+    runs: Vec<SectorRun>,
+    ids: usize,
+}
+
+impl Asked {
+    fn push(&mut self, place: u64, run: SectorRun) {
+        self.ids += run.ids.len();
+        self.places.push(place);
+        self.runs.push(run);
     }
 
-    /// A sector of zeros has the fingerprint 0, which needs no writing.
-    fn hole(&mut self, mut len: u64, out: &mut SectorWriter) -> std::io::Result<()> {
-        const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
-        if !self.partial.is_empty() {
-            let fill = usize::try_from(len).unwrap_or(usize::MAX).min(SECTOR_BYTES - self.partial.len());
-            self.data(ZEROS.get(..fill).unwrap_or_default(), out)?;
-            len -= fill as u64;
+    /// Asks, and writes down what is told.
+    fn answer<F>(&mut self, source: &Source<'_, F>, state: &mut StateWriter) -> Result<(), VolumeError> {
+        let Self { places, runs, .. } = std::mem::take(self);
+        let Some(elsewhere) = source.elsewhere.filter(|_| !runs.is_empty()) else { return Ok(()) };
+        source.progress.step()?;
+        let told = elsewhere.sectors(&runs)?;
+        let mut rest = told.as_slice();
+        for (place, run) in places.iter().zip(&runs) {
+            let Some((now, later)) = rest.split_at_checked(run.sectors()) else { break };
+            state.sectors.put_at(*place, now).map_err(|source| state.fail(source))?;
+            rest = later;
         }
-        self.at += len / SECTOR_BYTES as u64;
-        let tail = usize::try_from(len % SECTOR_BYTES as u64).unwrap_or(0);
-        self.data(ZEROS.get(..tail).unwrap_or_default(), out)
-    }
-
-    /// The sector that is being filled is whole, or the file's last.
-    fn end(&mut self, out: &mut SectorWriter) -> std::io::Result<()> {
-        if !self.partial.is_empty() {
-            out.put(self.at, &[self.fingerprints.fingerprint(&self.partial)])?;
-            self.at += 1;
-            self.partial.clear();
+        if rest.is_empty() && told.len() == runs.iter().map(SectorRun::sectors).sum::<usize>() {
+            Ok(())
+        } else {
+            Err(VolumeError::Told { why: "sectors are missing, or too many" })
         }
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use backstay_types::{ChunkId, Epoch, RestorePointId};
 
-use super::tree_log::TreeWriter;
+use super::tree_log::{TreeFile, TreeWriter};
 use super::{CURRENT, Head, Parent, SectorWriter, SentState, StatRecord};
 use crate::VolumeError;
 
@@ -67,6 +67,16 @@ impl StateWriter {
 
     pub(crate) fn tree_chunk(&mut self, id: &ChunkId, bytes: &[u8]) -> Result<(), VolumeError> {
         self.tree.append(id, bytes).map_err(|source| self.fail(source))
+    }
+
+    /// The chunks of the manifest that were written until now.
+    pub(crate) fn tree_so_far(&mut self) -> Result<TreeFile, VolumeError> {
+        let bytes = self.tree.flush().map_err(|source| self.fail(source))?;
+        let tree = TreeFile::open(&self.scratch_path("tree"), bytes).map_err(|source| self.fail(source))?;
+        tree.ok_or_else(|| VolumeError::State {
+            path: self.folder.path.display().to_string(),
+            why: "what was just written cannot be read".to_owned(),
+        })
     }
 
     pub(crate) fn stat(&mut self, record: &StatRecord) -> Result<(), VolumeError> {

@@ -71,7 +71,12 @@ impl SectorWriter {
 
     /// Writes fingerprints of the current file from sector `sector`. What is never written is 0.
     pub(crate) fn put(&mut self, sector: u64, fingerprints: &[u64]) -> io::Result<()> {
-        for (at, fingerprint) in (self.end + sector..).zip(fingerprints) {
+        self.put_at(self.end + sector, fingerprints)
+    }
+
+    /// Writes fingerprints from index `first` of the whole file on, such as those of a file before the current one.
+    pub(crate) fn put_at(&mut self, first: u64, fingerprints: &[u64]) -> io::Result<()> {
+        for (at, fingerprint) in (first..).zip(fingerprints) {
             if *fingerprint != 0 {
                 let next = self.at + (self.buffer.len() / 8) as u64;
                 if at != next || self.buffer.len() >= WRITE_BYTES {

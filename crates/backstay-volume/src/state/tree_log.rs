@@ -34,6 +34,12 @@ impl TreeWriter {
         Ok(())
     }
 
+    /// Writes out what is buffered, so that the log can be read; returns its length.
+    pub(crate) fn flush(&mut self) -> io::Result<u64> {
+        self.file.flush()?;
+        Ok(self.bytes)
+    }
+
     /// Makes the log durable; returns its length.
     pub(crate) fn finish(self) -> io::Result<u64> {
         self.file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;

@@ -10,7 +10,7 @@ use backstay_types::{ChunkId, Class, Classify};
 use super::support::*;
 use crate::{Progress, VolumeError, apply};
 
-type Entries = Vec<(Entry, Vec<Extent>)>;
+pub(super) type Entries = Vec<(Entry, Vec<Extent>)>;
 
 fn entry(path: &str, kind: NodeKind) -> Entry {
     let mtime = Mtime { secs: 1, nanos: 0 };
@@ -28,7 +28,7 @@ fn entry(path: &str, kind: NodeKind) -> Entry {
     }
 }
 
-fn folder(path: &str) -> Entry {
+pub(super) fn folder(path: &str) -> Entry {
     entry(path, NodeKind::Directory)
 }
 
@@ -36,12 +36,12 @@ fn link(path: &str, target: &str) -> Entry {
     entry(path, NodeKind::Symlink { target: target.as_bytes().to_vec() })
 }
 
-fn file(path: &str, size: u64) -> Entry {
+pub(super) fn file(path: &str, size: u64) -> Entry {
     entry(path, NodeKind::File { size })
 }
 
 /// Stores a manifest as it is given.
-fn manifest(store: &Store, entries: Entries) -> ChunkId {
+pub(super) fn manifest(store: &Store, entries: Entries) -> ChunkId {
     let (mut segments, mut tree) = (SegmentWriter::new(), TreeBuilder::new(key()));
     let put = |tree: &mut TreeBuilder, bytes| {
         let (segment, node) = tree.segment(bytes).unwrap();

@@ -131,7 +131,7 @@ fn the_sent_state_of_a_received_point_is_as_good_as_ones_own() {
     let id = site.sent().parent_id().unwrap();
     let state = site.sent();
     state.forget().unwrap();
-    let made = sent_of_point(&site.store, &root, &site.ctx, &site.sent(), &Progress::new()).unwrap();
+    let made = sent_of_point(&site.store, None, &root, &site.ctx, &site.sent(), &Progress::new()).unwrap();
     made.adopt(id).unwrap();
     assert_eq!(site.sent().parent_id(), Some(id));
 
