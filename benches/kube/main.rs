@@ -98,7 +98,7 @@ fn plan() -> &'static PlanName {
 fn options(spec: &PlanSpec) -> ApplyOptions<'_> {
     static NO_VOLUMES: BTreeMap<String, backstay_kube::cluster::VolumePlace> = BTreeMap::new();
     let restore_point = RestorePointId { epoch: Epoch(1), number: 1 };
-    ApplyOptions { plan: plan(), restore_point, spec, volumes: &NO_VOLUMES }
+    ApplyOptions { plan: plan(), epoch: Epoch(1), restore_point, spec, volumes: &NO_VOLUMES }
 }
 
 async fn connect(plane: &ControlPlane) -> Cluster {

@@ -5,8 +5,10 @@
 use std::process::Child;
 use std::time::Duration;
 
-use backstay_tests::{Crasher, Pair, Rng, Site, SiteOptions, assert_same, env_or, eventually, seed, tree};
-use serde_json::json;
+use backstay_tests::{
+    Crasher, Pair, Rng, Site, SiteOptions, assert_same, copy_tree, env_or, eventually, seed, tree,
+};
+use serde_json::{Value, json};
 
 use crate::shop::{Shop, small};
 
@@ -160,8 +162,8 @@ fn promoted_and_returning_sides_die_at_each_step() {
         assert_same(&stage.shop.source, &stage.shop.replica());
 
         tree::mutate(&stage.shop.source, 30, &mut stage.rng);
-        let kept = stage.shop.pair.work(&format!("kept-{step}"));
-        backstay_tests::copy_tree(&stage.shop.source, &kept);
+        let mut kept = stage.shop.pair.work(&format!("kept-{step}"));
+        copy_tree(&stage.shop.source, &kept);
         stage.east.arm(step);
         stage.shop.pair.east.spawn();
         eventually("the returning side is the standby, or dead", Duration::from_secs(60), || {
@@ -170,6 +172,14 @@ fn promoted_and_returning_sides_die_at_each_step() {
         });
         let returned_died = stage.east.disarm();
         if returned_died {
+            // Volumes are not held: they may be written to until the side is the standby.
+            let record = stage.shop.pair.east.dir().join("plans/shop/plan.json");
+            let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
+            if record["role"] != "standby" {
+                std::fs::write(stage.shop.source.join(format!("late-{step}")), b"late").unwrap();
+                kept = stage.shop.pair.work(&format!("kept-late-{step}"));
+                copy_tree(&stage.shop.source, &kept);
+            }
             stage.revive(Victim::East);
         }
         stage.shop.wait_roles("standby", "active");

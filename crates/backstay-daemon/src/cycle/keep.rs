@@ -6,7 +6,8 @@
 //! 2. If it still has exactly what the other side acknowledged last, that is the restore point, under its own id: both
 //!    sides hold it, and the next cycle ships what is new and no more. Else it is a *diverged* restore point.
 //!
-//! At a crash: what came into the store stays there, and the next try goes on.
+//! At a crash: what came into the store stays there, and the next try reads everything again, for what is not held was
+//! written meanwhile (test `promoted_and_returning_sides_die_at_each_step`).
 
 use std::sync::Arc;
 
@@ -35,10 +36,7 @@ impl Site {
         record: &Arc<PlanRecord>,
         activity: &Arc<Activity>,
     ) -> Result<RestorePoint, DaemonError> {
-        let point = match self.kept_before(record)? {
-            Some(point) => point,
-            None => self.keep_now(record, activity).await?,
-        };
+        let point = self.keep_now(record, activity).await?;
         let objects = match (&point.bundle, record.spec.covers_cluster()) {
             (Some(bundle), false) => Some(AppliedObjects::new(bundle.root, &record.spec)),
             _ => None,
@@ -55,8 +53,8 @@ impl Site {
         Ok(point)
     }
 
-    /// The point that an earlier try committed before it was cut off.
-    fn kept_before(&self, record: &PlanRecord) -> Result<Option<RestorePoint>, DaemonError> {
+    /// What earlier tries committed before they were cut off.
+    fn kept_before(&self, record: &PlanRecord) -> Result<Vec<RestorePoint>, DaemonError> {
         let last = self.last_of_this_time(record)?.map(|last| last.id);
         let epoch = active_epoch(record);
         let mut points = self.store.points(&record.name)?;
@@ -64,7 +62,7 @@ impl Site {
             let is_own = point.origin == self.id && point.id.epoch == epoch;
             is_own && (point.consistency == Consistency::Diverged || Some(point.id) == last)
         });
-        Ok(points.pop())
+        Ok(points)
     }
 
     /// What the other side acknowledged last, of the time that this side was active and now is not.
@@ -122,6 +120,10 @@ impl Site {
 
     fn commit_kept(&self, record: &PlanRecord, taken: TakenIn) -> Result<RestorePoint, DaemonError> {
         let TakenIn { end, ingest } = taken;
+        // Volumes are not held: what an earlier try has kept counts only if nothing was written since.
+        if let Some(point) = self.kept_before(record)?.into_iter().rfind(|point| shows(point, &end)) {
+            return Ok(point);
+        }
         let last = self.last_of_this_time(record)?;
         let (point, ingest) = match last.filter(|last| shows(last, &end)) {
             Some(last) => {

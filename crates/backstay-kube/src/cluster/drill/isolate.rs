@@ -19,6 +19,7 @@ use crate::cluster::error::ClusterError;
 use crate::cluster::prepare::VolumePlace;
 use crate::folder::CapturedObject;
 use crate::object::CLUSTER_SCOPE;
+use crate::transform::{Transformed, Transforms};
 use crate::{GroupKind, ObjectId, canonical};
 
 /// Objects of a kind of warning that are named; the rest are counted.
@@ -94,8 +95,16 @@ pub fn isolate(
         rest.push(CapturedObject { key, bytes: canonical::to_bytes(&value) });
     }
     let fence = work.fence().map_err(|error| damaged(error.to_string()))?;
-    let all = fence.iter().cloned().chain(rest).collect::<Vec<_>>();
     let spec = work.spec(spec);
+    let opening = Opening::of(&spec)?;
+    if fence.iter().any(|object| opening.changes(object)) {
+        return Err(damaged("a transform of the plan changes the policy that closes the drill".to_owned()));
+    }
+    rest.retain(|object| match opening.opens(object) {
+        Some(id) => work.leave_out("the plan's transforms would open what a drill closes", &id),
+        None => true,
+    });
+    let all = fence.iter().cloned().chain(rest).collect::<Vec<_>>();
     let namespaces: BTreeSet<_> =
         work.sources.iter().filter_map(|source| spec.namespace_mapping.get(source).cloned()).collect();
     Ok(Isolated {
@@ -259,6 +268,49 @@ impl Work<'_> {
     }
 }
 
+/// What the transforms of a plan, which come last, would do to objects of a drill.
+struct Opening {
+    with: Transforms,
+    without: Transforms,
+}
+
+impl Opening {
+    fn of(spec: &PlanSpec) -> Result<Self, ClusterError> {
+        let without = Transforms::new(&PlanSpec { transforms: Vec::new(), ..spec.clone() })?;
+        Ok(Self { with: Transforms::new(spec)?, without })
+    }
+
+    fn changes(&self, object: &CapturedObject) -> bool {
+        result_of(&self.with, object) != result_of(&self.without, object)
+    }
+
+    /// The object, if it would not be closed any more. One that cannot be transformed fails when it is applied.
+    fn opens(&self, object: &CapturedObject) -> Option<ObjectId> {
+        let value = result_of(&self.with, object).filter(|_| self.changes(object))?;
+        let id = ObjectId::of(&value).ok()?;
+        let mut closed = value.clone();
+        let is_wanted = match (id.kind.group.as_str(), id.kind.kind.as_str()) {
+            ("", "Service") => {
+                close_service(&mut closed);
+                true
+            }
+            ("networking.k8s.io", "NetworkPolicy") => close_policy(&mut closed),
+            _ => true,
+        };
+        let is_closed = is_wanted
+            && closed == value
+            && !leads_in(&id.kind)
+            && !shares_with_node(&value)
+            && !mounts_from_outside(&value);
+        (!is_closed).then_some(id)
+    }
+}
+
+fn result_of(transforms: &Transforms, object: &CapturedObject) -> Option<Value> {
+    let mut value = serde_json::from_slice(&object.bytes).ok()?;
+    matches!(transforms.apply(&mut value), Ok(Transformed::Kept)).then_some(value)
+}
+
 fn key_of(scope: &str, kind: &str, name: &str) -> Result<RelPath, InvalidPath> {
     [scope, kind, name].iter().try_fold(RelPath::root(), |path, part| path.join(part.as_bytes()))
 }
@@ -355,15 +407,19 @@ mod tests {
     }
 
     fn isolated(objects: Vec<Value>) -> Isolated {
+        transformed(objects, &json!({"kind": "*/*", "namespace": "store", "mergePatch": "{}"})).unwrap()
+    }
+
+    fn transformed(objects: Vec<Value>, transform: &Value) -> Result<Isolated, ClusterError> {
         let objects: Vec<_> = objects.into_iter().map(captured).collect();
         let spec: PlanSpec = serde_json::from_value(json!({
             "pair": "west", "namespaces": ["shop"], "namespaceMapping": {"shop": "store"},
-            "transforms": [{"kind": "*/*", "namespace": "store", "mergePatch": "{}"}],
+            "transforms": [transform],
         }))
         .unwrap();
         let place = VolumePlace { path: "/copies/data".into(), node: None };
         let volumes = BTreeMap::from([("pv".to_owned(), place)]);
-        isolate(&objects, &"shop-drill-2".parse().unwrap(), 2, &spec, &volumes).unwrap()
+        isolate(&objects, &"shop-drill-2".parse().unwrap(), 2, &spec, &volumes)
     }
 
     fn found(drill: &Isolated, key: &str) -> Option<Value> {
@@ -456,6 +512,21 @@ mod tests {
             assert!(drill.warnings.iter().any(|text| text.contains(&format!("shop/{outer}"))), "{outer}");
         }
         assert_eq!(drill.objects.len(), 2 + 3);
+    }
+
+    #[test]
+    fn transforms_open_nothing_again() {
+        let service = || json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"ports": [{"port": 80}]}});
+        let open = json!({"kind": "Service", "mergePatch": "{\"spec\": {\"type\": \"LoadBalancer\"}}"});
+        let drill = transformed(vec![service()], &open).unwrap();
+        assert_eq!(found(&drill, "shop/_Service/web"), None);
+        assert!(drill.warnings.iter().any(|text| text.contains("Service shop")), "{:?}", drill.warnings);
+        let label =
+            json!({"kind": "Service", "mergePatch": "{\"metadata\": {\"labels\": {\"site\": \"west\"}}}"});
+        assert!(found(&transformed(vec![service()], &label).unwrap(), "shop/_Service/web").is_some());
+        let fence = json!({"kind": "NetworkPolicy.networking.k8s.io", "mergePatch": "{\"spec\": {\"egress\": [{}]}}"});
+        let error = transformed(vec![service()], &fence).unwrap_err();
+        assert!(error.to_string().contains("closes the drill"), "{error}");
     }
 
     #[test]
