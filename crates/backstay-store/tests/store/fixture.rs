@@ -39,6 +39,9 @@ pub(crate) struct Site {
     pub(crate) config: StoreConfig,
 }
 
+/// Looks at a locked store, in the 10 s that the start of a program may take.
+const LOOKS_MAX: u32 = 2000;
+
 impl Site {
     pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
@@ -59,8 +62,16 @@ impl Site {
         &self.config.dir
     }
 
+    /// Opens it once it is let go of: a program that another test is just starting has a copy of each open file, and so
+    /// of the lock, until it runs.
     pub(crate) fn open(&self) -> Store {
-        self.try_open().unwrap()
+        for _ in 0..LOOKS_MAX {
+            match self.try_open() {
+                Err(StoreError::Locked { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
+                opened => return opened.unwrap(),
+            }
+        }
+        panic!("{} stays locked", self.dir().display())
     }
 
     pub(crate) fn try_open(&self) -> Result<Store, StoreError> {

@@ -302,7 +302,8 @@ impl Opening {
             && !leads_in(&id.kind)
             && !shares_with_node(&value)
             && !mounts_from_outside(&value);
-        (!is_closed).then_some(id)
+        let source = serde_json::from_slice(&object.bytes).ok()?;
+        if is_closed { None } else { ObjectId::of(&source).ok() }
     }
 }
 
