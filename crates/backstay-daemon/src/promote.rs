@@ -263,6 +263,11 @@ impl Site {
             StepName::Epoch => {
                 let _fence = runtime.fence.lock().await;
                 let begun = self.plans.decide(&plan.plan, |record| {
+                    // A try that was cut off has raised it already.
+                    let is_raised = record.promotion.as_ref().is_some_and(|begun| begun.epoch == plan.epoch);
+                    if is_raised && record.role == SiteRole::Promoting && record.epoch == plan.epoch {
+                        return Ok(());
+                    }
                     // Between the decision and this the peer may have taken the same epoch, and told.
                     if record.role != SiteRole::Standby || record.epoch >= plan.epoch {
                         return Err(overtaken(plan, record));

@@ -525,7 +525,7 @@ mod tests {
         let label =
             json!({"kind": "Service", "mergePatch": "{\"metadata\": {\"labels\": {\"site\": \"west\"}}}"});
         assert!(found(&transformed(vec![service()], &label).unwrap(), "shop/_Service/web").is_some());
-        let fence = json!({"kind": "NetworkPolicy.networking.k8s.io", "mergePatch": "{\"spec\": {\"egress\": [{}]}}"});
+        let fence = json!({"kind": "networking.k8s.io/NetworkPolicy", "mergePatch": "{\"spec\": {\"egress\": [{}]}}"});
         let error = transformed(vec![service()], &fence).unwrap_err();
         assert!(error.to_string().contains("closes the drill"), "{error}");
     }
