@@ -186,7 +186,9 @@ fn promoted_and_returning_sides_die_at_each_step() {
         assert_eq!(stage.shop.running(), (Some(json!(0)), Some(json!(3))), "return killed at step {step}");
         let points = stage.shop.pair.east.restore_points("shop");
         let diverged = points.iter().filter(|point| point["consistency"] == "diverged");
-        let id = diverged.map(|point| point["id"].as_str().unwrap()).max().expect("a diverged restore point");
+        let ids = diverged.map(|point| point["id"].as_str().unwrap());
+        // `e9-…` comes before `e10-…`.
+        let id = ids.max_by_key(|id| (id.len(), *id)).expect("a diverged restore point");
         let out = stage.shop.pair.work(&format!("out-{step}"));
         let to = out.to_str().unwrap();
         stage
