@@ -25,7 +25,7 @@ trap 'stop; rm -rf "$work"' EXIT
 site() { "$BACKSTAY_BIN" --site "$work/$1" "${@:2}"; }
 serve() { "$BACKSTAY_BIN" --site "$work/$1" serve >>"$work/$1.log" 2>&1 & daemons+=($!); last=$!; }
 field() { sed -n "s/^ *\"$1\": *\"\{0,1\}\([^\",]*\)\"\{0,1\},\{0,1\}$/\1/p" | head -1; }
-until_true() { for _ in $(seq 1200); do if "$@"; then return; fi; sleep 0.25; done; echo "error: gave up: $*" >&2; exit 1; }
+until_true() { for _ in $(seq 14400); do if "$@"; then return; fi; sleep 0.25; done; echo "error: gave up: $*" >&2; exit 1; }
 answers() { site "$1" status >/dev/null 2>&1; }
 has() { [ "$(site "$1" status shop -o json | field "$2")" = "$3" ]; }
 applied() { [ "$(site west status shop -o json | field appliedRestorePoint)" = "$1" ]; }

@@ -193,6 +193,25 @@ fn an_isolated_site_holds_before_the_other_takes_over() {
     });
 }
 
+/// A side that cannot read what binds it is bound: it holds unless it is heard, and lets go once the other side cannot
+/// have taken over.
+#[test]
+fn a_side_that_does_not_know_what_binds_it_holds() {
+    let mut witness = Witness::start();
+    let options = || settings(&witness.url(), Some(&witness.token()));
+    let mut pair = Pair::with(options(), options());
+    pair.east.allow_errors("lease.json");
+    armed(&pair, None);
+    witness.kill();
+    pair.west.kill();
+    pair.east.terminate();
+    fs::write(pair.east.dir().join("plans/shop/lease.json"), "{").unwrap();
+    pair.east.serve();
+    wait_would(&pair.east, "is held");
+    witness.serve();
+    wait_would(&pair.east, "this side holds in");
+}
+
 /// A plan that wants no automatic failover any more gives its lease back, and then its active side may die in peace.
 #[test]
 fn a_released_lease_is_not_taken() {

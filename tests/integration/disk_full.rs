@@ -2,8 +2,13 @@
 //! there is room.
 
 use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
 
-use backstay_tests::{FileSystem, LoopFs, Pair, Plan, SiteOptions, assert_same, copy_tree, seed, skip, tree};
+use backstay_tests::{
+    FileSystem, LoopFs, Pair, Plan, SiteOptions, assert_same, copy_tree, eventually, seed, skip, tree,
+};
 
 #[test]
 fn a_full_disk_costs_a_cycle_and_nothing_else() {
@@ -78,4 +83,43 @@ fn a_full_replica_disk_delays_the_replica_alone() {
     pair.west.cli(["verify"]).ok();
     pair.take_over("shop");
     assert_same(&source, &target);
+}
+
+/// A standby whose disk others have filled takes over all the same: what it has to write down has its reserve.
+#[test]
+fn a_full_disk_does_not_stop_a_takeover() {
+    let disk = match LoopFs::mount(FileSystem::Ext4, 256) {
+        Ok(disk) => disk,
+        Err(reason) => return skip("disk_full takeover", &reason),
+    };
+    let west = SiteOptions { dir: Some(disk.path().join("site")), ..SiteOptions::default() };
+    let mut pair = Pair::with(SiteOptions::default(), west);
+    pair.west.allow_errors("reserve is given up");
+    let source = pair.source("source");
+    tree::small_files(&source, 100, &mut seed("full standby"));
+    pair.east.apply(&Plan::new("shop").volume("data", &source).yaml()).ok();
+    pair.east.sync("shop");
+    let reserve = pair.west.dir().join("reserve");
+    eventually("the reserve is there", Duration::from_secs(20), || reserve.exists());
+    pair.east.kill();
+    let ballast = disk.path().join("ballast");
+    fill(&ballast);
+    pair.west.cli(["promote", "shop"]).ok();
+    assert!(!reserve.exists(), "the disk was not full");
+    assert_same(&source, &pair.west.replica("shop", "data"));
+    assert_eq!(pair.west.status("shop")["epoch"], 2);
+    fs::remove_file(&ballast).unwrap();
+    pair.west.terminate();
+    pair.west.serve();
+    eventually("the reserve is there again", Duration::from_secs(20), || reserve.exists());
+    assert_eq!(pair.west.status("shop")["role"], "active");
+}
+
+/// Writes to a file until there is no room for one byte more.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
+    }
+    file.sync_all().unwrap();
 }

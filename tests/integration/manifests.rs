@@ -206,6 +206,8 @@ fn the_standby_follows_the_source() {
     let objects = objects_under(&pair.west.manifests("shop"));
     assert_eq!(object(&objects, "shop/Deployment/web").pointer("/spec/replicas"), Some(&json!(0)));
     assert!(foreign.is_file(), "a file of others was removed");
+    let told = pair.west.promote("shop", &["--force", "--dry-run"])["waves"].to_string();
+    assert!(told.contains("wave 10: ") && told.contains("shop/apps_StatefulSet/db"), "{told}");
     pair.west.promote("shop", &["--force"]);
     let objects = objects_under(&pair.west.manifests("shop"));
     assert_eq!(object(&objects, "shop/Deployment/web").pointer("/spec/replicas"), Some(&json!(5)));

@@ -203,6 +203,10 @@ fn plans_and_policies_come_from_resources_and_are_reported_there() {
     for (cluster, peer) in [(active, "west"), (standby, "east")] {
         let pair = await_condition(cluster, &["bspair", peer], "Connected", "True", "Connected");
         assert_eq!(condition(&pair, "Fenced")["status"], "False", "{pair}");
+        eventually("the pair tells both epochs", PATIENCE, || {
+            let status = cluster.get(&["bspair", peer])["status"].clone();
+            status["localEpoch"] == 1 && status["peerEpoch"] == 1
+        });
     }
 
     // Only through the resource from now on.

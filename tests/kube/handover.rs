@@ -8,6 +8,8 @@ use backstay_tests::kube::{self, ControlPlane, ControlPlaneOptions};
 use backstay_tests::{Pair, Site, SiteOptions, assert_same, eventually};
 use serde_json::Value;
 
+use crate::plans::Rig;
+
 const PATIENCE: Duration = Duration::from_secs(90);
 
 const PLAN: &str = "
@@ -174,4 +176,46 @@ fn a_namespace_goes_there_and_comes_back() {
     west.stands();
     assert_eq!((Path::new(&place(&east)), Path::new(&place(&west))), (volume.as_path(), replica.as_path()));
     east.sync_to(&west);
+}
+
+/// The server dies while the workloads are being held: nothing is handed over, and once it is back everything runs as it
+/// did.
+#[test]
+fn a_server_that_dies_while_it_is_told_to_hold_brings_everything_back() {
+    const TEST: &str = "handover::a_server_that_dies_while_it_is_told_to_hold_brings_everything_back";
+    if !kube::can_run(TEST) {
+        return;
+    }
+    let mut rig = Rig::start();
+    let volume = rig.app();
+    let east = &rig.pair.east;
+    east.apply(PLAN).ok();
+    east.allow_errors("API server");
+    rig.cycle();
+    let replicas = |plane: &ControlPlane| {
+        plane.cluster().get(&["statefulset", "db", "-n", "shop"])["spec"]["replicas"].clone()
+    };
+    assert_eq!(replicas(&rig.active), 3);
+    let mut asked = east.command(["switchover", "shop"]).spawn().unwrap();
+    let record = east.dir().join("plans/shop/plan.json");
+    eventually("it begins to hold", PATIENCE, || {
+        fs::read_to_string(&record).unwrap().contains("\"standing\": true")
+    });
+    rig.active.kill_apiserver();
+    assert!(!asked.wait().unwrap().success(), "handed over without a server");
+    assert_eq!(rig.pair.west.status("shop")["role"], "standby");
+    assert_eq!(rig.on_standby(&["statefulset", "db"])["spec"]["replicas"], 0);
+
+    rig.active.restart_apiserver();
+    eventually("everything runs again", PATIENCE, || {
+        !fs::read_to_string(&record).unwrap().contains("\"standing\": true")
+    });
+    assert_eq!(replicas(&rig.active), 3);
+    let report = rig.active.cluster().get(&["cronjob", "report", "-n", "shop"]);
+    assert_ne!(report["spec"]["suspend"], true);
+    assert_eq!(rig.pair.east.status("shop")["role"], "active");
+    fs::write(volume.join("orders"), "1\n2\n").unwrap();
+    rig.pair.east.cli(["switchover", "shop"]).ok();
+    assert_eq!(rig.on_standby(&["statefulset", "db"])["spec"]["replicas"], 3);
+    assert_same(&volume, &rig.pair.west.replica("shop", "shop-data"));
 }

@@ -17,6 +17,7 @@ mod frozen;
 mod handover;
 mod nodes;
 mod objects;
+mod on_pods;
 mod plans;
 mod rules;
 mod witness;

@@ -208,6 +208,48 @@ fn an_object_that_fails_is_told_and_holds_up_neither_data_nor_the_rest() {
     assert!(rig.standby.cluster().has(&["secret", "password", "-n", "shop"]));
 }
 
+/// A site brought back from a backup of before its takeover does not know of it: it neither holds what runs since, nor
+/// writes its volumes.
+#[test]
+fn a_site_from_a_backup_touches_nothing_that_was_released_since() {
+    if !kube::can_run("plans::a_site_from_a_backup_touches_nothing_that_was_released_since") {
+        return;
+    }
+    let mut rig = Rig::start();
+    let volume = rig.app();
+    rig.pair.east.apply(PLAN).ok();
+    rig.cycle();
+    let backup = rig.pair.work("backup");
+    let copy = |from: &Path, to: &Path| {
+        let mut command = std::process::Command::new("rsync");
+        command.args(["--archive", "--delete", "--exclude=/replicas"]).arg(from.join("")).arg(to);
+        assert!(command.status().unwrap().success());
+    };
+    rig.pair.west.terminate();
+    copy(rig.pair.west.dir(), &backup);
+    rig.pair.west.serve();
+    rig.pair.take_over("shop");
+    let replica = rig.pair.west.replica("shop", "shop-data").join("orders");
+    fs::write(&replica, "1\nof the new side\n").unwrap();
+
+    rig.pair.west.terminate();
+    copy(&backup, rig.pair.west.dir());
+    rig.pair.west.allow_errors("replica not brought up to date");
+    rig.pair.west.serve();
+    rig.pair.east.serve();
+    rig.pair.wait_connected();
+    assert_eq!(rig.pair.west.status("shop")["epoch"], 1, "what it was before the takeover");
+    fs::write(volume.join("orders"), "1\nof the old side\n").unwrap();
+    rig.pair.east.sync("shop");
+    let told = eventually_some("it says why nothing is applied", Duration::from_secs(60), || {
+        let error = rig.pair.west.status("shop")["applyError"].clone();
+        error.is_object().then_some(error)
+    });
+    assert_eq!(told["class"], "fenced", "{told}");
+    assert_eq!(rig.on_standby(&["statefulset", "db"])["spec"]["replicas"], 3);
+    assert_eq!(fs::read_to_string(&replica).unwrap(), "1\nof the new side\n");
+}
+
 #[test]
 fn a_dead_api_server_costs_what_it_must() {
     if !kube::can_run("plans::a_dead_api_server_costs_what_it_must") {

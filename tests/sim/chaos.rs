@@ -70,7 +70,7 @@ impl World {
                 self.crash(at, with_machine, 100 + self.exec.draw(most));
             }
             7 => {
-                self.sites[at].is_full.set(is_cut);
+                self.sites[at].set_full(is_cut);
                 self.tell(at, || format!("disk full: {is_cut}"));
             }
             _ => {
@@ -120,7 +120,7 @@ impl World {
             self.cut[at].set(false);
             self.cut_ask[at].set(false);
             self.cut_answer[at].set(false);
-            self.sites[at].is_full.set(false);
+            self.sites[at].set_full(false);
         }
         self.rough.set(0);
         self.danger.set(0);

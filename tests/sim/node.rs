@@ -124,12 +124,35 @@ impl Node {
     }
 
     /// A durable write: before it, after it, or not at all.
+    /// Writes a state file: on a full disk as long as the reserve lasts.
     pub async fn write(&self, what: &'static str, change: impl FnOnce(&mut Disk)) -> Result<(), Fault> {
         self.danger(what).await;
-        if self.site().is_full.get() && self.w.chance(600) {
-            self.w.tell(self.at, || format!("disk full: {what}"));
+        let reserve = &self.site().reserve;
+        if self.is_full_for(what) {
+            let left = reserve.get().checked_sub(1).ok_or(Fault::Disk)?;
+            reserve.set(left);
+        }
+        self.change(what, change).await
+    }
+
+    /// Writes what may be large, for which nothing is reserved.
+    pub async fn write_large(&self, what: &'static str, change: impl FnOnce(&mut Disk)) -> Result<(), Fault> {
+        self.danger(what).await;
+        if self.is_full_for(what) {
             return Err(Fault::Disk);
         }
+        self.change(what, change).await
+    }
+
+    fn is_full_for(&self, what: &str) -> bool {
+        let is_full = self.site().is_full.get() && self.w.chance(600);
+        if is_full {
+            self.w.tell(self.at, || format!("disk full: {what}"));
+        }
+        is_full
+    }
+
+    async fn change(&self, what: &'static str, change: impl FnOnce(&mut Disk)) -> Result<(), Fault> {
         let (before, after) = {
             let mut disk = self.site().disk.borrow_mut();
             let before = disk.record.clone();

@@ -96,11 +96,26 @@ pub struct Site {
     /// It does.
     pub runs: Cell<bool>,
     pub is_full: Cell<bool>,
+    /// State files that still fit on a full disk.
+    pub reserve: Cell<u32>,
     pub offset: Cell<u64>,
     pub rate: u64,
     pub boot: Cell<u32>,
     pub booted: Cell<u64>,
     pub crashed: Cell<u64>,
+}
+
+/// State files that the reserve of a site has room for: each replaces one of its size.
+const RESERVE: u32 = 64;
+
+impl Site {
+    /// The disk fills up; or there is room again, also for the reserve.
+    pub fn set_full(&self, is_full: bool) {
+        self.is_full.set(is_full);
+        if !is_full {
+            self.reserve.set(RESERVE);
+        }
+    }
 }
 
 pub struct World {
@@ -164,6 +179,7 @@ fn site(at: usize, rate: u64, offset: u64) -> Site {
         released: Cell::new(Epoch(0)),
         runs: Cell::new(at == 0),
         is_full: Cell::new(false),
+        reserve: Cell::new(RESERVE),
         offset: Cell::new(offset),
         rate,
         boot: Cell::new(0),

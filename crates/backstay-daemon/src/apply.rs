@@ -2,7 +2,9 @@
 //!
 //! 1. The target is on disk before the first byte is touched, and stays there until all volumes and objects
 //!    show it; an apply that was cut off is finished before anything else is applied.
-//! 2. Applying is idempotent: what the manifests of two points say differs is written, and writing it twice
+//! 2. No replica is written where the cluster beside it was released at a higher epoch, which a site brought back from a
+//!    backup does not know of.
+//! 3. Applying is idempotent: what the manifests of two points say differs is written, and writing it twice
 //!    changes nothing.
 //!
 //! At a crash: the next start finishes the apply; a promotion finishes it first.
@@ -119,6 +121,9 @@ impl Site {
         activity: &Activity,
     ) -> Result<(), DaemonError> {
         activity.enter(CyclePhase::Apply, point.volumes.iter().map(|volume| volume.bytes).sum());
+        if point.volumes.iter().any(|volume| applied.volumes.get(&volume.name) != Some(&volume.root)) {
+            self.check_epoch_on_cluster(plan)?;
+        }
         applied.target = Some(point.id);
         self.plans.set_applied(plan, applied)?;
         let reader = self.store.reader(point.pair);

@@ -62,7 +62,10 @@ impl Site {
     /// What the peer knows of a plan.
     pub(crate) async fn ask_plan(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
         match self.ask(pair, QueryPlan { plan: plan.clone() }.into()).await? {
-            Frame::PlanState(state) => Ok(state),
+            Frame::PlanState(state) => {
+                self.runtimes.of(plan).set_peer_epoch(state.epoch);
+                Ok(state)
+            }
             other => Err(self.unexpected(pair, &other)),
         }
     }

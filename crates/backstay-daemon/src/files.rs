@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::DaemonError;
+use crate::{DaemonError, reserve};
 
 /// Makes a folder only its owner can enter, and its parents.
 pub(crate) fn make_folder(path: &Path) -> Result<(), DaemonError> {
@@ -21,7 +21,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::io("make folder", path, source))
 }
 
-/// Replaces a file durably.
+/// Replaces a file durably; on a full disk by means of the site's [`reserve`].
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
     let temporary = path.with_added_extension("tmp");
     let replace = || -> io::Result<()> {
@@ -32,7 +32,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
         fs::rename(&temporary, path)?;
         sync_parent(path)
     };
-    replace().map_err(|source| DaemonError::io("write", path, source))
+    let outcome = match replace() {
+        Err(error) if reserve::give_up(path, &error) => replace(),
+        outcome => outcome,
+    };
+    outcome.map_err(|source| DaemonError::io("write", path, source))
 }
 
 /// Removes a file durably; one that is not there is fine.
@@ -45,7 +49,8 @@ pub(crate) fn remove(path: &Path) -> Result<(), DaemonError> {
     .map_err(|source| DaemonError::io("remove", path, source))
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+/// Makes a change of the folder that a file is in durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 

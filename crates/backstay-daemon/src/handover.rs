@@ -8,40 +8,30 @@
 //!
 //! At a crash: the next start goes on, or rolls back, by what is on disk.
 
+mod give;
+mod outcome;
+mod report;
 mod take;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay_engine::handover::{
-    self, Answer, Handover, HandoverFacts, HandoverStep, Next, Planned, Stage, StepDone, Target,
-};
-use backstay_types::frame::{Frame, HandOver, SiteRole, TakeBack};
-use backstay_types::{Classify, Epoch, PlanName, RestorePointId, Span, Time};
+use backstay_engine::handover::{self, Handover, HandoverFacts, HandoverStep, Planned, Target};
+use backstay_types::PlanName;
+use backstay_types::frame::{Frame, HandOver, SiteRole};
+use outcome::Outcome;
+use report::{StepClock, composed};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, PromotionReport, PromotionStep, StepState};
-use crate::ask::CONNECT_WITHIN;
 use crate::audit::Actor;
 use crate::plans::PlanRecord;
-use crate::runtime::{Activity, PlanRuntime};
+use crate::runtime::Activity;
 use crate::site::Site;
-use crate::standstill::GONE_WITHIN;
 use crate::{DaemonError, clock};
 
 /// Between two tries to end a handover that was cut off, such as while the API server is away.
 const RESUME_AGAIN: Duration = Duration::from_secs(5);
-
-/// Between two tries to reach the peer about an offer.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// What a handover that is over comes to.
-enum Outcome {
-    /// The peer took over, and this is what it said.
-    TakenOver { report: Option<PromotionReport>, failure: Option<String>, epoch: Epoch },
-    /// This side goes on, at this epoch.
-    TakenBack { cause: DaemonError },
-}
 
 impl Site {
     /// Makes the other side active, or this one, as `target` says. Asked of either side.
@@ -158,223 +148,6 @@ impl Site {
         }
     }
 
-    /// The steps on the side that gives the plan away. The caller holds the cycle gate.
-    async fn give(
-        self: &Arc<Self>,
-        runtime: &PlanRuntime,
-        record: &PlanRecord,
-        mut handover: Handover,
-        target: Target,
-    ) -> Result<(Handover, Outcome), DaemonError> {
-        let name = &record.name;
-        let activity = Activity::begin(CyclePhase::HandOver);
-        let _shown = runtime.show(activity.clone());
-        let mut at = HandoverStep::CheckPeer;
-        match self.prepare_to_give(name, &mut handover, &mut at, &activity).await {
-            Ok(()) => Ok(self.until_known(name, handover).await),
-            Err(cause) => {
-                tracing::warn!(step = %at, "rolling back: {cause}");
-                if let Err(error) = self.roll_back(name).await {
-                    tracing::error!(class = error.class().label(), "not rolled back yet: {error}");
-                    self.resume_handover_soon(name.clone());
-                }
-                let (command, step) = (target.command(), at.to_string());
-                let cause = Box::new(cause);
-                Err(DaemonError::RolledBack { command, plan: name.clone(), step, cause })
-            }
-        }
-    }
-
-    /// Everything before the offer.
-    async fn prepare_to_give(
-        self: &Arc<Self>,
-        name: &PlanName,
-        handover: &mut Handover,
-        at: &mut HandoverStep,
-        activity: &Arc<Activity>,
-    ) -> Result<(), DaemonError> {
-        let mut clock = StepClock::start();
-        handover.steps.push(clock.lap(HandoverStep::CheckPeer));
-        *at = HandoverStep::Sync;
-        self.cycle(name, activity).await?;
-        handover.steps.push(clock.lap(HandoverStep::Sync));
-        *at = HandoverStep::Hold;
-        self.note_preparing(name, handover)?;
-        let held_time = clock::now();
-        self.stand_still(name).await?;
-        handover.steps.push(clock.lap(HandoverStep::Hold));
-        *at = HandoverStep::WaitGone;
-        self.wait_gone(name, GONE_WITHIN).await?;
-        handover.steps.push(clock.lap(HandoverStep::WaitGone));
-        *at = HandoverStep::LastSync;
-        let point = self.cycle(name, activity).await?;
-        handover.steps.push(clock.lap(HandoverStep::LastSync));
-        *at = HandoverStep::TakeOver;
-        handover.stage = Stage::Offered { restore_point: point.id, held_time };
-        let kept = handover.clone();
-        let runtime = self.runtimes.of(name);
-        let _fence = runtime.fence.lock().await;
-        let record = self.plans.get(name)?;
-        if record.role != SiteRole::Active {
-            // A higher epoch was learnt meanwhile: this side steps down already.
-            return Err(crate::plan_ops::wrong_role(&record, "the handover"));
-        }
-        self.plans.update(name, |record| {
-            record.role = SiteRole::Demoting;
-            record.handover = Some(kept);
-        })?;
-        Ok(())
-    }
-
-    /// Nothing is held before this is on disk: after a crash it says what to let go.
-    fn note_preparing(&self, name: &PlanName, handover: &Handover) -> Result<(), DaemonError> {
-        let kept = handover.clone();
-        let record = self.plans.update(name, |record| {
-            if record.role == SiteRole::Active {
-                record.handover = Some(kept);
-            }
-        })?;
-        match record.role {
-            SiteRole::Active => Ok(()),
-            // A higher epoch was learnt meanwhile: this side steps down already.
-            _ => Err(crate::plan_ops::wrong_role(&record, "the handover")),
-        }
-    }
-
-    /// From the offer to the day that it is known who runs the plan.
-    async fn until_known(self: &Arc<Self>, name: &PlanName, mut handover: Handover) -> (Handover, Outcome) {
-        let mut clock = StepClock::start();
-        let mut next = handover.resume();
-        let mut refusal = None;
-        loop {
-            let asked = match next {
-                Next::StepDown { epoch } => {
-                    handover.steps.push(clock.lap(HandoverStep::TakeOver));
-                    let failure = refusal.map(|error: DaemonError| error.to_string());
-                    return (handover, Outcome::TakenOver { report: None, failure, epoch });
-                }
-                Next::RunAt { epoch } => match self.go_on_at(name, epoch).await {
-                    Ok(()) => {
-                        let stopped = DaemonError::Stopping { what: "the handover" };
-                        return (handover, Outcome::TakenBack { cause: refusal.unwrap_or(stopped) });
-                    }
-                    Err(error) => {
-                        tracing::warn!("this side does not go on yet: {error}");
-                        if self.is_stopping_within(ASK_AGAIN).await {
-                            let cause = DaemonError::Stopping { what: "the handover" };
-                            return (handover, Outcome::TakenBack { cause });
-                        }
-                        continue;
-                    }
-                },
-                Next::RollBack => Err(DaemonError::Stopping { what: "the handover" }),
-                Next::Offer => match handover.offer() {
-                    Some(offer) => self.ask_about(name, offer.into()).await,
-                    None => Err(DaemonError::Stopping { what: "the handover" }),
-                },
-                Next::TakeBack { epoch } => {
-                    handover.stage = Stage::TakingBack { epoch };
-                    let kept = handover.clone();
-                    match self
-                        .plans
-                        .update(name, |record| record.handover = record.handover.is_some().then_some(kept))
-                    {
-                        Ok(_) => self.ask_about(name, TakeBack { plan: name.clone(), epoch }.into()).await,
-                        Err(error) => Err(error),
-                    }
-                }
-            };
-            // Whatever the peer says: a higher epoch that was learnt on another way ends it, and so does the operator.
-            if let Ok(record) = self.plans.get(name)
-                && (record.handover.is_none() || record.role == SiteRole::Active)
-            {
-                if record.role == SiteRole::Active {
-                    return (
-                        handover,
-                        Outcome::TakenBack { cause: DaemonError::Forced { plan: name.clone() } },
-                    );
-                }
-                let report = asked.ok().and_then(report_of);
-                handover.steps.push(clock.lap(HandoverStep::TakeOver));
-                return (handover, Outcome::TakenOver { report, failure: None, epoch: record.epoch });
-            }
-            let answer = match asked {
-                Ok(frame) => {
-                    if let Some(report) = report_of(frame) {
-                        let epoch = report.epoch;
-                        handover.steps.push(clock.lap(HandoverStep::TakeOver));
-                        let report = Some(report);
-                        return (handover, Outcome::TakenOver { report, failure: None, epoch });
-                    }
-                    Answer::Done
-                }
-                Err(DaemonError::Refused { peer, class, message, hint, epoch }) => {
-                    tracing::warn!(class = class.label(), "{peer} does not take over: {message}");
-                    refusal = Some(DaemonError::Refused { peer, class, message, hint, epoch });
-                    Answer::Refused(epoch)
-                }
-                Err(error) => {
-                    tracing::warn!("the outcome of the handover is not known yet: {error}");
-                    Answer::Lost
-                }
-            };
-            // A refusal of what is taken back changes nothing either.
-            let asked_before = matches!(handover.stage, Stage::TakingBack { .. });
-            next = handover.on_answer(answer);
-            let is_open = answer == Answer::Lost || (asked_before && matches!(next, Next::TakeBack { .. }));
-            if is_open && self.is_stopping_within(ASK_AGAIN).await {
-                let cause = DaemonError::Stopping { what: "the handover" };
-                return (handover, Outcome::TakenBack { cause });
-            }
-        }
-    }
-
-    /// Waits; says whether the daemon is stopping.
-    async fn is_stopping_within(&self, pause: Duration) -> bool {
-        tokio::time::timeout(pause, self.stop.cancelled()).await.is_ok()
-    }
-
-    async fn ask_about(self: &Arc<Self>, name: &PlanName, frame: Frame) -> Result<Frame, DaemonError> {
-        let pair = self.plans.get(name)?.pair;
-        self.net.wait_connection(pair, CONNECT_WITHIN).await?;
-        let record = self.plans.get(name)?;
-        if record.handover.is_none() || record.role != SiteRole::Demoting {
-            // The operator did not wait for the peer: what it is asked now it would do beside this side.
-            return Err(DaemonError::Forced { plan: name.clone() });
-        }
-        // As long as the connection stands: the peer may have much to start.
-        self.ask_for_long(pair, frame).await
-    }
-
-    /// This side goes on after all, at an epoch that the peer has agreed to.
-    async fn go_on_at(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
-        self.plans.update(name, |record| {
-            if record.handover.is_some() {
-                record.epoch = record.epoch.max(epoch);
-                record.role = SiteRole::Active;
-            }
-        })?;
-        self.roll_back(name).await
-    }
-
-    /// The workloads run again as they did. The handover is over only then: a crash in between lets go once more.
-    async fn roll_back(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
-        // One that learnt a higher epoch meanwhile stays held: it steps down.
-        if self.plans.get(name)?.role != SiteRole::Active {
-            return Ok(());
-        }
-        if !self.plans.get(name)?.cut_off {
-            self.let_go(name).await?;
-        }
-        let record = self.plans.update(name, |record| record.handover = None)?;
-        if record.cut_off {
-            // Also if the lease was lost only now. It lets go itself when it is good again.
-            self.stand_still(name).await?;
-        }
-        self.wake.notify_one();
-        Ok(())
-    }
-
     /// What follows the outcome, with the cycle gate open again.
     async fn end_handover(
         self: &Arc<Self>,
@@ -465,66 +238,5 @@ impl Site {
             record.epoch
         )];
         Ok(report)
-    }
-}
-
-fn report_of(frame: Frame) -> Option<PromotionReport> {
-    match frame {
-        Frame::TakenOver(taken) => serde_json::from_str(&taken.report).ok(),
-        _ => None,
-    }
-}
-
-/// Both sides' steps, with the times of this side's clock: from the hold to the other side's word that it runs.
-fn composed(
-    handover: &Handover,
-    taken: Option<PromotionReport>,
-    epoch: Epoch,
-    taken_time: Time,
-    newest: Option<RestorePointId>,
-) -> PromotionReport {
-    let step = |done: &StepDone| PromotionStep {
-        name: done.step.to_string(),
-        state: StepState::Done,
-        duration_seconds: Some(done.took.as_secs_f64()),
-    };
-    let (point, held): (Option<RestorePointId>, Time) = match handover.stage {
-        Stage::Offered { restore_point, held_time } => (Some(restore_point), held_time),
-        Stage::Preparing | Stage::TakingBack { .. } => (None, handover.asked_time),
-    };
-    let (theirs, warnings, taken_point) = match taken {
-        Some(report) => (report.steps, report.warnings, Some(report.restore_point)),
-        None => (Vec::new(), Vec::new(), None),
-    };
-    let mut steps: Vec<PromotionStep> = handover.steps.iter().map(step).collect();
-    let there = steps.iter().position(|step| step.name == HandoverStep::StepDown.to_string());
-    let theirs =
-        theirs.into_iter().map(|step| PromotionStep { name: format!("there: {}", step.name), ..step });
-    steps.splice(there.unwrap_or(steps.len())..there.unwrap_or(steps.len()), theirs);
-    PromotionReport {
-        plan: handover.plan.clone(),
-        epoch,
-        restore_point: taken_point.or(point).or(newest).unwrap_or(RestorePointId { epoch, number: 0 }),
-        rpo_seconds: 0.0,
-        rto_seconds: Some(taken_time.since(held).as_secs_f64()),
-        steps,
-        waves: Vec::new(),
-        warnings,
-        dry_run: false,
-    }
-}
-
-/// Measures steps that follow each other.
-struct StepClock(Time);
-
-impl StepClock {
-    fn start() -> Self {
-        Self(clock::now())
-    }
-
-    fn lap(&mut self, step: HandoverStep) -> StepDone {
-        let now = clock::now();
-        let took: Span = now.since(std::mem::replace(&mut self.0, now));
-        StepDone { step, took }
     }
 }

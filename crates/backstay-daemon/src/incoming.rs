@@ -170,6 +170,7 @@ impl Site {
 
     fn take_promoted(self: &Arc<Self>, pair: PairId, promoted: &Promoted) -> Result<(), DaemonError> {
         let Some(record) = self.plan_of(pair, &promoted.plan) else { return Ok(()) };
+        self.runtimes.of(&promoted.plan).set_peer_epoch(promoted.epoch);
         match role::on_promoted(record.local(), promoted) {
             News::Nothing => Ok(()),
             News::Adopt { epoch } | News::StepDown { epoch } => self.learn_epoch(&promoted.plan, epoch),

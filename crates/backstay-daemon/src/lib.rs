@@ -30,6 +30,7 @@ mod plans;
 mod probe;
 mod promote;
 mod receive;
+mod reserve;
 mod runtime;
 mod schedule;
 mod serve;

@@ -17,6 +17,7 @@ use backstay_engine::promotion::{
     self, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
 };
 use backstay_kube::folder;
+use backstay_kube::wave::ReleasePlan;
 use backstay_types::frame::{SiteRole, TakeOver};
 use backstay_types::point::{Consistency, RestorePoint};
 use backstay_types::{Classify, PairId, PlanName, Span};
@@ -412,12 +413,22 @@ impl Site {
         plan: &PromotionPlan,
     ) -> Result<PromotionReport, DaemonError> {
         let mut report = report(plan, true);
-        if record.spec.covers_cluster() {
-            let point = self.store.point(&plan.plan, plan.restore_point)?;
-            let (site, record) = (self.clone(), record.clone());
-            let work = move || site.release_waves(&record.name, &record.spec, &point);
-            report.waves = self.blocking("computing the waves", work).await?;
-        }
+        let (site, record, point) = (self.clone(), record.clone(), plan.restore_point);
+        let work = move || {
+            if record.spec.covers_cluster() {
+                let point = site.store.point(&record.name, point)?;
+                return site.release_plan(&record.name, &record.spec, &point);
+            }
+            // What another point than the one that is shown would release is known once it is applied.
+            if site.plans.applied(&record.name)?.point != Some(point) {
+                return Ok(ReleasePlan::default());
+            }
+            Ok(folder::release_plan(&site.manifests(&record.name), &record.name)?)
+        };
+        let released = self.blocking("computing the waves", work).await?;
+        report.waves = released.waves.iter().map(ToString::to_string).collect();
+        report.waves.extend(named(&released.failures).map(|failure| format!("not released: {failure}")));
+        report.warnings.extend(released.warnings);
         Ok(report)
     }
 

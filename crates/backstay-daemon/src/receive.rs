@@ -153,6 +153,7 @@ impl Site {
             Ok(session)
         });
         let (record, session) = self.or_step_down(plan, admitted)?;
+        self.runtimes.of(plan).set_peer_epoch(begin.id.epoch);
         // The peer may have paired since the daemon started.
         self.store.set_key(record.pair, peer.hash_key.clone());
         let ingest = self.store.begin(record.pair, plan, begin.id)?;

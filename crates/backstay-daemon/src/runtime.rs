@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
-use backstay_types::{PlanName, Span, Time};
+use backstay_types::{Epoch, PlanName, Span, Time};
 use backstay_volume::Progress;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ struct State {
     retry: Option<Backoff>,
     next_run: Option<Time>,
     apply_error: Option<ErrorInfo>,
+    /// The epoch that the peer said last.
+    peer_epoch: Option<Epoch>,
     /// Ends the session that is receiving.
     session: Option<CancellationToken>,
 }
@@ -227,6 +229,15 @@ impl PlanRuntime {
 
     pub(crate) fn set_apply_error(&self, failure: Option<ErrorInfo>) {
         self.lock().apply_error = failure;
+    }
+
+    pub(crate) fn peer_epoch(&self) -> Option<Epoch> {
+        self.lock().peer_epoch
+    }
+
+    /// The peer has said that it is at this epoch.
+    pub(crate) fn set_peer_epoch(&self, epoch: Epoch) {
+        self.lock().peer_epoch = Some(epoch);
     }
 
     /// Puts the switch of a session in its place; returns that of the one before.

@@ -55,6 +55,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
         () = site.clone().run_incoming() => Err(DaemonError::Worker { what: "accepting from peers" }),
         () = site.clone().run_greeting() => Err(DaemonError::Worker { what: "greeting peers" }),
         () = site.clone().run_automatic() => Err(DaemonError::Worker { what: "automatic failover" }),
+        () = site.clone().run_reserve() => Err(DaemonError::Worker { what: "the reserve" }),
         () = site.clone().run_upkeep() => Err(DaemonError::Worker { what: "upkeep" }),
         _ = controllers => Err(DaemonError::Worker { what: "the controllers" }),
         signal = wait_for_stop(&site, &options) => signal,

@@ -37,6 +37,7 @@ pub(crate) mod layout {
     pub(crate) const MANIFESTS: &str = "manifests";
     pub(crate) const DRILLS: &str = "drills";
     pub(crate) const AUDIT: &str = "audit.log";
+    pub(crate) const RESERVE: &str = "reserve";
 }
 
 /// Cycles at once: each holds up to [`limits::SEND_WINDOW_BYTES`] and its encoded batches, about 80 MiB, and a

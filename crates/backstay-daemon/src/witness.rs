@@ -115,3 +115,21 @@ impl Witness {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use backstay_engine::lease::LeaseRecord;
+    use backstay_types::{Epoch, SiteId, Span};
+
+    /// A record as a site that renews it would send it.
+    pub(super) fn record(beats: u64) -> LeaseRecord {
+        LeaseRecord {
+            plan: "shop".parse().expect("a name"),
+            holder: SiteId([1; 16]),
+            epoch: Epoch(1),
+            after: Span(5000),
+            beats,
+            released: false,
+        }
+    }
+}

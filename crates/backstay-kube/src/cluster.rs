@@ -56,7 +56,7 @@ pub use error::ClusterError;
 pub(crate) use error::{error_class, error_text};
 pub use freeze::{FreezeError, FreezeReport, FreezeRequest, Frozen};
 pub use prepare::VolumePlace;
-pub use release::{ReleasePlan, ReleaseReport, Wave};
+pub use release::ReleaseReport;
 pub use scope::Scope;
 
 /// Field manager of everything Backstay writes.

@@ -42,7 +42,7 @@ use serde_json::Value;
 pub use apply::{ApplyOptions, ApplyReport, apply_held};
 pub use capture::{CaptureError, CapturedObject, capture};
 pub use layout::State;
-pub use release::{ReleasePlan, ReleaseReport, Wave, release, release_plan};
+pub use release::{ReleaseReport, release, release_plan};
 pub use standstill::{StandstillError, let_go, stand_still};
 
 pub use crate::failure::{Failures, ObjectFailure};

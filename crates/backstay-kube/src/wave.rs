@@ -3,8 +3,11 @@
 //!
 //! A number in the annotation `backstay.dev/promote-wave` goes before the default of the kind.
 
+use std::fmt;
+
 use serde_json::Value;
 
+use crate::failure::Failures;
 use crate::hold::{self, HoldTable};
 use crate::{GroupKind, ObjectId};
 
@@ -23,6 +26,36 @@ pub const WAVE_JOBS: i32 = 30;
 pub const WAVE_AUTOSCALERS: i32 = 40;
 /// Aggregated APIs and webhooks: with their backends not up yet they would refuse everything.
 pub const WAVE_HOOKS: i32 = 50;
+
+/// What a release will do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReleasePlan {
+    /// Lowest first.
+    pub waves: Vec<Wave>,
+    /// What an operator should know and nothing failed for.
+    pub warnings: Vec<String>,
+    /// Objects that cannot be prepared, and would not be released.
+    pub failures: Failures,
+}
+
+/// Objects that are released together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wave {
+    /// Its number.
+    pub number: i32,
+    /// Its objects, such as `Deployment.apps shop/web`, or their keys in a folder.
+    pub objects: Vec<String>,
+}
+
+/// `wave 10: 2 objects (StatefulSet.apps shop/db, …)`.
+impl fmt::Display for Wave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Wave { number, objects } = self;
+        let first: Vec<_> = objects.iter().take(3).map(String::as_str).collect();
+        let more = if objects.len() > first.len() { ", …" } else { "" };
+        write!(f, "wave {number}: {} objects ({}{more})", objects.len(), first.join(", "))
+    }
+}
 
 /// The wave an object is released in. An annotation that is not a number counts as none; [`bad_wave`] tells.
 pub fn wave(id: &ObjectId, object: &Value) -> i32 {

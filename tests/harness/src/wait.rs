@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// Between two looks at a condition, and the longest that a look which takes a while itself waits for the next: the
+/// machine is rather for what is waited for.
 const POLL: Duration = Duration::from_millis(25);
+const POLL_MAX: Duration = Duration::from_millis(400);
 
 /// Waits until `condition` holds; panics with `what` after `deadline`.
 pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
@@ -14,11 +16,12 @@ pub fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 pub fn eventually_some<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
+        let look = Instant::now();
         if let Some(value) = probe() {
             return value;
         }
         assert!(start.elapsed() < deadline, "waited {deadline:?} in vain for: {what}");
-        std::thread::sleep(POLL);
+        std::thread::sleep((2 * look.elapsed()).clamp(POLL, POLL_MAX));
     }
 }
 

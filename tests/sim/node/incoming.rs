@@ -127,7 +127,7 @@ impl Node {
     /// Commits a restore point.
     pub async fn put_point(&self, id: RestorePointId, point: Point) -> Result<(), Fault> {
         self.check_commit(id, &point);
-        self.write("restore point", |disk| drop(disk.points.insert(id, point))).await
+        self.write_large("restore point", |disk| drop(disk.points.insert(id, point))).await
     }
 
     async fn take_promoted(&self, promoted: &Promoted) -> Result<(), Fault> {

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use backstay_kube::cluster::{ApplyOptions, ApplyReport, Cluster, Drift, ReleaseReport};
 use backstay_kube::failure::Failures;
 use backstay_kube::folder::CapturedObject;
+use backstay_kube::wave::ReleasePlan;
 use backstay_types::plan::PlanSpec;
 use backstay_types::point::RestorePoint;
-use backstay_types::{Epoch, PlanName};
+use backstay_types::{Class, Classify, Epoch, PlanName};
 use tokio::runtime::Handle;
 
 use crate::DaemonError;
@@ -59,6 +60,26 @@ impl Site {
         Ok(())
     }
 
+    /// Refuses where the cluster knows a higher epoch of the plan. One that does not answer holds up no data: what
+    /// follows is told of it, and fails. Blocks.
+    pub(super) fn check_epoch_on_cluster(&self, plan: &PlanName) -> Result<(), DaemonError> {
+        let record = self.plans.get(plan)?;
+        if !record.spec.covers_cluster() {
+            return Ok(());
+        }
+        let checked = Handle::current().block_on(async {
+            let cluster = self.cluster().await?;
+            Ok::<_, DaemonError>(cluster.check_epoch(plan, record.epoch).await?)
+        });
+        match checked {
+            Err(error) if error.class() != Class::Fenced => {
+                tracing::warn!(%plan, "the cluster was not asked for its epoch: {error}");
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
     /// Gives the objects their originals back. Blocks.
     pub(crate) fn release_on_cluster(
         &self,
@@ -87,18 +108,15 @@ impl Site {
         })
     }
 
-    /// What a promotion to `point` would release, one line a wave. Blocks; asks nothing of the cluster.
-    pub(crate) fn release_waves(
+    /// What a promotion to `point` would release. Blocks; asks nothing of the cluster.
+    pub(crate) fn release_plan(
         &self,
         plan: &PlanName,
         spec: &PlanSpec,
         point: &RestorePoint,
-    ) -> Result<Vec<String>, DaemonError> {
+    ) -> Result<ReleasePlan, DaemonError> {
         let work = OnCluster::new(self, plan, spec, point, self.bundle(point)?)?;
-        let waves = Handle::current().block_on(Cluster::release_plan(&work.objects, &work.options()))?;
-        let mut lines: Vec<_> = waves.to_string().lines().map(str::to_owned).collect();
-        lines.extend(named(&waves.failures).map(|failure| format!("not released: {failure}")));
-        Ok(lines)
+        Ok(Handle::current().block_on(Cluster::release_plan(&work.objects, &work.options()))?)
     }
 }
 

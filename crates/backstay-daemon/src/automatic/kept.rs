@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 
 use backstay_engine::lease::{Kept, Mono};
-use backstay_types::{Epoch, PlanName, Span};
+use backstay_types::plan::AutomaticFailover;
+use backstay_types::{Classify, Epoch, PlanName, Span};
 use serde::{Deserialize, Serialize};
 
 use crate::plans::PlanRecord;
@@ -25,6 +26,18 @@ struct KeptFile {
     held: bool,
 }
 
+/// What is assumed where nothing can be read: that a record of ours is there, young, and may be taken as soon as the
+/// plan lets it.
+fn bound_by_anything(record: &PlanRecord, now: Mono) -> Kept {
+    let wanted = record.spec.automatic_failover.as_ref().map(|wanted| wanted.after);
+    Kept {
+        bound: Some(wanted.unwrap_or(AutomaticFailover::AFTER_MIN)),
+        good: None,
+        anew: Some(now),
+        held: record.cut_off,
+    }
+}
+
 impl Site {
     pub(super) fn kept_file(&self, plan: &PlanName) -> PathBuf {
         self.plans.plan_folder(plan).join("lease.json")
@@ -32,8 +45,17 @@ impl Site {
 
     /// What was kept, as far as it means anything to this process.
     pub(super) fn load_kept(&self, record: &PlanRecord, now: Mono) -> Result<Kept, DaemonError> {
-        let Some(file) = files::read_json::<KeptFile>(&self.kept_file(&record.name))? else {
-            return Ok(Kept::default());
+        let file = match files::read_json::<KeptFile>(&self.kept_file(&record.name)) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(Kept::default()),
+            Err(error) => {
+                tracing::error!(
+                    plan = %record.name,
+                    class = error.class().label(),
+                    "what binds this side is not known: it holds if it is not heard soon: {error}"
+                );
+                return Ok(bound_by_anything(record, now));
+            }
         };
         if file.epoch != record.epoch {
             // Of a time when this side was active before; what is held since is the business of its stepping down.

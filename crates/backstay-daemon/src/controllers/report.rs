@@ -1,6 +1,7 @@
 //! A site at one moment, in the words of the controllers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use backstay_engine::retention;
 use backstay_kube::control::{
@@ -21,28 +22,37 @@ use crate::site::Site;
 const WARNINGS_MAX: usize = 20;
 
 impl Site {
-    /// Everything the controllers show. Reads files and the catalog: blocks.
-    pub(super) fn picture(&self, also: BTreeSet<PlanName>) -> Result<Picture, DaemonError> {
+    /// Everything the controllers show. Reads files and the catalog: blocks. What cannot be told of a plan is no trouble
+    /// of the others.
+    pub(super) fn picture(&self, also: BTreeSet<PlanName>) -> Picture {
         let records = self.plans.list();
-        let plan = |record: &PlanRecord| Ok((record.name.clone(), self.plan_report(record)?));
         let mut wanted = also;
         wanted.extend(records.iter().map(|record| record.name.clone()));
-        let mut points = Vec::new();
-        for name in &wanted {
-            points.extend(self.point_reports(name)?);
+        let (mut points, mut untellable) = (BTreeMap::new(), BTreeMap::new());
+        for name in wanted {
+            match self.point_reports(&name) {
+                Ok(reports) => drop(points.insert(name, reports)),
+                Err(error) => drop(untellable.insert(name, error)),
+            }
         }
-        Ok(Picture {
-            plans: records
-                .iter()
-                .map(|record| plan(record))
-                // One that was deleted meanwhile is no trouble of the others.
-                .filter(|told| !matches!(told, Err(DaemonError::PlanNotFound { .. })))
-                .collect::<Result<_, DaemonError>>()?,
+        let plan = |record: &Arc<PlanRecord>| {
+            let report = match untellable.remove(&record.name) {
+                Some(error) => Err(error),
+                None => self.plan_report(record),
+            };
+            match report {
+                Err(DaemonError::PlanNotFound { .. }) => None,
+                Err(error) => Some((record.name.clone(), untold(record, &error))),
+                Ok(report) => Some((record.name.clone(), report)),
+            }
+        };
+        Picture {
+            plans: records.iter().filter_map(plan).collect(),
             policies: self.plans.policies().all(),
             rules: self.plans.rules().all(),
             pairs: self.net.peers().into_iter().map(pair).collect(),
             points,
-        })
+        }
     }
 
     fn plan_report(&self, record: &PlanRecord) -> Result<PlanReport, DaemonError> {
@@ -57,6 +67,7 @@ impl Site {
             role: record.role,
             promoted: self.is_alone(record)?,
             epoch: record.epoch,
+            peer_epoch: self.runtimes.of(&record.name).peer_epoch(),
             // The name of the peer is another on its side, where the plan may come from.
             spec: PlanSpec { pair: status.peer.clone(), ..record.spec.clone() },
             cycle: status.cycle.as_ref().map(cycle),
@@ -128,6 +139,29 @@ impl Site {
     }
 }
 
+/// A plan of which no more is known than what it is, and why.
+fn untold(record: &PlanRecord, error: &DaemonError) -> PlanReport {
+    PlanReport {
+        role: record.role,
+        promoted: false,
+        epoch: record.epoch,
+        peer_epoch: None,
+        spec: record.spec.clone(),
+        cycle: None,
+        lag: None,
+        last_point: None,
+        last_success: None,
+        applied_point: None,
+        next_run: None,
+        last_freeze: None,
+        cycle_error: None,
+        apply_error: Some(HostError::new(error)),
+        failed_objects: None,
+        first_failures: Vec::new(),
+        promotion: Vec::new(),
+    }
+}
+
 fn pair(peer: backstay_net::PeerStatus) -> PairReport {
     PairReport {
         peer: peer.record.name.clone(),
@@ -149,7 +183,6 @@ fn cycle(cycle: &CycleStatus) -> CycleReport {
     }
 }
 
-/// A finished promotion, or the plan of one.
 /// A drill that is over; one that failed is an error, since nothing else of its `Failover` says so.
 pub(super) fn drill(report: DrillReport) -> Result<PromotionDone, DaemonError> {
     if !report.passed {
@@ -173,6 +206,7 @@ pub(super) fn drill(report: DrillReport) -> Result<PromotionDone, DaemonError> {
     }))
 }
 
+/// A finished promotion, or the plan of one.
 pub(super) fn promotion(report: PromotionReport) -> PromotionDone {
     let step = |step: PromotionStep| StepReport {
         name: step.name,

@@ -22,6 +22,8 @@ use super::{LeaseId, Swapped, WitnessError};
 
 /// Plans of all pairs that share a witness: at 400 bytes a file, below 2 MB.
 const LEASES_MAX: usize = 4096;
+/// What was given back stays for so long: a renewal that was sent before finds it and fails.
+const RELEASED_FOR: Duration = Duration::from_hours(24);
 /// Ours are below 400 bytes.
 const FILE_BYTES_MAX: u64 = 16 << 10;
 /// A look or a swap takes milliseconds.
@@ -61,7 +63,7 @@ impl LeaseFolder {
             if there.as_ref().map(|seen| &seen.version) != over.as_ref() {
                 return Ok(Swapped::Conflict);
             }
-            if there.is_none() && self.count()? >= LEASES_MAX {
+            if there.is_none() && self.count()? >= LEASES_MAX && !self.forget_released()? {
                 return Err(WitnessError::Full { id: id.as_str().to_owned(), max: LEASES_MAX });
             }
             let version = Version(format!("{:032x}", rand::random::<u128>()));
@@ -143,8 +145,30 @@ impl LeaseFolder {
     }
 
     fn count(&self) -> Result<usize, WitnessError> {
+        self.files().map(|files| files.len())
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>, WitnessError> {
         let leases = self.leases();
-        fs::read_dir(&leases).map(Iterator::count).map_err(|source| io_error("list", &leases, source))
+        let list = || -> io::Result<_> { fs::read_dir(&leases)?.map(|entry| Ok(entry?.path())).collect() };
+        list().map_err(|source| io_error("list", &leases, source))
+    }
+
+    /// Makes room by removing what plans gave back long ago; whether there was any.
+    fn forget_released(&self) -> Result<bool, WitnessError> {
+        let mut found = false;
+        for path in self.files()? {
+            let look = || -> io::Result<bool> {
+                let age = fs::metadata(&path)?.modified()?.elapsed().unwrap_or_default();
+                let seen = serde_json::from_slice::<Seen>(&fs::read(&path)?);
+                Ok(age >= RELEASED_FOR && seen.is_ok_and(|seen| seen.record.released))
+            };
+            if look().map_err(|source| io_error("read", &path, source))? {
+                fs::remove_file(&path).map_err(|source| io_error("remove", &path, source))?;
+                found = true;
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -154,20 +178,8 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> WitnessErro
 
 #[cfg(test)]
 mod tests {
-    use backstay_types::{Epoch, SiteId, Span};
-
+    use super::super::tests::record;
     use super::*;
-
-    fn record(beats: u64) -> LeaseRecord {
-        LeaseRecord {
-            plan: "shop".parse().expect("a name"),
-            holder: SiteId([1; 16]),
-            epoch: Epoch(1),
-            after: Span(5000),
-            beats,
-            released: false,
-        }
-    }
 
     fn id() -> LeaseId {
         LeaseId::parse("00ff-shop").expect("an id")
@@ -212,6 +224,33 @@ mod tests {
             assert_eq!(won.len(), 1, "round {round}");
             over = won.pop();
         }
+    }
+
+    /// A folder that is full makes room by what was given back a day ago, and by nothing else.
+    #[tokio::test]
+    async fn what_was_given_back_makes_room() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = LeaseFolder::new(home.path().to_owned());
+        let named = |name: &str| LeaseId::parse(name).expect("an id");
+        folder.clone().swap(id(), None, record(1)).await.expect("made");
+        let released = serde_json::to_vec(&Seen {
+            version: Version("1".to_owned()),
+            record: LeaseRecord { released: true, ..record(1) },
+        })
+        .expect("JSON");
+        for number in 1..LEASES_MAX {
+            fs::write(folder.file(&named(&format!("00-{number}"))), &released).expect("written");
+        }
+        let swap = |name: &str| folder.clone().swap(named(name), None, record(1));
+        assert!(matches!(swap("00ff-new").await, Err(WitnessError::Full { .. })), "all of them are young");
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        for name in ["00ff-shop", "00-7"] {
+            let file = File::open(folder.file(&named(name))).expect("there");
+            file.set_modified(old).expect("aged");
+        }
+        assert!(matches!(swap("00ff-new").await, Ok(Swapped::To(_))));
+        assert_eq!(folder.clone().read(named("00-7")).await.expect("read"), None);
+        assert_eq!(folder.clone().read(id()).await.expect("read").map(|seen| seen.record), Some(record(1)));
     }
 
     #[tokio::test]

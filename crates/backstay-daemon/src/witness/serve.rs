@@ -214,21 +214,9 @@ async fn swap(
 
 #[cfg(test)]
 mod tests {
-    use backstay_types::{Epoch, Span};
-
     use super::super::client::ServerWitness;
+    use super::super::tests::record;
     use super::*;
-
-    fn record(beats: u64) -> LeaseRecord {
-        LeaseRecord {
-            plan: "shop".parse().expect("a name"),
-            holder: SiteId([1; 16]),
-            epoch: Epoch(1),
-            after: Span(5000),
-            beats,
-            released: false,
-        }
-    }
 
     /// A client and a server over a real socket: what is swapped is read, over another version nothing is, and without
     /// the token nobody is answered.

@@ -104,6 +104,15 @@ impl Cluster {
         Ok(ApplyReport { kept, deferred, ..ApplyReport::of(tally) })
     }
 
+    /// Refuses where a workload of the plan was written at a higher epoch: what runs here is not to be written under.
+    pub async fn check_epoch(&self, plan: &PlanName, epoch: Epoch) -> Result<(), ClusterError> {
+        let resources = self.discover().await?;
+        let workloads = resources.preferred().filter(|resource| is_workload(&resource.kind));
+        let mut live = Live::default();
+        live.read(self, workloads.map(|resource| of_plan(resource.clone(), plan)).collect()).await?;
+        refuse_superseded(&live, plan, epoch)
+    }
+
     /// Everything up to the first write: what there should be, and what there is.
     pub(super) async fn prepared(
         &self,
@@ -121,7 +130,7 @@ impl Cluster {
         let (prepare, items, defined) =
             parsed.await.map_err(|_| ClusterError::Worker { what: "preparing the objects" })?;
         let live = self.look(&discovered, &items, &prepare).await?;
-        refuse_superseded(&live, &prepare)?;
+        refuse_superseded(&live, prepare.plan(), prepare.epoch())?;
         let new_kinds = defined.iter().map(|resource| resource.kind.clone());
         let new_kinds = new_kinds.filter(|kind| discovered.versions(kind).is_empty()).collect();
         let mut served = discovered;
@@ -162,13 +171,9 @@ impl Cluster {
             found.unwrap_or(resource).clone()
         };
         let mut live = Live::default();
-        let of_plan = |resource: &Resource| Look {
-            resource: at_version(resource),
-            namespace: None,
-            selector: Some(format!("{PLAN_LABEL}={}", prepare.plan())),
-        };
         let kinds = resources.preferred().filter(|resource| whole_kind(&resource.kind).is_none());
-        live.read(self, kinds.map(of_plan).collect()).await?;
+        live.read(self, kinds.map(|resource| of_plan(at_version(resource), prepare.plan())).collect())
+            .await?;
 
         let mut places: BTreeMap<&GroupKind, BTreeSet<Option<String>>> = BTreeMap::new();
         // Where they come from, objects that wait are still to be put away.
@@ -212,20 +217,25 @@ impl ApplyReport {
 }
 
 /// A daemon that stood still for a while, and does not know of a promotion, must not hold what that released.
-fn refuse_superseded(live: &Live, prepare: &Prepare) -> Result<(), ClusterError> {
-    let of_plan = live
-        .objects
-        .iter()
-        .filter(|(_, live)| live.ours && live.plan.as_deref() == Some(prepare.plan().as_str()));
+fn refuse_superseded(live: &Live, plan: &PlanName, epoch: Epoch) -> Result<(), ClusterError> {
+    let of_plan =
+        live.objects.iter().filter(|(_, live)| live.ours && live.plan.as_deref() == Some(plan.as_str()));
     match of_plan.filter_map(|(slot, live)| Some((live.epoch?, slot))).max() {
-        Some((found, slot)) if found > prepare.epoch() => Err(ClusterError::Superseded {
-            plan: prepare.plan().clone(),
-            object: slot.to_string(),
-            found,
-            ours: prepare.epoch(),
-        }),
+        Some((found, slot)) if found > epoch => {
+            Err(ClusterError::Superseded { plan: plan.clone(), object: slot.to_string(), found, ours: epoch })
+        }
         _ => Ok(()),
     }
+}
+
+/// All objects of a kind that a plan owns.
+fn of_plan(resource: Resource, plan: &PlanName) -> Look {
+    Look { resource, namespace: None, selector: Some(format!("{PLAN_LABEL}={plan}")) }
+}
+
+/// What runs pods, but for operators' own kinds.
+fn is_workload(kind: &GroupKind) -> bool {
+    matches!(kind.group.as_str(), "apps" | "batch") && whole_kind(kind).is_none()
 }
 
 /// What a definition of custom resources has served.

@@ -6,7 +6,6 @@
 //! 2. Repeating a release, or going on with one that was killed, writes only what is not released yet.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -19,36 +18,7 @@ use super::prepare::{Prepare, Purpose};
 use super::write::Tally;
 use crate::failure::Failures;
 use crate::folder::CapturedObject;
-
-/// What a release will do: the waves, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReleasePlan {
-    /// Lowest first.
-    pub waves: Vec<Wave>,
-    /// Objects that cannot be prepared, and would not be released.
-    pub failures: Failures,
-}
-
-/// Objects that are released together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wave {
-    /// Its number.
-    pub number: i32,
-    /// Its objects, such as `Deployment.apps shop/web`.
-    pub objects: Vec<String>,
-}
-
-/// `wave 10: 2 objects (StatefulSet.apps shop/db, …)`, one line each.
-impl fmt::Display for ReleasePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Wave { number, objects } in &self.waves {
-            let first: Vec<_> = objects.iter().take(3).map(String::as_str).collect();
-            let more = if objects.len() > first.len() { ", …" } else { "" };
-            writeln!(f, "wave {number}: {} objects ({}{more})", objects.len(), first.join(", "))?;
-        }
-        Ok(())
-    }
-}
+use crate::wave::{ReleasePlan, Wave};
 
 /// What a release did. Every object is released, created, already as it should be, shared or failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,7 +57,7 @@ impl Cluster {
             waves.entry(number).or_default().extend(group.into_iter().map(|item| item.slot.to_string()));
         }
         let waves = waves.into_iter().map(|(number, objects)| Wave { number, objects }).collect();
-        Ok(ReleasePlan { waves, failures: items.failures })
+        Ok(ReleasePlan { waves, warnings: Vec::new(), failures: items.failures })
     }
 
     /// Releases the objects of a restore point. A failed object stays as it was and is named; the others go on.

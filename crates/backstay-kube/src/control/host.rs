@@ -100,8 +100,8 @@ pub struct Picture {
     pub rules: BTreeMap<String, RuleSpec>,
     /// Every pair.
     pub pairs: Vec<PairReport>,
-    /// Every restore point here that was asked for.
-    pub points: Vec<PointReport>,
+    /// The restore points here of every plan that was asked for; a plan that is missing could not be looked at.
+    pub points: BTreeMap<PlanName, Vec<PointReport>>,
 }
 
 /// One plan.
@@ -113,6 +113,8 @@ pub struct PlanReport {
     pub promoted: bool,
     /// Its epoch.
     pub epoch: Epoch,
+    /// The epoch that the peer said last, since the daemon started.
+    pub peer_epoch: Option<Epoch>,
     /// What it says, `pair` by the name that the peer has here.
     pub spec: PlanSpec,
     /// What runs now.

@@ -78,7 +78,7 @@ fn status(
         last_seen,
         round_trip,
         local_epoch: plans.iter().map(|plan| count(plan.epoch.0)).max(),
-        ..ClusterPairStatus::default()
+        peer_epoch: plans.iter().filter_map(|plan| plan.peer_epoch).map(|epoch| count(epoch.0)).max(),
     }
 }
 

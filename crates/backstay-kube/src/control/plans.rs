@@ -100,8 +100,13 @@ impl<H: Host> Controller<H> {
         picture: &Picture,
     ) -> Result<(), WriteError> {
         self.tell_who_is_kept(standing, picture);
-        let damaged: BTreeSet<_> =
-            picture.points.iter().filter(|point| point.is_damaged).map(|point| &point.plan).collect();
+        let damaged: BTreeSet<_> = picture
+            .points
+            .values()
+            .flatten()
+            .filter(|point| point.is_damaged)
+            .map(|point| &point.plan)
+            .collect();
         for (object, stands) in &standing.resources {
             let name = object.name_any();
             let found = picture.plans.iter().find(|(plan, _)| plan.as_str() == name).filter(|_| *stands);

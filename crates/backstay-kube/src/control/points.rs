@@ -1,5 +1,5 @@
 //! `RestorePoint`: one for each restore point that this site holds, in the namespace of its plan's resource, or in the
-//! daemon's. One that is deleted is made anew; it goes when its point does.
+//! daemon's. One that is deleted is made anew; it goes when its point does, and stays as it is while that cannot be told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,12 +43,14 @@ impl<H: Host> Controller<H> {
     ) -> Result<(), WriteError> {
         let objects = self.cache.points.objects();
         let held: BTreeMap<Key, &PointReport> =
-            picture.points.iter().map(|point| ((point.plan.clone(), point.id), point)).collect();
+            picture.points.values().flatten().map(|point| ((point.plan.clone(), point.id), point)).collect();
+        let is_unknown = |key: &Key| !picture.points.contains_key(&key.0);
         let mut shown = BTreeSet::new();
         for object in objects.iter().filter(|object| is_managed(object)) {
             let key = key(object);
             let outcome = match key.as_ref().and_then(|key| held.get(key)) {
                 Some(point) => self.show_point(object, point, picture).await,
+                None if key.as_ref().is_some_and(is_unknown) => continue,
                 None => self.cache.points.kind.delete(object).await,
             };
             self.tolerate(&self.cache.points.kind.resource.kind.clone(), object, outcome)?;

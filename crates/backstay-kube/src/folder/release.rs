@@ -4,7 +4,6 @@
 //! killed, changes only what is not released yet.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use backstay_types::{Class, Classify, PlanName};
@@ -14,38 +13,8 @@ use super::layout::{self, Entry, Header, State};
 use super::{Failures, FolderError};
 use crate::hold::{self, HoldError};
 use crate::normalise::unmark;
-use crate::wave::{bad_wave, wave};
+use crate::wave::{ReleasePlan, Wave, bad_wave, wave};
 use crate::{ObjectError, ObjectId};
-
-/// What a release will do: the waves, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReleasePlan {
-    /// Lowest first.
-    pub waves: Vec<Wave>,
-    /// Objects whose wave annotation is not a number; they go with their kind.
-    pub warnings: Vec<String>,
-}
-
-/// Objects that are released together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wave {
-    /// Its number.
-    pub number: i32,
-    /// Keys of its objects, in file order.
-    pub keys: Vec<String>,
-}
-
-/// `wave 10: 2 objects (shop/apps_StatefulSet/db, …)`, one line each.
-impl fmt::Display for ReleasePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Wave { number, keys } in &self.waves {
-            let first: Vec<_> = keys.iter().take(3).map(String::as_str).collect();
-            let more = if keys.len() > first.len() { ", …" } else { "" };
-            writeln!(f, "wave {number}: {} objects ({}{more})", keys.len(), first.join(", "))?;
-        }
-        Ok(())
-    }
-}
 
 /// What a release did. Every object of the plan is released, created, already released or failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,12 +96,12 @@ fn sort(dir: &Path, plan: &PlanName) -> Result<Sorted, FolderError> {
 
 /// The waves in which the objects of a plan in `dir` will be released.
 pub fn release_plan(dir: &Path, plan: &PlanName) -> Result<ReleasePlan, FolderError> {
-    let sorted = sort(dir, plan)?;
-    let waves = sorted.waves.into_iter().map(|(number, entries)| {
-        let keys = entries.into_iter().map(|entry| entry.header.key).collect();
-        Wave { number, keys }
+    let Sorted { waves, warnings, failures } = sort(dir, plan)?;
+    let waves = waves.into_iter().map(|(number, entries)| {
+        let objects = entries.into_iter().map(|entry| entry.header.key).collect();
+        Wave { number, objects }
     });
-    Ok(ReleasePlan { waves: waves.collect(), warnings: sorted.warnings })
+    Ok(ReleasePlan { waves: waves.collect(), warnings, failures })
 }
 
 /// Releases every object of a plan in `dir`, each wave durable before the next begins. A failed object stays

@@ -186,10 +186,9 @@ fn promotion_gives_the_captured_objects_back() {
     let site = Site::new(&[("all.yaml", SHOP)]);
     let captured = site.capture();
     site.apply(&captured, "e1-000001");
-    let plan = release_plan(&site.standby, &site.plan).unwrap();
-    let waves: Vec<_> = plan.waves.iter().map(|wave| wave.number).collect();
-    assert_eq!(waves, [0, 10, 20, 30, 50]);
-    assert!(plan.to_string().contains("wave 10: 1 objects (shop/apps_StatefulSet/db)\n"), "{plan}");
+    let waves = release_plan(&site.standby, &site.plan).unwrap().waves;
+    assert_eq!(waves.iter().map(|wave| wave.number).collect::<Vec<_>>(), [0, 10, 20, 30, 50]);
+    assert_eq!(waves[1].to_string(), "wave 10: 1 objects (shop/apps_StatefulSet/db)");
     let report = release(&site.standby, &site.plan).unwrap();
     assert_eq!((report.released, report.created, report.already), (7, 2, 0));
     assert_eq!(report.failures, Failures::default());

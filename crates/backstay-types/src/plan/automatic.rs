@@ -6,12 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::InvalidPlan;
 use crate::Span;
 
-/// The shortest time without a sign of life: below it, three questions to a witness across a WAN do not fit before the
-/// active side has to hold.
-const AFTER_MIN: Span = Span::from_secs(5);
-/// The longest: beyond it a person is quicker.
-const AFTER_MAX: Span = Span::from_secs(24 * 3600);
-
 /// When the standby takes over by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,9 +42,15 @@ impl WitnessKind {
 }
 
 impl AutomaticFailover {
+    /// The shortest time without a sign of life: below it, three questions to a witness across a WAN do not fit before
+    /// the active side has to hold.
+    pub const AFTER_MIN: Span = Span::from_secs(5);
+    /// The longest: beyond it a person is quicker.
+    pub const AFTER_MAX: Span = Span::from_secs(24 * 3600);
+
     /// Checks what the types alone cannot.
     pub(super) fn validate(&self) -> Result<(), InvalidPlan> {
-        if (AFTER_MIN..=AFTER_MAX).contains(&self.after) {
+        if (Self::AFTER_MIN..=Self::AFTER_MAX).contains(&self.after) {
             Ok(())
         } else {
             Err(InvalidPlan::FailoverAfter { found: self.after })

@@ -1,0 +1,130 @@
+//! The steps of the side that gives a plan away, up to the offer, and the way back from each of them.
+
+use std::sync::Arc;
+
+use backstay_engine::handover::{Handover, HandoverStep, Stage, Target};
+use backstay_types::frame::SiteRole;
+use backstay_types::{Classify, Epoch, PlanName};
+
+use super::outcome::Outcome;
+use super::report::StepClock;
+use crate::api_types::CyclePhase;
+use crate::plans::PlanRecord;
+use crate::runtime::{Activity, PlanRuntime};
+use crate::site::Site;
+use crate::standstill::GONE_WITHIN;
+use crate::{DaemonError, clock};
+
+impl Site {
+    /// The steps on the side that gives the plan away. The caller holds the cycle gate.
+    pub(super) async fn give(
+        self: &Arc<Self>,
+        runtime: &PlanRuntime,
+        record: &PlanRecord,
+        mut handover: Handover,
+        target: Target,
+    ) -> Result<(Handover, Outcome), DaemonError> {
+        let name = &record.name;
+        let activity = Activity::begin(CyclePhase::HandOver);
+        let _shown = runtime.show(activity.clone());
+        let mut at = HandoverStep::CheckPeer;
+        match self.prepare_to_give(name, &mut handover, &mut at, &activity).await {
+            Ok(()) => Ok(self.until_known(name, handover).await),
+            Err(cause) => {
+                tracing::warn!(step = %at, "rolling back: {cause}");
+                if let Err(error) = self.roll_back(name).await {
+                    tracing::error!(class = error.class().label(), "not rolled back yet: {error}");
+                    self.resume_handover_soon(name.clone());
+                }
+                let (command, step) = (target.command(), at.to_string());
+                let cause = Box::new(cause);
+                Err(DaemonError::RolledBack { command, plan: name.clone(), step, cause })
+            }
+        }
+    }
+
+    /// Everything before the offer.
+    async fn prepare_to_give(
+        self: &Arc<Self>,
+        name: &PlanName,
+        handover: &mut Handover,
+        at: &mut HandoverStep,
+        activity: &Arc<Activity>,
+    ) -> Result<(), DaemonError> {
+        let mut clock = StepClock::start();
+        handover.steps.push(clock.lap(HandoverStep::CheckPeer));
+        *at = HandoverStep::Sync;
+        self.cycle(name, activity).await?;
+        handover.steps.push(clock.lap(HandoverStep::Sync));
+        *at = HandoverStep::Hold;
+        self.note_preparing(name, handover)?;
+        let held_time = clock::now();
+        self.stand_still(name).await?;
+        handover.steps.push(clock.lap(HandoverStep::Hold));
+        *at = HandoverStep::WaitGone;
+        self.wait_gone(name, GONE_WITHIN).await?;
+        handover.steps.push(clock.lap(HandoverStep::WaitGone));
+        *at = HandoverStep::LastSync;
+        let point = self.cycle(name, activity).await?;
+        handover.steps.push(clock.lap(HandoverStep::LastSync));
+        *at = HandoverStep::TakeOver;
+        handover.stage = Stage::Offered { restore_point: point.id, held_time };
+        let kept = handover.clone();
+        let runtime = self.runtimes.of(name);
+        let _fence = runtime.fence.lock().await;
+        let record = self.plans.get(name)?;
+        if record.role != SiteRole::Active {
+            // A higher epoch was learnt meanwhile: this side steps down already.
+            return Err(crate::plan_ops::wrong_role(&record, "the handover"));
+        }
+        self.plans.update(name, |record| {
+            record.role = SiteRole::Demoting;
+            record.handover = Some(kept);
+        })?;
+        Ok(())
+    }
+
+    /// Nothing is held before this is on disk: after a crash it says what to let go.
+    fn note_preparing(&self, name: &PlanName, handover: &Handover) -> Result<(), DaemonError> {
+        let kept = handover.clone();
+        let record = self.plans.update(name, |record| {
+            if record.role == SiteRole::Active {
+                record.handover = Some(kept);
+            }
+        })?;
+        match record.role {
+            SiteRole::Active => Ok(()),
+            // A higher epoch was learnt meanwhile: this side steps down already.
+            _ => Err(crate::plan_ops::wrong_role(&record, "the handover")),
+        }
+    }
+
+    /// This side goes on after all, at an epoch that the peer has agreed to.
+    pub(super) async fn go_on_at(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
+        self.plans.update(name, |record| {
+            if record.handover.is_some() {
+                record.epoch = record.epoch.max(epoch);
+                record.role = SiteRole::Active;
+            }
+        })?;
+        self.roll_back(name).await
+    }
+
+    /// The workloads run again as they did. The handover is over only then: a crash in between lets go once more.
+    pub(super) async fn roll_back(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
+        // One that learnt a higher epoch meanwhile stays held: it steps down.
+        if self.plans.get(name)?.role != SiteRole::Active {
+            return Ok(());
+        }
+        if !self.plans.get(name)?.cut_off {
+            self.let_go(name).await?;
+        }
+        let record = self.plans.update(name, |record| record.handover = None)?;
+        if record.cut_off {
+            // Also if the lease was lost only now. It lets go itself when it is good again.
+            self.stand_still(name).await?;
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+}
