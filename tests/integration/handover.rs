@@ -3,7 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use backstay_tests::{assert_same, copy_tree, eventually, object, objects_under, seed, tree};
+use backstay_tests::{
+    FileSystem, LoopFs, Pair, Plan, assert_same, copy_tree, eventually, object, objects_under, seed, skip,
+    tree,
+};
 use serde_json::{Value, json};
 
 use crate::shop::{Shop, small};
@@ -53,6 +56,40 @@ fn there_and_back() {
         pair.west.status("shop")["appliedRestorePoint"] == pair.east.status("shop")["lastRestorePoint"]
     });
     assert_same(source, &shop.replica());
+}
+
+/// A volume that its side may only read goes away all the same, with a warning, and comes back once it may be written.
+#[test]
+fn a_volume_that_is_mounted_read_only_is_told() {
+    let disk = match LoopFs::mount(FileSystem::Ext4, 64) {
+        Ok(disk) => disk,
+        Err(reason) => return skip("handover read-only", &reason),
+    };
+    let remount = |how: &str| {
+        let mut command = std::process::Command::new("mount");
+        assert!(command.args(["-o", how]).arg(disk.path()).status().unwrap().success());
+    };
+    let pair = Pair::start();
+    let (source, replica) = (disk.path().join("data"), pair.west.replica("shop", "data"));
+    fs::create_dir(&source).unwrap();
+    tree::small_files(&source, 20, &mut seed("read-only"));
+    pair.east.apply(&Plan::new("shop").volume("data", &source).yaml()).ok();
+    pair.east.sync("shop");
+    remount("remount,ro");
+    pair.east.allow_errors("replica not brought up to date");
+    let report = done(&pair.east, "switchover");
+    assert!(report["warnings"].to_string().contains("mounted read-only here: east"), "{report}");
+
+    fs::write(replica.join("away"), "written away").unwrap();
+    pair.west.sync("shop");
+    eventually("it says why it does not follow", Duration::from_secs(30), || {
+        pair.east.status("shop")["applyError"]["message"].to_string().contains("Read-only file system")
+    });
+    remount("remount,rw");
+    pair.west.sync("shop");
+    let report = done(&pair.east, "failback");
+    assert_eq!(report["warnings"], json!([]), "{report}");
+    assert_same(&replica, &source);
 }
 
 /// Invariant 8: a side that comes back after a promotion holds what it runs, keeps what it wrote, and follows.

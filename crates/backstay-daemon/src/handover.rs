@@ -13,6 +13,7 @@ mod outcome;
 mod report;
 mod take;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ impl Site {
                 duration_seconds: None,
             };
             report.steps = HandoverStep::ALL.iter().map(pending).collect();
-            report.warnings.clear();
+            report.warnings = self.cannot_follow(&record);
         }
         (report.rto_seconds, report.dry_run) = (None, true);
         Ok(report)
@@ -117,6 +118,28 @@ impl Site {
             peer: &peer,
         };
         Ok(handover::plan(&facts, clock::now())?)
+    }
+
+    /// Volumes that this side could not write as the standby that it becomes.
+    fn cannot_follow(&self, record: &PlanRecord) -> Vec<String> {
+        if !record.home {
+            // Replicas are in the site's own folder.
+            return Vec::new();
+        }
+        let listed =
+            record.spec.volumes.iter().filter_map(|volume| volume.path.as_ref().or(volume.device.as_ref()));
+        let places = listed.cloned().chain(record.claims.values().map(|path| self.on_host(path)));
+        let is_read_only = |path: &PathBuf| {
+            rustix::fs::access(path, rustix::fs::Access::WRITE_OK) == Err(rustix::io::Errno::ROFS)
+        };
+        let warn = |path: PathBuf| {
+            format!(
+                "{} is mounted read-only here: {} cannot follow, or take the plan back, until it may write there",
+                path.display(),
+                self.name
+            )
+        };
+        places.filter(is_read_only).map(warn).collect()
     }
 
     fn already_there(&self, record: &PlanRecord, target: Target) -> Result<PromotionReport, DaemonError> {
@@ -168,6 +191,7 @@ impl Site {
         }
         let newest = self.newest_known(&*self.plans.get(name)?)?.map(|point| point.id);
         let mut report = composed(&handover, report, epoch, taken_time, newest);
+        report.warnings.extend(self.cannot_follow(&*self.plans.get(name)?));
         if let Err(error) = stepped_down {
             report.warnings.push(format!("this side has not become the standby yet: {error}"));
         }

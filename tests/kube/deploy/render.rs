@@ -138,9 +138,18 @@ fn everything_is_accepted() {
     ]);
     accepted(&plane, "all values", &rendered);
     let daemon = &find(&rendered, "StatefulSet", "backstay")["spec"]["template"]["spec"];
-    let mounts: Vec<_> = daemon["containers"][0]["volumeMounts"].as_array().unwrap().iter().collect();
-    let mounts: Vec<_> = mounts.iter().map(|mount| text(mount, "/mountPath")).collect();
-    assert_eq!(mounts, ["/data/backstay", "/host/srv", "/host/mnt/disks", "/mnt/shop"]);
+    let mounts = daemon["containers"][0]["volumeMounts"].as_array().unwrap();
+    let paths: Vec<_> = mounts.iter().map(|mount| text(mount, "/mountPath")).collect();
+    assert_eq!(paths, ["/data/backstay", "/host/srv", "/host/mnt/disks", "/mnt/shop"]);
+    assert!(mounts.iter().all(|mount| mount["readOnly"] != true), "{mounts:?}");
+    for (role, path, is_read_only) in [("sender", "/srv", true), ("both", "/srv", false), ("both", "/", true)]
+    {
+        let rendered =
+            chart(&["site.name=\"east\"", &format!("role={role:?}"), &format!("hostPaths=[{path:?}]")]);
+        let daemon = &find(&rendered, "StatefulSet", "backstay")["spec"]["template"]["spec"];
+        let mount = &daemon["containers"][0]["volumeMounts"][1];
+        assert_eq!(mount["readOnly"], is_read_only, "{role} {path}: {mount}");
+    }
 
     let more = chart(&["site.name=\"east\"", "rbac.create=false"]);
     assert!(!more.iter().any(|one| text(one, "/kind").contains("Role")), "roles are the operator's");
