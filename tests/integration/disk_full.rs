@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use backstay_tests::{
-    FileSystem, LoopFs, Pair, Plan, SiteOptions, assert_same, copy_tree, eventually, seed, skip, tree,
+    FileSystem, LoopFs, Pair, Plan, SiteOptions, assert_same, copy_tree, eventually, object, objects_under,
+    seed, skip, tree,
 };
 
 #[test]
@@ -85,7 +86,8 @@ fn a_full_replica_disk_delays_the_replica_alone() {
     assert_same(&source, &target);
 }
 
-/// A standby whose disk others have filled takes over all the same: what it has to write down has its reserve.
+/// A standby whose disk others have filled starts and takes over all the same, with its manifests: for that it has a
+/// reserve.
 #[test]
 fn a_full_disk_does_not_stop_a_takeover() {
     let disk = match LoopFs::mount(FileSystem::Ext4, 256) {
@@ -95,25 +97,46 @@ fn a_full_disk_does_not_stop_a_takeover() {
     let west = SiteOptions { dir: Some(disk.path().join("site")), ..SiteOptions::default() };
     let mut pair = Pair::with(SiteOptions::default(), west);
     pair.west.allow_errors("reserve is given up");
-    let source = pair.source("source");
+    let (source, manifests) = (pair.source("source"), pair.source("k8s"));
     tree::small_files(&source, 100, &mut seed("full standby"));
-    pair.east.apply(&Plan::new("shop").volume("data", &source).yaml()).ok();
-    pair.east.sync("shop");
+    for number in 0..40 {
+        let yaml = DEPLOYMENT.replace("NUMBER", &number.to_string());
+        fs::write(manifests.join(format!("{number}.yaml")), yaml).unwrap();
+    }
+    pair.east.apply(&Plan::new("shop").volume("data", &source).manifests(&manifests).yaml()).ok();
+    let point = pair.east.sync("shop")["id"].clone();
+    let patience = Duration::from_secs(20);
+    eventually("it is applied", patience, || pair.west.status("shop")["appliedRestorePoint"] == point);
     let reserve = pair.west.dir().join("reserve");
-    eventually("the reserve is there", Duration::from_secs(20), || reserve.exists());
+    eventually("the reserve is there", patience, || reserve.exists());
     pair.east.kill();
+    pair.west.terminate();
     let ballast = disk.path().join("ballast");
     fill(&ballast);
-    pair.west.cli(["promote", "shop"]).ok();
-    assert!(!reserve.exists(), "the disk was not full");
-    assert_same(&source, &pair.west.replica("shop", "data"));
-    assert_eq!(pair.west.status("shop")["epoch"], 2);
-    fs::remove_file(&ballast).unwrap();
-    pair.west.terminate();
     pair.west.serve();
-    eventually("the reserve is there again", Duration::from_secs(20), || reserve.exists());
+    assert!(!reserve.exists(), "the disk was not full");
+    pair.west.cli(["promote", "shop"]).ok();
+    assert_same(&source, &pair.west.replica("shop", "data"));
+    let objects = objects_under(&pair.west.manifests("shop"));
+    let runs =
+        |name: &String| object(&objects, name).pointer("/spec/replicas") == Some(&serde_json::json!(2));
+    assert_eq!(objects.keys().filter(|name| name.contains("/Deployment/") && runs(name)).count(), 40);
+
+    fs::remove_file(&ballast).unwrap();
+    pair.west.restart();
+    eventually("the reserve is there again", patience, || reserve.exists());
     assert_eq!(pair.west.status("shop")["role"], "active");
 }
+
+const DEPLOYMENT: &str = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web-NUMBER, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: x}]}}
+";
 
 /// Writes to a file until there is no room for one byte more.
 fn fill(path: &Path) {

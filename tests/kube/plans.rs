@@ -246,8 +246,14 @@ fn a_site_from_a_backup_touches_nothing_that_was_released_since() {
         error.is_object().then_some(error)
     });
     assert_eq!(told["class"], "fenced", "{told}");
+    rig.pair.west.allow_errors("promot");
+    rig.pair.west.cli(["verify", "--repair"]).refused(&[4], &["epoch 2"]);
+    rig.pair.east.kill();
+    rig.pair.west.cli(["promote", "shop"]).refused(&[4], &["epoch 2", "--force"]);
     assert_eq!(rig.on_standby(&["statefulset", "db"])["spec"]["replicas"], 3);
     assert_eq!(fs::read_to_string(&replica).unwrap(), "1\nof the new side\n");
+    let report = rig.pair.west.promote("shop", &["--force"]);
+    assert_eq!(report["epoch"], 3, "above what the cluster knows: {report}");
 }
 
 #[test]

@@ -123,7 +123,6 @@ impl Node {
         }
     }
 
-    /// A durable write: before it, after it, or not at all.
     /// Writes a state file: on a full disk as long as the reserve lasts.
     pub async fn write(&self, what: &'static str, change: impl FnOnce(&mut Disk)) -> Result<(), Fault> {
         self.danger(what).await;
@@ -152,6 +151,7 @@ impl Node {
         is_full
     }
 
+    /// A durable write: before it, after it, or not at all.
     async fn change(&self, what: &'static str, change: impl FnOnce(&mut Disk)) -> Result<(), Fault> {
         let (before, after) = {
             let mut disk = self.site().disk.borrow_mut();

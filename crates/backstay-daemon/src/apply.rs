@@ -2,8 +2,8 @@
 //!
 //! 1. The target is on disk before the first byte is touched, and stays there until all volumes and objects
 //!    show it; an apply that was cut off is finished before anything else is applied.
-//! 2. No replica is written where the cluster beside it was released at a higher epoch, which a site brought back from a
-//!    backup does not know of.
+//! 2. No replica is written where workloads beside it were written at a higher epoch, as far as the cluster answers: a site
+//!    brought back from a backup does not know of them.
 //! 3. Applying is idempotent: what the manifests of two points say differs is written, and writing it twice
 //!    changes nothing.
 //!

@@ -142,10 +142,26 @@ impl Site {
         }
     }
 
+    /// Both sides run until this one has written down that it is superseded: it is tried until it is done.
+    async fn learn_epoch_at_last(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
+        let mut pause = AGAIN;
+        loop {
+            let Err(error) = self.learn_epoch(name, epoch) else { return Ok(()) };
+            tracing::error!(
+                plan = %name, class = error.class().label(),
+                "the peer is active at epoch {epoch}, and this side cannot write that down: {error}"
+            );
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(AGAIN_MAX),
+                () = self.stop.cancelled() => return Err(error),
+            }
+        }
+    }
+
     async fn greet_about(self: &Arc<Self>, record: &PlanRecord) -> Result<(), DaemonError> {
         let state = self.ask_plan(record.pair, &record.name).await?;
         match role::on_peer_state(record.local(), &state) {
-            News::StepDown { epoch } => self.learn_epoch(&record.name, epoch),
+            News::StepDown { epoch } => self.learn_epoch_at_last(&record.name, epoch).await,
             News::Adopt { .. } | News::Nothing => {
                 // Of two sides that were active the other one gave way.
                 self.plans.update(&record.name, |record| record.conflict = false).map(drop)

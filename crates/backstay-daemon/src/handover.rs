@@ -20,10 +20,10 @@ use std::time::Duration;
 use backstay_engine::handover::{self, Handover, HandoverFacts, HandoverStep, Planned, Target};
 use backstay_types::PlanName;
 use backstay_types::frame::{Frame, HandOver, SiteRole};
-use outcome::Outcome;
-use report::{StepClock, composed};
 use tracing::Instrument;
 
+use self::outcome::Outcome;
+use self::report::{StepClock, composed};
 use crate::api_types::{CyclePhase, PromotionReport, PromotionStep, StepState};
 use crate::audit::Actor;
 use crate::plans::PlanRecord;

@@ -16,6 +16,7 @@ use backstay_engine::handover::{Handover, Offered};
 use backstay_engine::promotion::{
     self, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
 };
+use backstay_kube::cluster::ClusterError;
 use backstay_kube::folder;
 use backstay_kube::wave::ReleasePlan;
 use backstay_types::frame::{SiteRole, TakeOver};
@@ -29,7 +30,7 @@ use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
-use crate::{DaemonError, clock, files};
+use crate::{DaemonError, clock, files, reserve};
 
 /// Between two looks at what is not ready yet.
 const READY_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -111,6 +112,7 @@ impl Site {
             }
             None => self.peer_facts(&record).await,
         };
+        let record = self.above_the_cluster(record, request.force).await?;
         let points = self.point_facts(name)?;
         let applied = self.plans.applied(name)?;
         let facts = PromotionFacts {
@@ -133,6 +135,24 @@ impl Site {
                 tracing::info!("{plan}");
                 self.carry_out(&runtime, plan, request.accept_partial).await
             }
+        }
+    }
+
+    /// The plan, at no lower epoch than the cluster beside this site knows. One that is behind was brought back from a backup,
+    /// and only the operator can tell that nothing else runs the plan.
+    async fn above_the_cluster(
+        self: &Arc<Self>,
+        record: Arc<PlanRecord>,
+        force: bool,
+    ) -> Result<Arc<PlanRecord>, DaemonError> {
+        let (site, name) = (self.clone(), record.name.clone());
+        let checked = self.blocking("asking the cluster", move || site.check_epoch_on_cluster(&name)).await;
+        match checked {
+            Ok(()) => Ok(record),
+            Err(DaemonError::Cluster(ClusterError::Superseded { found, .. })) if force => {
+                self.plans.update(&record.name, |record| record.epoch = record.epoch.max(found))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -202,6 +222,7 @@ impl Site {
     ) -> Result<PromotionReport, DaemonError> {
         let activity = Activity::begin(CyclePhase::Promote);
         let _shown = runtime.show(activity.clone());
+        reserve::make_room(&self.dir);
         // What is being received would be refused at its commit: end it now.
         runtime.end_session();
         // Held to the end: the point may not expire, and nothing else may write the replicas.
@@ -420,8 +441,10 @@ impl Site {
                 return site.release_plan(&record.name, &record.spec, &point);
             }
             // What another point than the one that is shown would release is known once it is applied.
-            if site.plans.applied(&record.name)?.point != Some(point) {
-                return Ok(ReleasePlan::default());
+            let applied = site.plans.applied(&record.name)?;
+            if applied.point != Some(point) || applied.target.is_some() {
+                let unknown = format!("what is released, in which order, is known once {point} is applied");
+                return Ok(ReleasePlan { warnings: vec![unknown], ..ReleasePlan::default() });
             }
             Ok(folder::release_plan(&site.manifests(&record.name), &record.name)?)
         };

@@ -1,10 +1,12 @@
-//! A file that takes up room, `SITE/reserve`: given up when the disk is full, so that what decides who runs a plan can
-//! still be written down.
+//! A file that takes up room, `SITE/reserve`: given up when the disk is full, so that a daemon starts, and what decides who
+//! runs a plan can still be written down, with the manifests of a folder.
 //!
-//! 1. State files alone draw on it ([`crate::files`]): chunks stop earlier, at the reserve of the store.
-//! 2. It is made again once there is plenty of room.
+//! 1. It is given up before something that must not wait for room ([`make_room`]), or when a state file finds none
+//!    ([`give_up`]).
+//! 2. It is made again once there is room.
 //!
-//! After a crash it is there whole, or not at all.
+//! Left to others: whatever else writes to that file system may take what was given up. The store stops 16 MiB before the
+//! end; replicas do not. After a crash it is there whole, or what was made of it is removed at the next look.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -16,24 +18,32 @@ use std::time::Duration;
 use crate::files;
 use crate::site::{Site, layout};
 
-/// Two hundred plans of 4 KiB that take a step each, ten times over.
+/// Two hundred plans of 4 KiB that take a step each, ten times over; or the originals of 4 000 objects that are held.
 const RESERVE_BYTES: u64 = 8 << 20;
-/// It is made where this much is free.
-const ROOM_BYTES: u64 = 8 * RESERVE_BYTES;
+/// It is made where this much is free, of which the store leaves half.
+const ROOM_BYTES: u64 = 32 << 20;
+/// With less than this, what must not wait for room does not begin before the reserve is given up.
+const LOW_BYTES: u64 = 4 << 20;
 /// Between two looks whether it is there.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 impl Site {
     /// Runs until the daemon stops.
     pub(crate) async fn run_reserve(self: Arc<Self>) {
+        let mut told = None;
         while !self.stop.is_cancelled() {
             let dir = self.dir.clone();
             let kept = self.blocking("keeping a reserve", move || {
                 keep(&dir).map_err(|source| crate::DaemonError::io("reserve room in", &dir, source))
             });
-            if let Err(error) = kept.await {
-                tracing::warn!("a full disk could stop a promotion: {error}");
+            let failure = kept.await.err().map(|error| error.to_string());
+            if failure.is_some() && failure != told {
+                tracing::warn!(
+                    "a full disk could stop a promotion: {}",
+                    failure.as_deref().unwrap_or_default()
+                );
             }
+            told = failure;
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -45,11 +55,15 @@ impl Site {
 /// Makes the reserve if it is not there and there is room for it.
 fn keep(dir: &Path) -> io::Result<()> {
     let path = dir.join(layout::RESERVE);
-    let disk = rustix::fs::statvfs(dir)?;
-    if path.try_exists()? || disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES {
+    if path.try_exists()? {
         return Ok(());
     }
     let temporary = path.with_added_extension("tmp");
+    // Of a daemon that was killed while it made one.
+    files::remove(&temporary).map_err(io::Error::other)?;
+    if free_bytes(dir)? < ROOM_BYTES {
+        return Ok(());
+    }
     let made = fill(&temporary).and_then(|()| fs::rename(&temporary, &path));
     if made.is_err() {
         // What failed is told; what is left of it is in the way of the next.
@@ -71,15 +85,34 @@ fn fill(path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
+fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Gives up the reserve of a site whose disk is all but full: before what must not stop half-way for want of room.
+pub(crate) fn make_room(site: &Path) {
+    match free_bytes(site) {
+        Ok(free) if free < LOW_BYTES => drop(remove(site)),
+        Ok(_) => {}
+        Err(error) => tracing::warn!("the free space of {site:?} is not known: {error}"),
+    }
+}
+
 /// Gives up the reserve of the site that a state file belongs to, if that one could not be written for want of room.
 pub(crate) fn give_up(file: &Path, error: &io::Error) -> bool {
     if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
         return false;
     }
     let Some(site) = file.ancestors().find(|folder| folder.join(layout::SITE).exists()) else { return false };
+    remove(site)
+}
+
+/// Whether there may be room now.
+fn remove(site: &Path) -> bool {
     match fs::remove_file(site.join(layout::RESERVE)) {
         Ok(()) => {
-            tracing::error!("the disk of {site:?} is full: its reserve is given up to write {file:?}");
+            tracing::error!("the disk of {site:?} is full: its reserve is given up; make room");
             true
         }
         // Somebody else has just given it up.

@@ -22,7 +22,7 @@ use crate::init::SiteFile;
 use crate::metrics::Metrics;
 use crate::plans::PlanBook;
 use crate::site::{Site, layout};
-use crate::{DaemonError, clock, files};
+use crate::{DaemonError, clock, files, reserve};
 
 /// After this long, work that does not stop by itself is left to resume at the next start.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -74,6 +74,8 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
 
 fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonError> {
     let dir = options.dir.clone();
+    // A catalog that is opened writes, and so does the audit log.
+    reserve::make_room(&dir);
     let store = Store::open(store_config(&dir, &config))?;
     let site_file = files::read_json::<SiteFile>(&dir.join(layout::SITE))?;
     let id = site_file.ok_or_else(|| DaemonError::NotASite { dir: dir.clone() })?.site_id;

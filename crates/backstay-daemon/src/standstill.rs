@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::apply::CheckFailures;
 use crate::plans::PlanRecord;
 use crate::site::Site;
-use crate::{DaemonError, files};
+use crate::{DaemonError, files, reserve};
 
 /// How long pods may take to go: the default grace period of a pod is 30 s.
 pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(300);
@@ -64,6 +64,7 @@ impl Site {
     pub(crate) async fn stand_still(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
         let runtime = self.runtimes.of(plan);
         let _alone = runtime.standstill.lock().await;
+        reserve::make_room(&self.dir);
         let record = self.plans.get(plan)?;
         let objects = match self.standing(plan)? {
             Some(objects) => objects,
@@ -101,6 +102,7 @@ impl Site {
     pub(crate) async fn let_go(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
         let runtime = self.runtimes.of(plan);
         let _alone = runtime.standstill.lock().await;
+        reserve::make_room(&self.dir);
         let record = self.plans.get(plan)?;
         // One that learnt a higher epoch while it waited here stays held.
         if !record.standing || record.role != SiteRole::Active {

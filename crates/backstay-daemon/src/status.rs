@@ -72,7 +72,7 @@ impl Site {
         })
     }
 
-    fn peer_label(&self, record: &PlanRecord) -> String {
+    pub(crate) fn peer_label(&self, record: &PlanRecord) -> String {
         self.peer(record.pair).map_or_else(|_| "(removed)".to_owned(), |peer| peer.name.clone())
     }
 

@@ -149,6 +149,7 @@ impl Site {
             keys,
             runtimes: Some(&self.runtimes),
             replica: &replica,
+            may_write: &|plan| self.check_epoch_on_cluster(plan),
         };
         site.verify(plan, repair)
     }
@@ -162,6 +163,8 @@ struct Verifier<'a> {
     /// Gates of a running daemon; `None` without one.
     runtimes: Option<&'a Runtimes>,
     replica: &'a dyn Fn(&PlanName, &backstay_types::VolumeName) -> std::path::PathBuf,
+    /// Refuses where workloads run on the replicas.
+    may_write: &'a dyn Fn(&PlanName) -> Result<(), DaemonError>,
 }
 
 impl Verifier<'_> {
@@ -242,6 +245,7 @@ impl Verifier<'_> {
             };
             if let Some(first) = mismatches.first() {
                 let repaired = repair && {
+                    (self.may_write)(plan)?;
                     let progress = Progress::new();
                     backstay_volume::apply(&reader, None, &volume.root, volume.kind, &target, &progress)?;
                     backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true)?
@@ -303,7 +307,23 @@ pub fn verify_offline(
     let replica = |plan: &PlanName, volume: &backstay_types::VolumeName| {
         Places { dir, config: &config }.volume(plans.find(plan).as_deref(), plan, volume)
     };
-    Verifier { store: &store, plans: &plans, keys, runtimes: None, replica: &replica }.verify(plan, repair)
+    let may_write = |plan: &PlanName| match plans.find(plan).is_some_and(|plan| plan.spec.covers_cluster()) {
+        false => Ok(()),
+        true => Err(DaemonError::Decision {
+            class: Class::Invalid,
+            message: format!("repair the replicas of plan {plan}: its cluster is to be asked first"),
+            hint: Some("give the command without `--offline`, with the daemon running".to_owned()),
+        }),
+    };
+    let site = Verifier {
+        store: &store,
+        plans: &plans,
+        keys,
+        runtimes: None,
+        replica: &replica,
+        may_write: &may_write,
+    };
+    site.verify(plan, repair)
 }
 
 /// `backstay catalog rebuild`: makes the catalog anew from packs and restore-point files, without a daemon.

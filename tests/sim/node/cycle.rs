@@ -82,7 +82,7 @@ impl Node {
         self.ask(commit, ANSWER_WITHIN).await?;
         self.w.acked.borrow_mut().push((1 - self.at, id, content.clone()));
         self.w.count("restore points");
-        self.write("sent state", |disk| disk.sent = Some((id, content.clone()))).await?;
+        self.write_large("sent state", |disk| disk.sent = Some((id, content.clone()))).await?;
         self.write("last success", |disk| disk.last_success = Some((id, content))).await?;
         Ok(id)
     }
@@ -106,7 +106,9 @@ impl Node {
             newer.and_then(|shown| disk.points.get(&shown).map(|point| (shown, point.content.clone())))
         };
         match shown {
-            Some(shown) => self.write("sent state of the replica", |disk| disk.sent = Some(shown)).await,
+            Some(shown) => {
+                self.write_large("sent state of the replica", |disk| disk.sent = Some(shown)).await
+            }
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backstay_kube::cluster::{ApplyOptions, ApplyReport, Cluster, Drift, ReleaseReport};
 use backstay_kube::failure::Failures;
@@ -23,6 +24,9 @@ use crate::site::Site;
 
 /// Objects, drifts and warnings of each kind that a status names; the rest are counted.
 const NAMED_MAX: usize = 10;
+
+/// A question of seven lists that are short; what waits for it is the application's data.
+const EPOCH_WITHIN: Duration = Duration::from_secs(5);
 
 impl Site {
     /// Applies objects, held. Blocks.
@@ -60,23 +64,27 @@ impl Site {
         Ok(())
     }
 
-    /// Refuses where the cluster knows a higher epoch of the plan. One that does not answer holds up no data: what
-    /// follows is told of it, and fails. Blocks.
-    pub(super) fn check_epoch_on_cluster(&self, plan: &PlanName) -> Result<(), DaemonError> {
+    /// Refuses where workloads of the plan were written at a higher epoch. A cluster that does not answer soon refuses
+    /// nothing: data goes on, and what the objects then need of it fails. Blocks.
+    pub(crate) fn check_epoch_on_cluster(&self, plan: &PlanName) -> Result<(), DaemonError> {
         let record = self.plans.get(plan)?;
         if !record.spec.covers_cluster() {
             return Ok(());
         }
-        let checked = Handle::current().block_on(async {
+        let ask = async {
             let cluster = self.cluster().await?;
             Ok::<_, DaemonError>(cluster.check_epoch(plan, record.epoch).await?)
-        });
-        match checked {
-            Err(error) if error.class() != Class::Fenced => {
-                tracing::warn!(%plan, "the cluster was not asked for its epoch: {error}");
+        };
+        match Handle::current().block_on(tokio::time::timeout(EPOCH_WITHIN, ask)) {
+            Ok(Err(error)) if error.class() != Class::Fenced => {
+                tracing::warn!(%plan, "the cluster does not tell its epoch: {error}");
                 Ok(())
             }
-            checked => checked,
+            Ok(checked) => checked,
+            Err(_) => {
+                tracing::warn!(%plan, "the cluster does not tell its epoch within {EPOCH_WITHIN:?}");
+                Ok(())
+            }
         }
     }
 

@@ -26,16 +26,10 @@ struct KeptFile {
     held: bool,
 }
 
-/// What is assumed where nothing can be read: that a record of ours is there, young, and may be taken as soon as the
-/// plan lets it.
+/// What is assumed where nothing can be read: that a record of ours is there, and may be taken as soon as any plan lets it.
+/// The next renewal knows better.
 fn bound_by_anything(record: &PlanRecord, now: Mono) -> Kept {
-    let wanted = record.spec.automatic_failover.as_ref().map(|wanted| wanted.after);
-    Kept {
-        bound: Some(wanted.unwrap_or(AutomaticFailover::AFTER_MIN)),
-        good: None,
-        anew: Some(now),
-        held: record.cut_off,
-    }
+    Kept { bound: Some(AutomaticFailover::AFTER_MIN), good: None, anew: Some(now), held: record.cut_off }
 }
 
 impl Site {

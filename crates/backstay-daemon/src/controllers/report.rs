@@ -31,23 +31,27 @@ impl Site {
         let (mut points, mut untellable) = (BTreeMap::new(), BTreeMap::new());
         for name in wanted {
             match self.point_reports(&name) {
-                Ok(reports) => drop(points.insert(name, reports)),
-                Err(error) => drop(untellable.insert(name, error)),
+                Ok(reports) => {
+                    points.insert(name, reports);
+                }
+                Err(error) => {
+                    untellable.insert(name, error);
+                }
             }
         }
-        let plan = |record: &Arc<PlanRecord>| {
-            let report = match untellable.remove(&record.name) {
-                Some(error) => Err(error),
-                None => self.plan_report(record),
+        let mut plan = |record: &Arc<PlanRecord>| {
+            let mut report = match self.plan_report(record) {
+                Err(DaemonError::PlanNotFound { .. }) => return None,
+                Err(error) => self.untold(record, &error),
+                Ok(report) => report,
             };
-            match report {
-                Err(DaemonError::PlanNotFound { .. }) => None,
-                Err(error) => Some((record.name.clone(), untold(record, &error))),
-                Ok(report) => Some((record.name.clone(), report)),
+            if let Some(error) = untellable.remove(&record.name) {
+                report.apply_error.get_or_insert(HostError::new(&error));
             }
+            Some((record.name.clone(), report))
         };
         Picture {
-            plans: records.iter().filter_map(plan).collect(),
+            plans: records.iter().filter_map(&mut plan).collect(),
             policies: self.plans.policies().all(),
             rules: self.plans.rules().all(),
             pairs: self.net.peers().into_iter().map(pair).collect(),
@@ -83,6 +87,29 @@ impl Site {
             first_failures: status.objects.map(|objects| objects.first_failures).unwrap_or_default(),
             promotion: steps.map(step).collect(),
         })
+    }
+
+    /// A plan of which no more is known than what it is, and why: on either side its last work counts as failed.
+    fn untold(&self, record: &PlanRecord, error: &DaemonError) -> PlanReport {
+        PlanReport {
+            role: record.role,
+            promoted: false,
+            epoch: record.epoch,
+            peer_epoch: None,
+            spec: PlanSpec { pair: self.peer_label(record), ..record.spec.clone() },
+            cycle: None,
+            lag: None,
+            last_point: None,
+            last_success: None,
+            applied_point: None,
+            next_run: None,
+            last_freeze: None,
+            cycle_error: Some(HostError::new(error)),
+            apply_error: Some(HostError::new(error)),
+            failed_objects: None,
+            first_failures: Vec::new(),
+            promotion: Vec::new(),
+        }
     }
 
     /// Whether this side became active, and has no restore point since: its peer has not come back as its standby.
@@ -136,29 +163,6 @@ impl Site {
             })
         };
         points.iter().map(report).collect()
-    }
-}
-
-/// A plan of which no more is known than what it is, and why.
-fn untold(record: &PlanRecord, error: &DaemonError) -> PlanReport {
-    PlanReport {
-        role: record.role,
-        promoted: false,
-        epoch: record.epoch,
-        peer_epoch: None,
-        spec: record.spec.clone(),
-        cycle: None,
-        lag: None,
-        last_point: None,
-        last_success: None,
-        applied_point: None,
-        next_run: None,
-        last_freeze: None,
-        cycle_error: None,
-        apply_error: Some(HostError::new(error)),
-        failed_objects: None,
-        first_failures: Vec::new(),
-        promotion: Vec::new(),
     }
 }
 

@@ -22,7 +22,7 @@ use super::{LeaseId, Swapped, WitnessError};
 
 /// Plans of all pairs that share a witness: at 400 bytes a file, below 2 MB.
 const LEASES_MAX: usize = 4096;
-/// What was given back stays for so long: a renewal that was sent before finds it and fails.
+/// What was given back stays for so long: a record that was to be made before that and comes late finds it, and is not made.
 const RELEASED_FOR: Duration = Duration::from_hours(24);
 /// Ours are below 400 bytes.
 const FILE_BYTES_MAX: u64 = 16 << 10;
@@ -154,21 +154,27 @@ impl LeaseFolder {
         list().map_err(|source| io_error("list", &leases, source))
     }
 
-    /// Makes room by removing what plans gave back long ago; whether there was any.
+    /// Makes room by removing a record that was given back long ago, if there is one. What is renewed is young, and is not
+    /// read: others wait for the lock meanwhile.
     fn forget_released(&self) -> Result<bool, WitnessError> {
-        let mut found = false;
-        for path in self.files()? {
-            let look = || -> io::Result<bool> {
-                let age = fs::metadata(&path)?.modified()?.elapsed().unwrap_or_default();
-                let seen = serde_json::from_slice::<Seen>(&fs::read(&path)?);
-                Ok(age >= RELEASED_FOR && seen.is_ok_and(|seen| seen.record.released))
-            };
-            if look().map_err(|source| io_error("read", &path, source))? {
+        let is_old = |path: &Path| -> io::Result<bool> {
+            let found = fs::metadata(path)?;
+            let age = found.modified()?.elapsed().unwrap_or_default();
+            Ok(found.is_file() && found.len() <= FILE_BYTES_MAX && age >= RELEASED_FOR)
+        };
+        let is_released = |path: &Path| -> io::Result<bool> {
+            let seen = serde_json::from_slice::<Seen>(&fs::read(path)?);
+            Ok(is_old(path)? && seen.is_ok_and(|seen| seen.record.released))
+        };
+        // What cannot be read makes no room either.
+        let mut old = self.files()?.into_iter().filter(|path| is_old(path).unwrap_or(false));
+        match old.find(|path| is_released(path).unwrap_or(false)) {
+            Some(path) => {
                 fs::remove_file(&path).map_err(|source| io_error("remove", &path, source))?;
-                found = true;
+                Ok(true)
             }
+            None => Ok(false),
         }
-        Ok(found)
     }
 }
 

@@ -110,6 +110,9 @@ impl Cluster {
         let workloads = resources.preferred().filter(|resource| is_workload(&resource.kind));
         let mut live = Live::default();
         live.read(self, workloads.map(|resource| of_plan(resource.clone(), plan)).collect()).await?;
+        for (kind, why) in &live.unreadable {
+            tracing::warn!(%plan, "whether {kind} is of a higher epoch is not known: {why}");
+        }
         refuse_superseded(&live, plan, epoch)
     }
 

@@ -129,7 +129,8 @@ impl Classify for ClusterError {
                 Some("split the plan, or leave kinds out with `excludeResources`".to_owned())
             }
             ClusterError::Superseded { .. } => Some(
-                "another daemon promoted the plan on this cluster: see that only one runs for it, with its site folder"
+                "another daemon promoted the plan on this cluster: see that only one runs for it, with its site folder; if \
+                 this is the one, `backstay promote PLAN --force` goes on above that epoch"
                     .to_owned(),
             ),
             ClusterError::NoNamespace { .. } => Some(
