@@ -59,6 +59,10 @@ fn one_of_everything_stays_held_and_comes_back() {
         let set = get(&rig.standby, &["statefulset", "db", "-n", "shop"]);
         set["status"]["observedGeneration"] == set["metadata"]["generation"]
     });
+    // But for the autoscaler's, which comes round every 15 s.
+    eventually("the standby's controllers have seen the autoscaler", Duration::from_secs(60), || {
+        get(&rig.standby, &["hpa", "web", "-n", "shop"])["status"]["conditions"].is_array()
+    });
     assert_held(&rig);
     settle(&rig);
     let before = versions(&rig.standby, "shop");
