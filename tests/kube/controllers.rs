@@ -57,14 +57,9 @@ fn plane(name: &str) -> ControlPlane {
 
 /// A daemon with its controllers on.
 fn beside(plane: &ControlPlane) -> SiteOptions {
-    let kubeconfig = plane.cluster().kubeconfig().to_str().unwrap().to_owned();
-    SiteOptions {
-        env: vec![
-            ("BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(), kubeconfig),
-            ("BACKSTAY_KUBERNETES_CONTROLLERS".to_owned(), "true".to_owned()),
-        ],
-        ..SiteOptions::default()
-    }
+    let mut options = plane.cluster().beside();
+    options.env.push(("BACKSTAY_KUBERNETES_CONTROLLERS".to_owned(), "true".to_owned()));
+    options
 }
 
 fn plan(namespace: &str, name: &str, spec: &str) -> String {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backstay_tests::kube::{self, Cluster, Link, NodePair};
-use backstay_tests::{FileSystem, LoopFs, Pair, SiteOptions, eventually, skip};
+use backstay_tests::{FileSystem, LoopFs, Pair, eventually, skip};
 use serde_json::Value;
 
 /// First into the one volume, a little later into the other. A pod that is paused does not write.
@@ -99,16 +99,7 @@ fn every_restore_point_of_a_frozen_application_is_of_one_instant() {
     };
     let nodes = NodePair::start(Link::Fast);
     start_writers(&nodes.ka, disk.path());
-    // Both in the network of ka, from where the other cluster's server is reached too.
-    let beside = |cluster: &Cluster| SiteOptions {
-        env: vec![(
-            "BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(),
-            cluster.kubeconfig().to_str().unwrap().to_owned(),
-        )],
-        wrapper: ["nsenter", "--net=/run/netns/ka"].map(str::to_owned).to_vec(),
-        ..SiteOptions::default()
-    };
-    let mut pair = Pair::with(beside(&nodes.ka), beside(&nodes.kb));
+    let mut pair = Pair::with(nodes.beside(&nodes.ka), nodes.beside(&nodes.kb));
 
     // Without a rule, two volumes are snapshotted one after the other.
     pair.east.apply(&PLAN.replace("RULES", "")).ok();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use backstay_tests::kube::{self, ControlPlane, ControlPlaneOptions};
-use backstay_tests::{Pair, Site, SiteOptions, assert_same, eventually};
+use backstay_tests::{Pair, Site, assert_same, eventually};
 use serde_json::Value;
 
 use crate::plans::Rig;
@@ -129,14 +129,7 @@ fn a_namespace_goes_there_and_comes_back() {
             })
             .map(|thread| thread.join().unwrap())
     });
-    let beside = |plane: &ControlPlane| SiteOptions {
-        env: vec![(
-            "BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(),
-            plane.cluster().kubeconfig().to_str().unwrap().to_owned(),
-        )],
-        ..SiteOptions::default()
-    };
-    let pair = Pair::with(beside(&east), beside(&west));
+    let pair = Pair::with(east.cluster().beside(), west.cluster().beside());
     let volume = pair.source("volume");
     fs::write(volume.join("orders"), "1\n").unwrap();
     east.cluster().apply_yaml(&APP.replace("VOLUME", volume.to_str().unwrap()));

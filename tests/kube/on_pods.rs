@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use backstay_tests::kube::{self, Cluster, Link, NodePair};
-use backstay_tests::{Pair, SiteOptions, assert_same, eventually};
+use backstay_tests::{Pair, assert_same, eventually};
 use serde_json::Value;
 
 /// Serves its volume.
@@ -75,16 +75,7 @@ fn a_drill_and_a_takeover_ask_the_application() {
         return;
     }
     let nodes = NodePair::start(Link::Fast);
-    // Both in the network of ka, from where the other cluster's server is reached too.
-    let beside = |cluster: &Cluster| SiteOptions {
-        env: vec![(
-            "BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(),
-            cluster.kubeconfig().to_str().unwrap().to_owned(),
-        )],
-        wrapper: ["nsenter", "--net=/run/netns/ka"].map(str::to_owned).to_vec(),
-        ..SiteOptions::default()
-    };
-    let mut pair = Pair::with(beside(&nodes.ka), beside(&nodes.kb));
+    let mut pair = Pair::with(nodes.beside(&nodes.ka), nodes.beside(&nodes.kb));
     let volume = pair.source("volume");
     fs::write(volume.join("orders"), "order-1\n").unwrap();
     nodes.ka.kubectl(["create", "namespace", "shop"]).ok();

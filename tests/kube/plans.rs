@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use backstay_tests::kube::{self, ControlPlane, ControlPlaneOptions};
-use backstay_tests::{Pair, SiteOptions, assert_same, eventually, eventually_some};
+use backstay_tests::{Pair, assert_same, eventually, eventually_some};
 use serde_json::Value;
 
 const PLAN: &str = "
@@ -83,14 +83,7 @@ impl Rig {
                 })
                 .map(|thread| thread.join().unwrap())
         });
-        let beside = |plane: &ControlPlane| SiteOptions {
-            env: vec![(
-                "BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(),
-                plane.cluster().kubeconfig().to_str().unwrap().to_owned(),
-            )],
-            ..SiteOptions::default()
-        };
-        let pair = Pair::with(beside(&active), beside(&standby));
+        let pair = Pair::with(active.cluster().beside(), standby.cluster().beside());
         Rig { active, standby, pair }
     }
 

@@ -9,8 +9,8 @@ use std::process::Command;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use crate::Output;
 use crate::cli::run;
+use crate::{Output, SiteOptions};
 
 /// The way into a running cluster.
 #[derive(Debug, Clone)]
@@ -24,6 +24,15 @@ pub struct Cluster {
 impl Cluster {
     pub(super) fn new(dir: PathBuf, netns: Option<String>) -> Cluster {
         Cluster { dir, netns }
+    }
+
+    /// A site beside it, with its administrator's rights.
+    pub fn beside(&self) -> SiteOptions {
+        let kubeconfig = self.kubeconfig().to_str().unwrap().to_owned();
+        SiteOptions {
+            env: vec![("BACKSTAY_KUBERNETES_KUBECONFIG".to_owned(), kubeconfig)],
+            ..SiteOptions::default()
+        }
     }
 
     /// Its folder: settings, keys, logs.

@@ -8,6 +8,7 @@ use std::process::Command;
 use rustix::fs::{FlockOperation, flock};
 
 use super::{Cluster, script};
+use crate::SiteOptions;
 use crate::cli::run;
 
 /// The link between the sites.
@@ -64,6 +65,12 @@ impl NodePair {
         let pair = NodePair { ka: site("ka"), kb: site("kb"), lab: lab.clone(), _alone: alone };
         pair.lab("pair.sh", [OsStr::new("up")].into_iter().chain(link.arguments().iter().map(OsStr::new)));
         pair
+    }
+
+    /// A site beside a cluster of the pair. All are in the network of `ka`, from where both servers are reached.
+    pub fn beside(&self, cluster: &Cluster) -> SiteOptions {
+        let wrapper = ["nsenter", "--net=/run/netns/ka"].map(str::to_owned).to_vec();
+        SiteOptions { wrapper, ..cluster.beside() }
     }
 
     /// Changes or cuts the link, under load as well.
