@@ -37,11 +37,8 @@ impl Site {
                 keep(&dir).map_err(|source| crate::DaemonError::io("reserve room in", &dir, source))
             });
             let failure = kept.await.err().map(|error| error.to_string());
-            if failure.is_some() && failure != told {
-                tracing::warn!(
-                    "a full disk could stop a promotion: {}",
-                    failure.as_deref().unwrap_or_default()
-                );
+            if let Some(failure) = failure.as_ref().filter(|failure| told.as_ref() != Some(*failure)) {
+                tracing::warn!("a full disk could stop a promotion: {failure}");
             }
             told = failure;
             tokio::select! {

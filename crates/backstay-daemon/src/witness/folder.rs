@@ -157,16 +157,16 @@ impl LeaseFolder {
     /// Makes room by removing a record that was given back long ago, if there is one. What is renewed is young, and is not
     /// read: others wait for the lock meanwhile.
     fn forget_released(&self) -> Result<bool, WitnessError> {
-        let is_old = |path: &Path| -> io::Result<bool> {
+        let is_old = |path: &PathBuf| -> io::Result<bool> {
             let found = fs::metadata(path)?;
-            let age = found.modified()?.elapsed().unwrap_or_default();
-            Ok(found.is_file() && found.len() <= FILE_BYTES_MAX && age >= RELEASED_FOR)
+            // A time that is yet to come is young: a clock was set back.
+            let is_aged = found.modified()?.elapsed().is_ok_and(|age| age >= RELEASED_FOR);
+            Ok(is_aged && found.is_file() && found.len() <= FILE_BYTES_MAX)
         };
-        let is_released = |path: &Path| -> io::Result<bool> {
-            let seen = serde_json::from_slice::<Seen>(&fs::read(path)?);
-            Ok(is_old(path)? && seen.is_ok_and(|seen| seen.record.released))
+        let is_released = |path: &PathBuf| -> io::Result<bool> {
+            Ok(serde_json::from_slice::<Seen>(&fs::read(path)?).is_ok_and(|seen| seen.record.released))
         };
-        // What cannot be read makes no room either.
+        // What cannot be looked at makes no room; a question about it says why.
         let mut old = self.files()?.into_iter().filter(|path| is_old(path).unwrap_or(false));
         match old.find(|path| is_released(path).unwrap_or(false)) {
             Some(path) => {
