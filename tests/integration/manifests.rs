@@ -163,6 +163,26 @@ fn promotion_releases_everything_exactly() {
     assert_eq!(released.len(), originals.len(), "{:?}", released.keys());
 }
 
+/// An object that cannot be released stops the promotion after all others were, and is named; the operator may leave it, and
+/// the site is active then.
+#[test]
+fn what_cannot_be_released_is_named_and_may_be_left() {
+    let mut pair = synced();
+    pair.west.allow_errors("promotion stopped");
+    let broken = pair.west.manifests("shop").join("shop/apps_StatefulSet/db.yaml");
+    let text = fs::read_to_string(&broken).unwrap();
+    fs::write(&broken, format!("{text}\n: [\n")).unwrap();
+    pair.east.kill();
+    pair.west.cli(["promote", "shop"]).refused(&[7], &["shop/apps_StatefulSet/db", "--accept-partial"]);
+    assert_eq!(pair.west.status("shop")["role"], "promoting");
+    let report = pair.west.promote("shop", &["--accept-partial"]);
+    assert!(report["warnings"].to_string().contains("shop/apps_StatefulSet/db"), "{report}");
+    assert_eq!(pair.west.status("shop")["role"], "active");
+    fs::write(&broken, text).unwrap();
+    let released = objects_under(&pair.west.manifests("shop"));
+    assert_eq!(object(&released, "shop/Deployment/web").pointer("/spec/replicas"), Some(&json!(3)));
+}
+
 /// How the plan holds may change, and so may what it has: the standby follows though no object at the source did.
 #[test]
 fn the_standby_follows_the_plan() {

@@ -17,6 +17,7 @@ use backstay_engine::promotion::{
     self, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
 };
 use backstay_kube::cluster::ClusterError;
+use backstay_kube::failure::Failures;
 use backstay_kube::folder;
 use backstay_kube::wave::ReleasePlan;
 use backstay_types::frame::{SiteRole, TakeOver};
@@ -368,35 +369,33 @@ impl Site {
         accept_partial: bool,
     ) -> Result<(), DaemonError> {
         let record = self.plans.get(&plan.plan)?;
-        if !record.spec.covers_cluster() {
-            let (folder, name) = (self.manifests(&plan.plan), plan.plan.clone());
-            return self
-                .blocking("releasing the objects", move || match folder.exists() {
-                    true => folder::release(&folder, &name)?.failures.check(&name),
-                    false => Ok(()),
-                })
-                .await;
-        }
         let point = self.store.point(&plan.plan, plan.restore_point)?;
         let site = self.clone();
-        let report = self
-            .blocking("releasing the objects", move || {
-                site.release_on_cluster(&record.name, &record.spec, &point)
-            })
-            .await?;
-        tracing::info!(
-            plan = %plan.plan,
-            released = report.released,
-            created = report.created,
-            already = report.already,
-            failed = report.failures.count,
-            "objects released"
-        );
-        plan.warnings.extend(report.warnings);
+        let work = move || {
+            if record.spec.covers_cluster() {
+                let report = site.release_on_cluster(&record.name, &record.spec, &point)?;
+                tracing::info!(
+                    released = report.released,
+                    created = report.created,
+                    already = report.already,
+                    failed = report.failures.count,
+                    "objects released"
+                );
+                return Ok((report.warnings, report.failures));
+            }
+            let folder = site.manifests(&record.name);
+            if !folder.exists() {
+                return Ok((Vec::new(), Failures::default()));
+            }
+            let report = folder::release(&folder, &record.name)?;
+            Ok((report.warnings, report.failures))
+        };
+        let (warnings, failures) = self.blocking("releasing the objects", work).await?;
+        plan.warnings.extend(warnings);
         if !accept_partial {
-            return report.failures.check(&plan.plan);
+            return failures.check(&plan.plan);
         }
-        plan.warnings.extend(named(&report.failures).map(|failure| format!("not released: {failure}")));
+        plan.warnings.extend(named(&failures).map(|failure| format!("not released: {failure}")));
         Ok(())
     }
 

@@ -121,6 +121,7 @@ impl Classify for DaemonError {
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
+            Self::Objects { .. } => Some("see to what they say, and give the command again; a promotion goes on without them with `--accept-partial`".into()),
             Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
             Self::PlacesOfHome { plan } => Some(format!("bring it home first: backstay failback {plan}; all else can be changed here")),
             Self::RolledBack { command, plan, cause, .. } => {

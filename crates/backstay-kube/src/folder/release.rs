@@ -27,6 +27,8 @@ pub struct ReleaseReport {
     pub already: u64,
     /// Waves that were run.
     pub waves: Vec<i32>,
+    /// What an operator should know and nothing failed for.
+    pub warnings: Vec<String>,
     /// Objects that could not be released.
     pub failures: Failures,
 }
@@ -107,9 +109,9 @@ pub fn release_plan(dir: &Path, plan: &PlanName) -> Result<ReleasePlan, FolderEr
 /// Releases every object of a plan in `dir`, each wave durable before the next begins. A failed object stays
 /// held and is named; the others go on.
 pub fn release(dir: &Path, plan: &PlanName) -> Result<ReleaseReport, FolderError> {
-    let sorted = sort(dir, plan)?;
-    let mut report = ReleaseReport { failures: sorted.failures, ..ReleaseReport::default() };
-    for (number, entries) in sorted.waves {
+    let Sorted { waves, warnings, failures } = sort(dir, plan)?;
+    let mut report = ReleaseReport { warnings, failures, ..ReleaseReport::default() };
+    for (number, entries) in waves {
         let mut batch = Batch::begin(dir)?;
         for entry in entries {
             if entry.header.state == State::Released {
