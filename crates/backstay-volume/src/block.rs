@@ -6,11 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use backstay_types::manifest::{NodeKind, RelPath};
-use rustix::fs::{FileType, OFlags, SeekFrom};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 
 use crate::VolumeError;
 use crate::content::{BaseFile, ContentError, CutMode};
-use crate::fs::Stat;
+use crate::fs::{Stat, safe};
 use crate::read::Reading;
 use crate::scan::ScanTotals;
 use crate::state::{Parent, StatRecord};
@@ -120,7 +120,7 @@ fn read_once(
 }
 
 fn open(path: &Path) -> Result<(File, Stat), VolumeError> {
-    let file = File::open(path).map_err(|source| VolumeError::io("open", path, source))?;
+    let file = File::from(safe::open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
     let stat = stat(&file, path)?;
     Ok((file, stat))
 }

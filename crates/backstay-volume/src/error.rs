@@ -124,6 +124,16 @@ pub enum VolumeError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Somebody else could send root anywhere by it.
+    #[error("open {path}: {link:?} on the way is a symbolic link of user {uid}")]
+    ForeignLink {
+        /// The path as the operator gave it.
+        path: String,
+        /// The link's name.
+        link: String,
+        /// Whose it is.
+        uid: u32,
+    },
     /// The target is not what was applied last.
     #[error("apply to {path}: {why}")]
     Drifted {
@@ -164,6 +174,7 @@ impl Classify for VolumeError {
             VolumeError::WrongKind { .. }
             | VolumeError::EmptySource { .. }
             | VolumeError::MountPoint { .. }
+            | VolumeError::ForeignLink { .. }
             | VolumeError::DeviceSize { .. }
             | VolumeError::NotEmpty { .. } => Class::Invalid,
             VolumeError::Unsettled { .. } => Class::Incomplete,
@@ -190,6 +201,9 @@ impl Classify for VolumeError {
             ),
             VolumeError::MountPoint { .. } => {
                 "make the mounted file system a volume of its own, or unmount it".to_owned()
+            }
+            VolumeError::ForeignLink { .. } => {
+                "name the place that the link leads to, or let root own the link (`chown -h root`)".to_owned()
             }
             VolumeError::Unsettled { .. } => {
                 "use a snapshot provider (btrfs, reflink, command), or accept such files with `allowFuzzy: true`"
@@ -252,6 +266,22 @@ impl VolumeError {
         source: impl Into<io::Error>,
     ) -> Self {
         VolumeError::Io { action, path: shown(root, path), source: source.into() }
+    }
+
+    /// The same of a path that was reached by another, which says nothing to people.
+    pub(crate) fn shown_as(mut self, reached_by: &Path, shown: &Path) -> Self {
+        if let VolumeError::Io { path, .. }
+        | VolumeError::NotEmpty { path }
+        | VolumeError::MountPoint { path }
+        | VolumeError::Unsettled { path }
+        | VolumeError::Drifted { path, .. }
+        | VolumeError::WrongKind { path, .. } = &mut self
+            && let Ok(below) = Path::new(path.as_str()).strip_prefix(reached_by)
+        {
+            let whole = if below.as_os_str().is_empty() { shown.to_owned() } else { shown.join(below) };
+            *path = whole.display().to_string();
+        }
+        self
     }
 
     /// Whether the cause is that something does not exist.

@@ -3,6 +3,7 @@
 
 mod folders;
 mod listing;
+pub(crate) mod safe;
 mod stat;
 mod xattr;
 

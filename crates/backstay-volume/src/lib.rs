@@ -47,6 +47,6 @@ pub use read::{VolumeRead, VolumeStats};
 pub use restore::{RestoreReport, restore, restore_cloned};
 pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
-pub use snapshot::{ParentUse, Scanned, Snapshot, snapshot};
+pub use snapshot::{ParentUse, Scanned, Snapshot, release_left_over, snapshot};
 pub use state::{Elsewhere, PendingState, SentState, fingerprint_run, sent_of_point};
 pub use verify::{MISMATCHES_MAX, Mismatch, salvage, verify_replica};

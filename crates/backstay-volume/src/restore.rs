@@ -1,11 +1,16 @@
 //! Restoring a volume, or what of it is below a path, into a folder of its own.
 
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use backstay_types::manifest::{FetchChunk, RelPath, VolumeKind};
 use backstay_types::{ChunkId, Classify};
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::apply::{ApplyReport, Right, TreeApply, apply, clone_image, single_size};
+use crate::fs::safe;
 use crate::manifest_in::ManifestStream;
 use crate::{Progress, VolumeError};
 
@@ -22,6 +27,8 @@ pub struct RestoreReport {
 ///
 /// With `path`, only what is there: a folder becomes `to` itself, anything else is put into `to` under its own name.
 /// A device or image (`kind` is [`VolumeKind::Block`]) is restored to a file named `to`.
+///
+/// `to` may lie in a folder of somebody else: it is opened once, and nothing in it is ever removed or replaced.
 pub fn restore<F>(
     reader: &F,
     root: &ChunkId,
@@ -34,17 +41,59 @@ where
     F: FetchChunk + Sync,
     F::Error: Classify + Send + Sync + 'static,
 {
-    refuse_existing(to, kind)?;
     let scope = path.cloned().unwrap_or_default();
     let report: ApplyReport = match kind {
-        VolumeKind::Block if scope.is_root() => apply(reader, None, root, kind, to, progress)?,
+        VolumeKind::Block if scope.is_root() => {
+            let file = new_file(to)?;
+            let open = safe::path_of(&file);
+            apply(reader, None, root, kind, &open, progress).map_err(|error| error.shown_as(&open, to))?
+        }
         VolumeKind::Block => return Err(VolumeError::NotInManifest { path: scope.to_string() }),
         VolumeKind::Directory | VolumeKind::Bundle => {
+            // Before anything is made: what is not in the manifest leaves no folder.
             let right = Right::open(reader, root, scope, kind)?;
-            TreeApply::open(reader, reader, right, None, to, progress)?.run()?
+            let folder = empty_folder(to)?;
+            let open = safe::path_of(&folder);
+            let run = TreeApply::open(reader, reader, right, None, &open, progress)
+                .and_then(|apply| apply.removing_nothing().run());
+            run.map_err(|error| error.shown_as(&open, to))?
         }
     };
     Ok(RestoreReport { entries: report.entries, bytes: report.bytes_written })
+}
+
+/// Makes the folder `to`, or takes it if it is empty.
+fn empty_folder(to: &Path) -> Result<OwnedFd, VolumeError> {
+    let fail = |source: Errno| VolumeError::io("create", to, source);
+    let not_empty = || VolumeError::NotEmpty { path: to.display().to_string() };
+    let (parent, name) = safe::make_parent(to)?;
+    let name = if name.is_empty() { OsStr::new(".") } else { &name };
+    match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(source) => return Err(fail(source)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(|source| match source {
+        Errno::NOTDIR | Errno::LOOP => not_empty(),
+        other => fail(other),
+    })?;
+    for entry in Dir::read_from(&folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        if ![c".", c".."].contains(&entry.file_name()) {
+            return Err(not_empty());
+        }
+    }
+    Ok(folder)
+}
+
+/// Makes the file `to`.
+fn new_file(to: &Path) -> Result<OwnedFd, VolumeError> {
+    let (parent, name) = safe::make_parent(to)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|source| match source {
+        Errno::EXIST => VolumeError::NotEmpty { path: to.display().to_string() },
+        other => VolumeError::io("create", to, other),
+    })
 }
 
 /// Makes a second copy of a replica that shows a manifest: like [`restore`] of the whole, with the content of files and

@@ -3,18 +3,24 @@
 //!
 //! Each step takes the one before, so that nothing is read before all volumes of a plan are frozen and nothing is
 //! frozen longer than needed. A snapshot is released whatever happens: when it was read, or when its step is dropped.
-//! Its name is the same every time (`.backstay-snapshot-<plan>-<volume>`), so what a killed daemon left is found and
-//! removed by the next cycle (test `leftover_snapshots_are_replaced`).
+//! What is to be released is on disk before it is made ([`release_left_over`]), so what a killed daemon left is found and
+//! removed at the next start and by the next cycle (test `leftover_snapshots_are_replaced`).
 
 mod btrfs;
 mod command;
+mod duty;
 mod reflink;
+mod scratch;
 mod source;
+
+use std::path::Path;
 
 use backstay_types::plan::VolumeSpec;
 
+use duty::DutyFile;
+pub use duty::release_left_over;
 pub(crate) use reflink::{Cloner, Clones};
-use source::{Source, Target};
+use source::{Source, Target, source_path};
 
 use crate::block;
 use crate::fs::FolderStack;
@@ -81,8 +87,12 @@ pub fn snapshot(
         ParentUse::Held => Parent::open(sent, &ctx.key, &ctx.params),
         ParentUse::Guessed => Parent::open(sent, &ctx.key, &ctx.params).map(Parent::guessed),
     };
+    let duty = DutyFile::of(sent);
+    if duty.settle()? {
+        tracing::info!(volume = %spec.name, "removed what an earlier cycle had left of its snapshot");
+    }
     let state = StateWriter::create(sent)?;
-    let source = Source::take(spec, ctx, &target)?;
+    let source = Source::take(spec, ctx, target, duty)?;
     let mut job = Job { spec: spec.clone(), ctx: ctx.clone(), parent, state, source, scan_start };
     let clones_tree = matches!(job.source, Source::Clones(_)) && target == Target::Tree;
     let scanned = if clones_tree { Some(job.scan(&Cancel::new())?) } else { None };
@@ -123,6 +133,11 @@ impl Scanned {
 
     /// Reads what changed, hands its chunks and those of the manifest to `sink`, and releases the snapshot.
     pub fn read(self, sink: &mut dyn ChunkSink, progress: &Progress) -> Result<VolumeRead, VolumeError> {
+        let (root, shown) = (self.job.source.path(), source_path(&self.job.spec).to_owned());
+        self.read_source(sink, progress).map_err(|error| error.shown_as(&root, &shown))
+    }
+
+    fn read_source(self, sink: &mut dyn ChunkSink, progress: &Progress) -> Result<VolumeRead, VolumeError> {
         let Self { job, outcome } = self;
         let Job { spec, ctx, parent, state, mut source, scan_start } = job;
         let spool_path = state.scratch_path("spool");
@@ -163,16 +178,20 @@ fn block_view(source: &Source) -> block::View {
 impl Job {
     fn scan(&mut self, cancel: &Cancel) -> Result<Outcome, VolumeError> {
         let path = self.source.path();
+        self.scan_source(&path, cancel).map_err(|error| error.shown_as(&path, source_path(&self.spec)))
+    }
+
+    fn scan_source(&mut self, path: &Path, cancel: &Cancel) -> Result<Outcome, VolumeError> {
         match Target::of_kind(&self.spec) {
             Target::Block => {
                 let view = block_view(&self.source);
-                let totals = block::scan(&path, self.parent.as_ref(), &view, self.ctx.allow_empty)?;
+                let totals = block::scan(path, self.parent.as_ref(), &view, self.ctx.allow_empty)?;
                 Ok(Outcome { totals, dev: 0 })
             }
             Target::Tree => {
                 let is_snapshot = self.source.is_snapshot();
                 let plan = ScanPlan {
-                    root: &path,
+                    root: path,
                     key: &self.ctx.key,
                     parent: self.parent.as_ref(),
                     allow_empty: self.ctx.allow_empty,

@@ -16,4 +16,5 @@ mod memory;
 mod providers;
 mod restore;
 mod state;
-mod support;
+pub(crate) mod support;
+mod tenants;

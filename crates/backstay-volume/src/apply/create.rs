@@ -12,7 +12,6 @@ use super::clone::clone_content;
 use super::content::{Differ, fetch, is_zero, punch, read_at};
 use super::left::There;
 use super::metadata::{self, Attributes, chmod_name};
-use super::remove::remove;
 use super::tree::{TreeApply, same_attributes};
 use crate::VolumeError;
 use crate::fs::{FolderStack, Stat};
@@ -39,11 +38,11 @@ where
             Err(error) => return Err(self.fail("create folder", path, error)),
         }
         let stat = Stat::of_name(self.stack.current(), name).map_err(|e| self.fail("stat", path, e))?;
-        if stat.is_folder() {
+        if stat.is_folder() && self.removes {
             return metadata::make_enterable(self.stack.current(), name)
                 .map_err(|e| self.fail("change mode of", path, e));
         }
-        remove(&mut self.stack, name)?;
+        self.clear_away(name)?;
         rustix::fs::mkdirat(self.stack.current(), name, PRIVATE_FOLDER)
             .map_err(|e| self.fail("create folder", path, e))
     }
@@ -55,7 +54,7 @@ where
         let create = |stack: &FolderStack| rustix::fs::openat(stack.current(), name, NEW, PRIVATE_FILE);
         let mut opened = create(&self.stack);
         if matches!(opened, Err(Errno::EXIST)) {
-            remove(&mut self.stack, name)?;
+            self.clear_away(name)?;
             opened = create(&self.stack);
         }
         let file = File::from(opened.map_err(|e| self.fail("create", path, e))?);
@@ -261,7 +260,7 @@ where
             if inode(from, first_name).map_err(|e| self.fail("stat", &first, e))? == there {
                 return Ok(());
             }
-            remove(&mut self.stack, name)?;
+            self.clear_away(name)?;
         }
         Err(self.fail("link", path, Errno::EXIST))
     }
@@ -272,7 +271,7 @@ where
         let name = self.name(path)?;
         let mut made = make_node(self.stack.current(), name, &entry.kind);
         if matches!(made, Err(Errno::EXIST)) {
-            remove(&mut self.stack, name)?;
+            self.clear_away(name)?;
             made = make_node(self.stack.current(), name, &entry.kind);
         }
         made.map_err(|e| self.fail("create", path, e))?;
@@ -287,7 +286,7 @@ where
             let found = rustix::fs::readlinkat(self.stack.current(), name, Vec::new())
                 .map_err(|e| self.fail("read link", path, e))?;
             if found.as_bytes() != target.as_slice() {
-                remove(&mut self.stack, name)?;
+                self.clear_away(name)?;
                 self.touch_folder();
                 return self.make_special(entry);
             }

@@ -39,6 +39,8 @@ pub(crate) struct TreeApply<'a, 'f, F: FetchChunk> {
     pub(super) xattrs: XattrReader,
     pub(super) progress: &'a Progress,
     pub(super) report: ApplyReport,
+    /// Whether what stands in the way of the manifest goes.
+    pub(super) removes: bool,
     /// Content of the target while it is compared.
     pub(super) buffer: Vec<u8>,
 }
@@ -97,6 +99,7 @@ where
             xattrs: XattrReader::new(),
             progress,
             report,
+            removes: true,
             buffer: Vec::new(),
         })
     }
@@ -105,6 +108,12 @@ where
     pub(crate) fn cloning(mut self, donor: &Path) -> Result<Self, VolumeError> {
         self.donor = Some(FolderStack::open(donor)?);
         Ok(self)
+    }
+
+    /// Ends with an error where anything stands in the way, and leaves it.
+    pub(crate) fn removing_nothing(mut self) -> Self {
+        self.removes = false;
+        self
     }
 
     pub(crate) fn run(mut self) -> Result<ApplyReport, VolumeError> {
@@ -143,7 +152,7 @@ where
         self.close_folders_before(&path)?;
         self.touch_folder();
         let name = self.name(&path)?;
-        remove(&mut self.stack, name)?;
+        self.clear_away(name)?;
         self.report.changed += 1;
         self.left.advance(false)
     }
@@ -165,7 +174,7 @@ where
             self.update(&entry, &there)?;
         } else {
             let name = self.name(&entry.path)?;
-            remove(&mut self.stack, name)?;
+            self.clear_away(name)?;
             self.make(&entry, Some(&there))?;
         }
         self.left.advance(into)?;
@@ -349,6 +358,15 @@ where
             }
             other => other,
         }
+    }
+
+    /// Removes what bears a name in the current folder.
+    pub(super) fn clear_away(&mut self, name: &[u8]) -> Result<(), VolumeError> {
+        if self.removes {
+            return remove(&mut self.stack, name);
+        }
+        let path = self.stack.path().join(name)?;
+        Err(VolumeError::NotEmpty { path: shown(self.stack.shown_root(), &path) })
     }
 
     pub(super) fn drifted(&self, path: &RelPath, why: &'static str) -> VolumeError {

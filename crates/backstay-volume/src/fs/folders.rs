@@ -33,10 +33,12 @@ struct Level {
 impl FolderStack {
     /// Stands in the root.
     pub(crate) fn open(root: &Path) -> Result<Self, VolumeError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(root, flags, Mode::empty())
-            .map_err(|source| VolumeError::io("open", root, source))?;
-        Ok(Self { shown_root: root.to_owned(), root: fd, levels: Vec::new(), path: RelPath::root() })
+        Ok(Self::at(super::safe::open_folder(root)?, root))
+    }
+
+    /// Stands in a root that is open already; messages show it as `shown`.
+    pub(crate) fn at(root: OwnedFd, shown: &Path) -> Self {
+        Self { shown_root: shown.to_owned(), root, levels: Vec::new(), path: RelPath::root() }
     }
 
     /// The root as it was given, for messages.

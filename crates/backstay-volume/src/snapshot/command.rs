@@ -1,7 +1,7 @@
 //! Snapshots by the operator's own commands, for example for ZFS or LVM.
 //!
 //! `create` prints the path to read from on its first line of output; `release` is always run, also when `create`
-//! failed half-way. Both get `BACKSTAY_PLAN`, `BACKSTAY_VOLUME` and `BACKSTAY_SOURCE`.
+//! failed half-way, and when the daemon was killed in between (test `a_command_is_released_after_a_kill`). Both get `BACKSTAY_PLAN`, `BACKSTAY_VOLUME` and `BACKSTAY_SOURCE`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,14 +13,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use backstay_types::Span;
 use backstay_types::plan::VolumeSpec;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
 
+use super::duty::{Duty, DutyFile};
 use crate::{VolumeContext, VolumeError};
 
 /// How long a command may take if the plan does not say.
-const TIMEOUT: Duration = Duration::from_secs(300);
+const TIMEOUT: Span = Span::from_secs(300);
 
 /// Bytes of a command's output that are looked at.
 const OUTPUT_BYTES_MAX: usize = 4096;
@@ -31,30 +34,64 @@ const POLL: Duration = Duration::from_millis(5);
 /// A snapshot that the operator's command took.
 pub(crate) struct CommandSnapshot {
     path: PathBuf,
+    duty: Option<(CommandDuty, DutyFile)>,
+}
+
+/// The `release` that is to be run, with what it is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CommandDuty {
+    plan: String,
+    volume: String,
     source: PathBuf,
-    release: Option<Vec<OsString>>,
-    env: Vec<(&'static str, OsString)>,
-    timeout: Duration,
+    release: Option<Vec<String>>,
+    timeout: Span,
+}
+
+impl CommandDuty {
+    fn env(&self) -> [(&'static str, OsString); 3] {
+        [
+            ("BACKSTAY_PLAN", OsString::from(&self.plan)),
+            ("BACKSTAY_VOLUME", OsString::from(&self.volume)),
+            ("BACKSTAY_SOURCE", self.source.clone().into_os_string()),
+        ]
+    }
+
+    /// Runs `release`.
+    pub(super) fn settle(&self) -> Result<(), VolumeError> {
+        let Some(argv) = &self.release else { return Ok(()) };
+        let argv: Vec<&OsStr> = argv.iter().map(OsStr::new).collect();
+        match run(&argv, &self.env(), self.timeout.to_duration()) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(self.fail("release", why.to_string())),
+        }
+    }
+
+    fn fail(&self, action: &'static str, why: String) -> VolumeError {
+        let path = self.source.display().to_string();
+        VolumeError::Snapshot { action, provider: "command", path, why }
+    }
 }
 
 impl CommandSnapshot {
-    pub(super) fn take(spec: &VolumeSpec, ctx: &VolumeContext, source: &Path) -> Result<Self, VolumeError> {
-        let timeout = spec.snapshot.timeout.map_or(TIMEOUT, |span| span.to_duration());
-        let args = |argv: &Vec<String>| argv.iter().map(OsString::from).collect::<Vec<_>>();
-        let env = vec![
-            ("BACKSTAY_PLAN", OsString::from(ctx.plan.as_str())),
-            ("BACKSTAY_VOLUME", OsString::from(spec.name.as_str())),
-            ("BACKSTAY_SOURCE", source.as_os_str().to_owned()),
-        ];
-        // From here on the release runs, whatever happens.
-        let mut snapshot = Self {
-            path: PathBuf::new(),
+    pub(super) fn take(
+        spec: &VolumeSpec,
+        ctx: &VolumeContext,
+        source: &Path,
+        file: DutyFile,
+    ) -> Result<Self, VolumeError> {
+        let duty = CommandDuty {
+            plan: ctx.plan.to_string(),
+            volume: spec.name.to_string(),
             source: source.to_owned(),
-            release: spec.snapshot.release.as_ref().map(args),
-            env,
-            timeout,
+            release: spec.snapshot.release.clone(),
+            timeout: spec.snapshot.timeout.unwrap_or(TIMEOUT),
         };
-        match snapshot.create(spec) {
+        // From here on the release runs, whatever happens.
+        file.write(&Duty::Command(duty.clone()))?;
+        let created = create(spec, &duty);
+        let mut snapshot = Self { path: PathBuf::new(), duty: Some((duty.clone(), file)) };
+        match created {
             Ok(path) => {
                 snapshot.path = path;
                 Ok(snapshot)
@@ -63,41 +100,38 @@ impl CommandSnapshot {
                 if let Err(error) = snapshot.release() {
                     tracing::warn!(%error, "after a snapshot that could not be taken");
                 }
-                Err(snapshot.fail("take", why))
+                Err(duty.fail("take", why))
             }
         }
-    }
-
-    fn create(&self, spec: &VolumeSpec) -> Result<PathBuf, String> {
-        let argv: Vec<&OsStr> = spec.snapshot.create.iter().flatten().map(OsStr::new).collect();
-        let stdout = run(&argv, &self.env, self.timeout).map_err(|e| e.to_string())?;
-        let line = stdout.split(|b| *b == b'\n').next().unwrap_or_default();
-        let path = PathBuf::from(OsString::from_vec(line.to_vec()));
-        if !path.is_absolute() {
-            return Err(format!(
-                "its first line of output is not an absolute path: {:?}",
-                path.display().to_string()
-            ));
-        }
-        if !path.exists() {
-            return Err(format!("the path it printed does not exist: {}", path.display()));
-        }
-        Ok(path)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Runs `release` once. One that failed is on record, and tried again by the next cycle.
     pub(super) fn release(&mut self) -> Result<(), VolumeError> {
-        let Some(argv) = self.release.take() else { return Ok(()) };
-        let argv: Vec<&OsStr> = argv.iter().map(OsString::as_os_str).collect();
-        run(&argv, &self.env, self.timeout).map(|_| ()).map_err(|e| self.fail("release", e.to_string()))
+        let Some((duty, file)) = self.duty.take() else { return Ok(()) };
+        duty.settle()?;
+        file.clear()
     }
+}
 
-    fn fail(&self, action: &'static str, why: String) -> VolumeError {
-        VolumeError::Snapshot { action, provider: "command", path: self.source.display().to_string(), why }
+fn create(spec: &VolumeSpec, duty: &CommandDuty) -> Result<PathBuf, String> {
+    let argv: Vec<&OsStr> = spec.snapshot.create.iter().flatten().map(OsStr::new).collect();
+    let stdout = run(&argv, &duty.env(), duty.timeout.to_duration()).map_err(|e| e.to_string())?;
+    let line = stdout.split(|b| *b == b'\n').next().unwrap_or_default();
+    let path = PathBuf::from(OsString::from_vec(line.to_vec()));
+    if !path.is_absolute() {
+        return Err(format!(
+            "its first line of output is not an absolute path: {:?}",
+            path.display().to_string()
+        ));
     }
+    if !path.exists() {
+        return Err(format!("the path it printed does not exist: {}", path.display()));
+    }
+    Ok(path)
 }
 
 /// Why a command did not succeed.

@@ -4,23 +4,28 @@
 //! moment. The clones stand in a scratch folder on the same file system: beside the volume's root where that is
 //! possible, else inside it, under a name that walks leave out.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use backstay_types::manifest::NodeKind;
-use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{Mode, OFlags};
 
+use super::duty::DutyFile;
+use super::scratch::{Scratch, create_new};
+use super::source::Target;
 use crate::VolumeError;
 use crate::error::shown;
-use crate::fs::{Stat, XattrReader};
+use crate::fs::{Stat, XattrReader, safe};
 use crate::scan::Fresh;
 use crate::walk::{Found, Walker, name_of};
 
 /// The clones of one cycle.
 pub(crate) struct Clones {
-    /// The volume's source; for an image, the clone of it.
+    /// The volume's root; for an image, the clone of it.
+    root: PathBuf,
+    /// The volume's source, for messages.
     source: PathBuf,
     scratch: Scratch,
     cloner: Option<Cloner>,
@@ -28,20 +33,21 @@ pub(crate) struct Clones {
 
 /// Makes clones while a tree is scanned.
 pub(crate) struct Cloner {
-    scratch: PathBuf,
+    folder: OwnedFd,
     next: u64,
 }
 
-struct Scratch {
-    path: PathBuf,
-    /// The volume's root and its modification time, if the folder had to be made inside it.
-    inside: Option<(PathBuf, Timestamps)>,
-    released: bool,
-}
+/// Name of the clone of an image.
+const IMAGE: &str = "image";
 
 impl Clones {
     /// Makes the scratch folder. An image is cloned at once.
-    pub(super) fn create(source: &Path, name: &str) -> Result<Self, VolumeError> {
+    pub(super) fn create(
+        source: &Path,
+        name: &str,
+        target: Target,
+        duty: DutyFile,
+    ) -> Result<Self, VolumeError> {
         let fail = |why: io::Error| VolumeError::Snapshot {
             action: "take",
             provider: "reflink",
@@ -51,21 +57,25 @@ impl Clones {
                 _ => why.to_string(),
             },
         };
-        let scratch = Scratch::create(source, name).map_err(fail)?;
-        if source.is_dir() {
-            scratch.probe().map_err(fail)?;
-            let cloner = Cloner { scratch: scratch.path.clone(), next: 0 };
-            return Ok(Self { source: source.to_owned(), scratch, cloner: Some(cloner) });
+        let original = safe::open(source, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        if target == Target::Block && !Stat::of_fd(&original).is_ok_and(|stat| stat.is_file()) {
+            return Err(fail(io::Error::other("a device node cannot be cloned, only an image file")));
         }
-        let image = scratch.path.join("image");
-        let original = File::open(source).map_err(fail)?;
-        let clone = create_new(&image).map_err(fail)?;
+        let scratch = Scratch::create(source, &original, name, duty)?;
+        if target == Target::Tree {
+            probe(&scratch).map_err(fail)?;
+            let cloner = Cloner { folder: scratch.folder().map_err(fail)?, next: 0 };
+            let source = source.to_owned();
+            return Ok(Self { root: source.clone(), source, scratch, cloner: Some(cloner) });
+        }
+        let clone = scratch.create_new(IMAGE).map_err(fail)?;
         rustix::fs::ioctl_ficlone(&clone, &original).map_err(|e| fail(e.into()))?;
-        Ok(Self { source: image, scratch, cloner: None })
+        Ok(Self { root: scratch.path().join(IMAGE), source: source.to_owned(), scratch, cloner: None })
     }
 
-    pub(super) fn source(&self) -> &Path {
-        &self.source
+    /// The root to walk, or the clone of the image.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn cloner(&mut self) -> Option<&mut Cloner> {
@@ -74,12 +84,13 @@ impl Clones {
 
     /// Opens a clone to read it.
     pub(crate) fn open(&self, number: u64) -> Result<File, VolumeError> {
-        let path = self.scratch.path.join(number.to_string());
-        File::open(&path).map_err(|source| VolumeError::io("open", &path, source))
+        self.scratch
+            .open(&number.to_string())
+            .map_err(|source| VolumeError::io("open the clone of a file of", &self.source, source))
     }
 
     pub(super) fn release(&mut self) -> Result<(), VolumeError> {
-        self.scratch.remove().map_err(|why| VolumeError::Snapshot {
+        self.scratch.release().map_err(|why| VolumeError::Snapshot {
             action: "release",
             provider: "reflink",
             path: self.source.display().to_string(),
@@ -88,15 +99,13 @@ impl Clones {
     }
 }
 
-/// Whether files can be cloned here.
-pub(super) fn clones_work(source: &Path, name: &str, is_image: bool) -> bool {
-    // A device node cannot be cloned, whatever the file system it is on.
-    if is_image && !source.is_file() {
-        return false;
-    }
-    let Ok(mut scratch) = Scratch::create(source, name) else { return false };
-    let works = scratch.probe().is_ok();
-    works && scratch.remove().is_ok()
+/// Tries a clone.
+fn probe(scratch: &Scratch) -> io::Result<()> {
+    const PROBES: [&str; 2] = ["probe-from", "probe-to"];
+    let [from, to] = PROBES;
+    scratch.create_new(from)?.write_all(&[1; 4096])?;
+    rustix::fs::ioctl_ficlone(scratch.create_new(to)?, scratch.open(from)?)?;
+    PROBES.into_iter().try_for_each(|name| scratch.remove_file(name))
 }
 
 impl Cloner {
@@ -121,7 +130,7 @@ impl Cloner {
         }
         let number = self.next;
         self.next += 1;
-        let clone = create_new(&self.scratch.join(number.to_string())).map_err(fail("clone"))?;
+        let clone = create_new(&self.folder, &number.to_string()).map_err(fail("clone"))?;
         rustix::fs::ioctl_ficlone(&clone, &file).map_err(|e| fail("clone")(e.into()))?;
         let attributes = xattrs.of_fd(&file).map_err(|e| fail("read attributes of")(e.into()))?;
         let after = Stat::of_fd(&file).map_err(|e| fail("stat")(e.into()))?;
@@ -130,75 +139,4 @@ impl Cloner {
         let entry = before.entry(found.path.clone(), NodeKind::File { size }, links, attributes);
         Ok(Fresh { entry, stat: before, replaces, clone: Some(number), settled })
     }
-}
-
-fn create_new(path: &Path) -> io::Result<File> {
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-}
-
-impl Scratch {
-    fn create(source: &Path, name: &str) -> io::Result<Self> {
-        let source = fs::canonicalize(source)?;
-        let stat = fs::metadata(&source)?;
-        let parent = source.parent().filter(|p| fs::metadata(p).is_ok_and(|m| m.dev() == stat.dev()));
-        if let Some(parent) = parent
-            && let Ok(path) = make_folder(&parent.join(name))
-        {
-            return Ok(Self { path, inside: None, released: false });
-        }
-        if !stat.is_dir() {
-            return Err(io::Error::other("no room for a clone beside the image"));
-        }
-        let mtime = Timespec { tv_sec: stat.mtime(), tv_nsec: stat.mtime_nsec() };
-        let atime = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        let times = Timestamps { last_access: atime, last_modification: mtime };
-        let path = make_folder(&source.join(name))?;
-        let scratch = Self { path, inside: Some((source, times)), released: false };
-        scratch.restore_mtime()?;
-        Ok(scratch)
-    }
-
-    /// Tries a clone.
-    fn probe(&self) -> io::Result<()> {
-        let (from, to) = (self.path.join("probe-from"), self.path.join("probe-to"));
-        create_new(&from)?.write_all(&[1; 4096])?;
-        rustix::fs::ioctl_ficlone(create_new(&to)?, File::open(&from)?)?;
-        fs::remove_file(from)?;
-        fs::remove_file(to)
-    }
-
-    /// The scratch folder is not part of the volume: making and removing it must not show in its root.
-    fn restore_mtime(&self) -> io::Result<()> {
-        match &self.inside {
-            Some((root, times)) => Ok(rustix::fs::futimens(File::open(root)?, times)?),
-            None => Ok(()),
-        }
-    }
-
-    fn remove(&mut self) -> io::Result<()> {
-        if self.released {
-            return Ok(());
-        }
-        self.released = true;
-        fs::remove_dir_all(&self.path)?;
-        self.restore_mtime()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(error) = self.remove() {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove clones; the next cycle does");
-        }
-    }
-}
-
-/// Makes a folder of ours; what a killed cycle left there is removed first.
-fn make_folder(path: &Path) -> io::Result<PathBuf> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    fs::DirBuilder::new().mode(0o700).create(path)?;
-    Ok(path.to_owned())
 }

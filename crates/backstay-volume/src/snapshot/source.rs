@@ -6,10 +6,12 @@ use backstay_types::manifest::VolumeKind;
 use backstay_types::plan::{SnapshotKind, VolumeSpec};
 use rustix::fs::FileType;
 
-use super::btrfs::BtrfsSnapshot;
+use super::btrfs::{BtrfsSnapshot, is_subvolume};
 use super::command::CommandSnapshot;
-use super::reflink::{Cloner, Clones, clones_work};
+use super::duty::DutyFile;
+use super::reflink::{Cloner, Clones};
 use super::scratch_name;
+use crate::fs::safe;
 use crate::{VolumeContext, VolumeError};
 
 /// What a volume is made of.
@@ -54,7 +56,8 @@ impl Target {
     }
 }
 
-fn source_path(spec: &VolumeSpec) -> &Path {
+/// Where the plan says that a volume is.
+pub(super) fn source_path(spec: &VolumeSpec) -> &Path {
     spec.path.as_deref().or(spec.device.as_deref()).unwrap_or(Path::new(""))
 }
 
@@ -68,44 +71,53 @@ pub(super) enum Source {
 
 impl Source {
     /// Takes the snapshot that the spec asks for.
-    pub(super) fn take(spec: &VolumeSpec, ctx: &VolumeContext, target: &Target) -> Result<Self, VolumeError> {
+    pub(super) fn take(
+        spec: &VolumeSpec,
+        ctx: &VolumeContext,
+        target: Target,
+        duty: DutyFile,
+    ) -> Result<Self, VolumeError> {
         let path = source_path(spec);
         let name = scratch_name(spec, ctx);
         match (spec.snapshot.provider, target) {
             (SnapshotKind::None, _) => Ok(Self::InPlace(path.to_owned())),
-            (SnapshotKind::Reflink, _) => Clones::create(path, &name).map(Self::Clones),
-            (SnapshotKind::Btrfs, Target::Tree) => BtrfsSnapshot::take(path, &name).map(Self::Btrfs),
+            (SnapshotKind::Reflink, target) => Clones::create(path, &name, target, duty).map(Self::Clones),
+            (SnapshotKind::Btrfs, Target::Tree) => BtrfsSnapshot::take(path, &name, duty).map(Self::Btrfs),
             (SnapshotKind::Btrfs, Target::Block) => Err(VolumeError::Snapshot {
                 action: "take",
                 provider: "btrfs",
                 path: path.display().to_string(),
                 why: "it is for folders; a device or image takes `reflink`, `command` or `none`".to_owned(),
             }),
-            (SnapshotKind::Command, _) => CommandSnapshot::take(spec, ctx, path).map(Self::Command),
-            (SnapshotKind::Auto, target) => Self::best(path, &name, *target),
+            (SnapshotKind::Command, _) => CommandSnapshot::take(spec, ctx, path, duty).map(Self::Command),
+            (SnapshotKind::Auto, target) => Self::best(path, &name, target, &duty),
         }
     }
 
     /// `btrfs` for a subvolume, `reflink` where clones work, else in place.
-    fn best(path: &Path, name: &str, target: Target) -> Result<Self, VolumeError> {
-        if target == Target::Tree && super::btrfs::is_subvolume(path) {
-            match BtrfsSnapshot::take(path, name) {
+    fn best(path: &Path, name: &str, target: Target, duty: &DutyFile) -> Result<Self, VolumeError> {
+        if target == Target::Tree && is_subvolume(&safe::open_folder(path)?) {
+            match BtrfsSnapshot::take(path, name, duty.clone()) {
                 Ok(snapshot) => return Ok(Self::Btrfs(snapshot)),
                 Err(error) => tracing::info!(%error, "no btrfs snapshot; trying clones"),
             }
         }
-        if clones_work(path, name, target == Target::Block) {
-            return Clones::create(path, name).map(Self::Clones);
+        match Clones::create(path, name, target, duty.clone()) {
+            Ok(clones) => Ok(Self::Clones(clones)),
+            Err(error @ VolumeError::ForeignLink { .. }) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "no clones; the volume is read in place");
+                Ok(Self::InPlace(path.to_owned()))
+            }
         }
-        Ok(Self::InPlace(path.to_owned()))
     }
 
     /// The root to walk, or the device to read.
     pub(super) fn path(&self) -> PathBuf {
         match self {
             Self::InPlace(path) => path.clone(),
-            Self::Clones(clones) => clones.source().to_owned(),
-            Self::Btrfs(snapshot) => snapshot.path().to_owned(),
+            Self::Clones(clones) => clones.root().to_owned(),
+            Self::Btrfs(snapshot) => snapshot.path(),
             Self::Command(snapshot) => snapshot.path().to_owned(),
         }
     }

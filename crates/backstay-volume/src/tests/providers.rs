@@ -39,13 +39,13 @@ impl Drop for Mounted {
     }
 }
 
-fn site_on(fs: &Mounted, provider: SnapshotKind, source: &str) -> Site {
+pub(super) fn site_on(fs: &Mounted, provider: SnapshotKind, source: &str) -> Site {
     let mut site = Site::new();
     site.spec = tree_spec(&fs.0.join(source), provider);
     site
 }
 
-fn names(path: &Path) -> Vec<String> {
+pub(super) fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(path)
         .unwrap()
         .map(|item| item.unwrap().file_name().to_string_lossy().into_owned())
@@ -118,14 +118,15 @@ fn reflink_never_sees_a_torn_file() {
     assert!(fs::read(site.replica().join("busy")).unwrap() == vec![1; 2 << 20]);
 }
 
+pub(super) fn subvolume(path: &Path) {
+    let output = Command::new("btrfs").args(["subvolume", "create"]).arg(path).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn btrfs_snapshots_a_subvolume() {
     let dir = tempfile::tempdir().unwrap();
     let Some(fs) = Mounted::new(dir.path(), "btrfs") else { return };
-    let subvolume = |path: &Path| {
-        let output = Command::new("btrfs").args(["subvolume", "create"]).arg(path).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    };
     for (source, provider) in [("sub", SnapshotKind::Btrfs), ("auto", SnapshotKind::Auto)] {
         subvolume(&fs.0.join(source));
         shows_the_moment_of_the_snapshot(&site_on(&fs, provider, source));
@@ -147,8 +148,7 @@ fn btrfs_snapshots_a_subvolume() {
 fn leftover_snapshots_are_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let Some(fs) = Mounted::new(dir.path(), "btrfs") else { return };
-    let output = Command::new("btrfs").args(["subvolume", "create"]).arg(fs.0.join("sub")).output().unwrap();
-    assert!(output.status.success());
+    subvolume(&fs.0.join("sub"));
     for provider in [SnapshotKind::Btrfs, SnapshotKind::Reflink] {
         let site = site_on(&fs, provider, "sub");
         write(&site.source().join("f"), format!("{provider:?}"));
@@ -182,7 +182,7 @@ fn a_place_without_clones_says_so() {
     assert!(!names(&fs.0).iter().any(|name| name.starts_with(".backstay")));
 }
 
-fn command_site(create: &str, release: &str) -> Site {
+pub(super) fn command_site(create: &str, release: &str) -> Site {
     let mut site = Site::new();
     write(&site.source().join("f"), "content");
     let shell = |script: &str| Some(vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()]);

@@ -268,7 +268,7 @@ fn age(dir: &Path) {
     SentState::open(dir).unwrap().pretend_scanned_later(10).unwrap();
 }
 
-pub(super) fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
