@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
-use backstay_tests::{FileSystem, LoopFs, Pair, Plan, assert_same, copy_tree, seed, skip, tree};
+use backstay_tests::{FileSystem, LoopFs, Pair, Plan, assert_same, copy_tree, eventually, seed, skip, tree};
 
 /// Two cycles with a provider over a source on its own file system, promoted and compared.
 fn survives(kind: FileSystem, mib: u64, provider: &str, make: impl FnOnce(&Path)) {
@@ -87,6 +88,28 @@ fn own_commands() {
     pair.east.cli(["sync", "shop"]).refused(&[1, 2, 5, 7], &["the storage says no"]);
     pair.take_over("shop");
     assert_same(&copy, &pair.west.replica("shop", "data"));
+}
+
+/// A daemon that dies with a snapshot standing releases it when it starts, and not when the next cycle ends.
+#[test]
+fn a_snapshot_of_a_killed_daemon_is_released_at_the_start() {
+    let mut pair = Pair::start();
+    let source = pair.source("source");
+    tree::small_files(&source, 20, &mut seed("killed snapshot"));
+    let (calls, create, release) = (pair.work("calls"), pair.work("create"), pair.work("release"));
+    // Hangs with the snapshot taken, as long as this test wants.
+    write_script(&create, &format!("echo create >> {calls:?}; exec sleep 600"));
+    write_script(&release, &format!("echo release >> {calls:?}"));
+    let volume = format!(
+        "{{name: data, path: {source:?}, snapshot: {{provider: command, create: [{create:?}], release: [{release:?}]}}}}"
+    );
+    pair.east.apply(&Plan::new("shop").raw_volume(&volume).yaml()).ok();
+    pair.east.cli(["sync", "shop", "--no-wait"]).ok();
+    let called = || fs::read_to_string(&calls).unwrap_or_default();
+    eventually("the snapshot to be taken", Duration::from_secs(60), || called() == "create\n");
+    pair.east.kill();
+    pair.east.serve();
+    eventually("the snapshot to be released", Duration::from_secs(60), || called() == "create\nrelease\n");
 }
 
 fn write_script(path: &Path, body: &str) {

@@ -8,6 +8,7 @@
 
 mod encode;
 mod keep;
+mod left_over;
 mod objects;
 mod produce;
 mod reversed;

@@ -238,8 +238,9 @@ impl Site {
                 }
             }
         }
-        // With the record goes the knowledge of what is frozen.
+        // With the record goes the knowledge of what is frozen, and of what stands where.
         self.thaw_left_over(name).await?;
+        self.release_snapshots(name).await?;
         self.plans.remove(name)?;
         files::remove_folder(&self.plans.plan_folder(name))?;
         files::remove_folder(&self.dir.join(layout::SENT).join(name.as_str()))?;

@@ -169,6 +169,7 @@ impl Site {
     /// Goes on with what a stop or a crash cut off.
     fn resume(self: &Arc<Self>) -> Result<(), DaemonError> {
         self.clear_drills_soon()?;
+        self.release_snapshots_soon();
         for record in self.plans.list() {
             self.thaw_left_over_soon(&record);
             if record.promotion.is_some() {
