@@ -7,20 +7,15 @@ cd "$(dirname "$0")/.."
 scripts/packages.sh rsync=rsync setfacl=acl setfattr=attr setcap=libcap2-bin \
     mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs openssl=openssl ip=iproute2
 
-# Real Kubernetes. BACKSTAY_KUBE_TESTS=1 builds its programs if need be, which takes ten minutes once; 0 leaves it out;
-# without either it runs where they are built already, else the tests that need it count themselves as skipped. Root
-# also runs nodes.
-if [ "${BACKSTAY_KUBE_TESTS:-}" != 0 ]; then
+# Real Kubernetes, whose programs are built once for all clones, in some ten minutes. BACKSTAY_KUBE_TESTS=0 leaves it out,
+# and its tests are then counted as skipped. Root also runs nodes.
+if [ "${BACKSTAY_KUBE_TESTS:-1}" != 0 ]; then
     parts=(control deploy)
     [ "$(id -u)" -ne 0 ] || parts+=(node)
-    [ "${BACKSTAY_KUBE_TESTS:-}" = 1 ] || parts=(--found "${parts[@]}")
-    if assets=$(scripts/kube-assets.sh "${parts[@]}"); then
-        KUBEBUILDER_ASSETS=$(tail -n 1 <<<"$assets")
-        export KUBEBUILDER_ASSETS BACKSTAY_KUBE_TESTS=1
-        [ "$(id -u)" -ne 0 ] || scripts/packages.sh iptables=iptables conntrack=conntrack
-    elif [ "${BACKSTAY_KUBE_TESTS:-}" = 1 ]; then
-        exit 1
-    fi
+    assets=$(scripts/kube-assets.sh "${parts[@]}")
+    KUBEBUILDER_ASSETS=$(tail -n 1 <<<"$assets")
+    export KUBEBUILDER_ASSETS BACKSTAY_KUBE_TESTS=1
+    [ "$(id -u)" -ne 0 ] || scripts/packages.sh iptables=iptables conntrack=conntrack
 fi
 
 BACKSTAY_SKIPS=$(mktemp)
@@ -35,11 +30,11 @@ status=0
 cargo test --locked --workspace --no-fail-fast -- "$@" || status=$?
 
 echo
-if [ -s "$BACKSTAY_SKIPS" ]; then
-    echo "skipped here: $(sort -u "$BACKSTAY_SKIPS" | wc -l)"
-    sort -u "$BACKSTAY_SKIPS" | sed 's/^/  /'
-else
-    echo "skipped here: 0"
+echo "skipped here: $(sort -u "$BACKSTAY_SKIPS" | wc -l)"
+sort -u "$BACKSTAY_SKIPS" | sed 's/^/  /'
+# The test runner counts them as passed.
+if [ -s "$BACKSTAY_SKIPS" ] && [ -n "${BACKSTAY_SKIPS_FAIL:-}" ]; then
+    status=1
 fi
 [ $status -eq 0 ] && echo "all tests passed in $((SECONDS - started)) s" || echo "tests FAILED after $((SECONDS - started)) s"
 exit $status

@@ -25,7 +25,7 @@ impl Mounted {
         let ready = is_root() && mkfs.is_ok_and(|output| output.status.success());
         let mount = || Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at).status();
         if !ready || !mount().is_ok_and(|status| status.success()) {
-            eprintln!("skipped: a {kind} file system on a loop device needs root and mkfs.{kind}");
+            skip(&format!("a {kind} file system on a loop device needs root and mkfs.{kind}"));
             return None;
         }
         Some(Self(at))

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -270,6 +271,15 @@ fn age(dir: &Path) {
 
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Says that a test did not run. `scripts/test.sh` counts these from the file that `BACKSTAY_SKIPS` names.
+pub(super) fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+    if let Some(path) = std::env::var_os("BACKSTAY_SKIPS") {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "backstay-volume: {why}").unwrap();
+    }
 }
 
 /// `rsync` with every fidelity option finds nothing to do. Without it on the machine, only our own check was made.
