@@ -18,6 +18,7 @@ mod drill;
 mod error;
 mod files;
 mod handover;
+mod host_hold;
 mod incoming;
 mod init;
 mod meter;
