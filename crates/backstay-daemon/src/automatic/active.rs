@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::status::View;
 use super::{Asked, carry, pause};
+use crate::keeper::{self, Orders};
 use crate::api_types::PromoteRequest;
 use crate::audit::Actor;
 use crate::plans::PlanRecord;
@@ -55,6 +56,8 @@ struct Active {
     /// Whether objects stood still when the lease had them held.
     stood: bool,
     is_holding_again: bool,
+    /// What the keeper was told.
+    orders: Option<Orders>,
 }
 
 impl Site {
@@ -71,7 +74,10 @@ impl Site {
         };
         let after = record.spec.automatic_failover.as_ref().map(|wanted| wanted.after).or(kept.bound);
         // Neither wanted nor bound: there is nothing to give back.
-        let Some(after) = after else { return self.forget_kept(&record.name) };
+        let Some(after) = after else {
+            self.forget_orders(&record.name)?;
+            return self.forget_kept(&record.name);
+        };
         let terms = Terms::new(after);
         let me = Party { plan: record.name.clone(), site: self.id, epoch, terms };
         let mut active = Active {
@@ -87,6 +93,7 @@ impl Site {
             is_overdue_told: false,
             stood: false,
             is_holding_again: false,
+            orders: None,
         };
         if taken.is_some() {
             self.store_kept(&record.name, epoch, &kept)?;
@@ -104,8 +111,21 @@ impl Site {
             // Holding goes first: without the note a handover that is rolled back may let go, and is held again.
             tracing::warn!(%plan, "not noted that the lease is lost: {error}");
         }
+        // What a keeper would hold goes first: it takes the least time, and is what acknowledges writes.
+        self.by_orders(plan, "holding what runs on the host", keeper::hold_host).await?;
         self.stand_still(plan).await?;
         self.wait_gone(plan, GONE_WITHIN).await
+    }
+
+    /// Does with the orders of a plan what a keeper would do.
+    async fn by_orders(
+        self: &Arc<Self>,
+        plan: &PlanName,
+        what: &'static str,
+        work: fn(&std::path::Path, &Orders) -> Result<(), DaemonError>,
+    ) -> Result<(), DaemonError> {
+        let (dir, folder) = (self.dir.clone(), self.plans.plan_folder(plan));
+        self.blocking(what, move || Orders::load(&folder)?.map_or(Ok(()), |orders| work(&dir, &orders))).await
     }
 
     /// Lets what was held here go on.
@@ -115,6 +135,8 @@ impl Site {
         if record.role != SiteRole::Active || record.handover.is_some() {
             return Ok(());
         }
+        self.forget_note(plan)?;
+        self.by_orders(plan, "releasing what runs on the host", keeper::release_host).await?;
         self.let_go(plan).await
     }
 
@@ -166,8 +188,16 @@ impl Active {
                 SiteRole::Standby if self.promote_at.is_some() || !self.tasks.is_empty() => {}
                 SiteRole::Standby | SiteRole::Demoting => return Ok(()),
             }
+            if record.role != SiteRole::Standby {
+                self.site.give_orders(&record, &mut self.orders)?;
+            }
             self.follow(&record, now);
-            let actions = self.lease.handle(event, now);
+            let mut actions = Vec::new();
+            if self.lease.stance() == Stance::Running && self.site.is_noted(&self.name) {
+                tracing::warn!(plan = %self.name, "somebody else has held what runs here");
+                actions.extend(self.lease.handle(ActiveEvent::HeldByWatcher, now));
+            }
+            actions.extend(self.lease.handle(event, now));
             self.keep(&actions)?;
             for action in actions {
                 if self.carry_out(&record, action)? {
@@ -195,7 +225,8 @@ impl Active {
         let after = wanted.map(|wanted| wanted.after).or(self.kept.bound);
         if let Some(after) = after {
             let terms = Terms::new(after);
-            self.lease.update(self.epoch, terms, wanted.is_some(), now);
+            let guarded = self.site.is_guarded(self.orders.as_ref());
+            self.lease.update(self.epoch, terms, wanted.is_some(), guarded, now);
         }
     }
 
@@ -283,6 +314,7 @@ impl Active {
             ActiveAction::Disarmed => {
                 tracing::info!(plan = %self.name, "the lease is released: no automatic failover any more");
                 self.site.forget_kept(&self.name)?;
+                self.site.forget_orders(&self.name)?;
                 self.kept = Kept::default();
                 return Ok(record.spec.automatic_failover.is_none());
             }
