@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use backstay_tests::{Pair, Plan, Site, SiteOptions, Wan, assert_same, eventually, is_root, seed, skip, tree};
+use backstay_tests::{
+    Pair, Plan, Site, SiteOptions, Wan, assert_same, eventually, is_root, seed, skip, tree,
+};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
@@ -29,13 +31,22 @@ struct App {
 impl App {
     /// One that does not run yet.
     fn new(folder: &Path, side: &str) -> App {
-        App { process: None, beats: folder.join(format!("{side}.beats")), pid: folder.join(format!("{side}.pid")) }
+        App {
+            process: None,
+            beats: folder.join(format!("{side}.beats")),
+            pid: folder.join(format!("{side}.pid")),
+        }
     }
 
     fn start(&mut self) {
         let script = "while :; do echo $EPOCHREALTIME >>\"$0\"; sleep 0.02; done";
         let mut command = Command::new("bash");
-        command.args(["-c", script]).arg(&self.beats).env("LC_ALL", "C").process_group(0).stdin(Stdio::null());
+        command
+            .args(["-c", script])
+            .arg(&self.beats)
+            .env("LC_ALL", "C")
+            .process_group(0)
+            .stdin(Stdio::null());
         let child = command.spawn().unwrap();
         fs::write(&self.pid, child.id().to_string()).unwrap();
         self.process = Some(child);

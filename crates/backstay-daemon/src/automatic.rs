@@ -69,16 +69,17 @@ impl Leases {
 impl Site {
     /// Runs until the daemon stops.
     pub(crate) async fn run_automatic(self: Arc<Self>) {
-        let mut tasks = JoinSet::new();
-        let mut running = BTreeSet::new();
         // Dropped last: whoever goes on in this daemon's place must not begin before its tasks have ended.
         let mut seats = Seats::new(&self.dir);
+        let mut tasks = JoinSet::new();
+        let mut running = BTreeSet::new();
         loop {
             self.leases.guarded.see(&mut seats);
             if !self.leases.guarded.has_lease() {
                 seats.watch().await;
             }
             for record in self.plans.list() {
+                self.forget_left_over(&record);
                 if self.wants_lease(&record) && running.insert(record.name.clone()) {
                     let (site, name) = (self.clone(), record.name.clone());
                     tasks.spawn(async move {
@@ -114,7 +115,8 @@ impl Site {
                 return;
             }
             let outcome = match (record.role, taken.take()) {
-                (SiteRole::Active | SiteRole::Promoting, waiting) | (SiteRole::Standby, waiting @ Some(_))
+                (SiteRole::Active | SiteRole::Promoting, waiting)
+                | (SiteRole::Standby, waiting @ Some(_))
                     if !self.leases.guarded.has_lease() =>
                 {
                     // The keeper has it, and lets go as soon as it sees this daemon.

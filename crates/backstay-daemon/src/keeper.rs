@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::KeeperError;
-pub use self::guard::guard;
+pub use self::guard::run_guard;
 pub(crate) use self::locks::{Locks, Seat, Taken};
 pub(crate) use self::orders::{Note, Orders, WitnessOrders};
 pub(crate) use self::watch::{Watcher, hold_host, release_host};
@@ -63,7 +63,7 @@ struct Own {
 }
 
 /// Runs the keeper of a site until SIGTERM or SIGINT.
-pub async fn keep(dir: &Path) -> Result<(), DaemonError> {
+pub async fn run_keeper(dir: &Path) -> Result<(), DaemonError> {
     check_site(dir)?;
     let locks = Locks::open(dir)?;
     let seat = locks.take_within(Seat::Keeper, SEAT_WITHIN).await?;
@@ -163,7 +163,8 @@ struct Stop {
 
 impl Stop {
     fn new(dir: &Path) -> Result<Self, DaemonError> {
-        let on = |kind| signal(kind).map_err(|source: io::Error| DaemonError::io("watch signals of", dir, source));
+        let on =
+            |kind| signal(kind).map_err(|source: io::Error| DaemonError::io("watch signals of", dir, source));
         Ok(Self { term: on(SignalKind::terminate())?, int: on(SignalKind::interrupt())? })
     }
 

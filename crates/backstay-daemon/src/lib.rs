@@ -48,7 +48,7 @@ pub use automatic::AutomaticError;
 pub use error::DaemonError;
 pub use host_hold::HoldError;
 pub use init::{InitReport, InitResult, init, init_if_missing};
-pub use keeper::{KeeperError, guard, keep};
+pub use keeper::{KeeperError, run_guard, run_keeper};
 pub use serve::{ServeOptions, serve};
 pub use tell::TellError;
 pub use upkeep::{rebuild_catalog, verify_offline};

@@ -233,7 +233,8 @@ impl Site {
             words.contains(&b"keeper-guard".as_slice())
                 && words.contains(&self.dir.as_os_str().as_encoded_bytes())
         };
-        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let pids =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         pids.filter(|pid| is_ours(*pid)).filter_map(Pid::from_raw).collect()
     }
 

@@ -13,9 +13,9 @@ use tokio::task::JoinSet;
 
 use super::status::View;
 use super::{Asked, carry, pause};
-use crate::keeper::{self, Orders};
 use crate::api_types::PromoteRequest;
 use crate::audit::Actor;
+use crate::keeper::{self, Orders};
 use crate::plans::PlanRecord;
 use crate::site::Site;
 use crate::standstill::GONE_WITHIN;
@@ -58,6 +58,8 @@ struct Active {
     is_holding_again: bool,
     /// What the keeper was told.
     orders: Option<Orders>,
+    /// Whether it could not be told the last time; told once.
+    orders_failed: bool,
 }
 
 impl Site {
@@ -94,6 +96,7 @@ impl Site {
             stood: false,
             is_holding_again: false,
             orders: None,
+            orders_failed: false,
         };
         if taken.is_some() {
             self.store_kept(&record.name, epoch, &kept)?;
@@ -112,8 +115,9 @@ impl Site {
             tracing::warn!(%plan, "not noted that the lease is lost: {error}");
         }
         // What a keeper would hold goes first: it takes the least time, and is what acknowledges writes.
-        self.by_orders(plan, "holding what runs on the host", keeper::hold_host).await?;
+        let on_host = self.by_orders(plan, "holding what runs on the host", keeper::hold_host).await;
         self.stand_still(plan).await?;
+        on_host?;
         self.wait_gone(plan, GONE_WITHIN).await
     }
 
@@ -188,9 +192,7 @@ impl Active {
                 SiteRole::Standby if self.promote_at.is_some() || !self.tasks.is_empty() => {}
                 SiteRole::Standby | SiteRole::Demoting => return Ok(()),
             }
-            if record.role != SiteRole::Standby {
-                self.site.give_orders(&record, &mut self.orders)?;
-            }
+            self.give_orders(&record);
             self.follow(&record, now);
             let mut actions = Vec::new();
             if self.lease.stance() == Stance::Running && self.site.is_noted(&self.name) {
@@ -216,6 +218,22 @@ impl Active {
                 },
             };
         }
+    }
+
+    /// A full disk must not keep this side from renewing: whoever has no orders is not there.
+    fn give_orders(&mut self, record: &PlanRecord) {
+        if record.role == SiteRole::Standby {
+            return;
+        }
+        let given = self.site.give_orders(record, &mut self.orders);
+        if let Err(error) = &given {
+            if !self.orders_failed {
+                let class = error.class().label();
+                tracing::error!(plan = %self.name, class, "the keeper has no orders: {error}");
+            }
+            self.orders = None;
+        }
+        self.orders_failed = given.is_err();
     }
 
     /// Takes over what the plan says now.

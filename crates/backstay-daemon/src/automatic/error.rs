@@ -40,7 +40,9 @@ pub enum AutomaticError {
         plan: PlanName,
     },
     /// Pods outlive the daemon, and nothing there holds them.
-    #[error("plan {plan} wants automatic failover, and is over namespaces: there is no keeper for clusters yet")]
+    #[error(
+        "plan {plan} wants automatic failover, and is over namespaces: there is no keeper for clusters yet"
+    )]
     NoKeeperOnClusters {
         /// The plan.
         plan: PlanName,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::{HostHold, PlanSpec};
-use backstay_types::PlanName;
+use backstay_types::{Classify as _, PlanName};
 
 use super::AutomaticError;
 use crate::DaemonError;
@@ -199,6 +199,20 @@ impl Site {
             fenced,
             may_let_go: record.role == SiteRole::Active && record.handover.is_none(),
         })
+    }
+
+    /// Orders of a plan that has no lease any more would hold what runs here for nothing.
+    pub(super) fn forget_left_over(&self, record: &PlanRecord) {
+        let steps_down = record.role == SiteRole::Demoting;
+        if steps_down
+            || self.wants_lease(record)
+            || !Orders::path(&self.plans.plan_folder(&record.name)).exists()
+        {
+            return;
+        }
+        if let Err(error) = self.forget_orders(&record.name) {
+            tracing::error!(plan = %record.name, class = error.class().label(), "orders not withdrawn: {error}");
+        }
     }
 
     /// What is held and let go here is the daemon's alone from now on.

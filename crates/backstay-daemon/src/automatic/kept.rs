@@ -69,7 +69,10 @@ impl Site {
     pub(super) fn load_kept(&self, record: &PlanRecord, now: Mono) -> Result<Kept, DaemonError> {
         match read(&self.plans.plan_folder(&record.name), now) {
             // Of a time when this side was active before; what is held since is the business of its stepping down.
-            Ok(found) => Ok(found.filter(|(epoch, _)| *epoch == record.epoch).map(|(_, kept)| kept).unwrap_or_default()),
+            Ok(found) => Ok(found
+                .filter(|(epoch, _)| *epoch == record.epoch)
+                .map(|(_, kept)| kept)
+                .unwrap_or_default()),
             Err(error) => {
                 tracing::error!(
                     plan = %record.name,

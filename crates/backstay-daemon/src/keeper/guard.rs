@@ -4,9 +4,9 @@
 //! the one there is, so that with a new keeper comes a new guard; it ends when no keeper is there and nothing is left to
 //! hold.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Stdio};
-use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
 
 use backstay_engine::lease::Mono;
@@ -21,7 +21,7 @@ const FOLLOWS_WITHIN: Duration = Duration::from_secs(10);
 const AGAIN: Span = Span(1_000);
 
 /// Runs a guard of a site.
-pub async fn guard(dir: &Path) -> Result<(), DaemonError> {
+pub async fn run_guard(dir: &Path) -> Result<(), DaemonError> {
     check_site(dir)?;
     let locks = Locks::open(dir)?;
     let next = locks.take_within(Seat::NextGuard, FOLLOWS_WITHIN).await?;

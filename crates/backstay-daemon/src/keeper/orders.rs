@@ -77,15 +77,19 @@ impl WitnessOrders {
 impl Orders {
     /// Those of a plan, if there are any.
     pub(crate) fn load(folder: &Path) -> Result<Option<Self>, DaemonError> {
-        files::read_json(&folder.join(FILE))
+        files::read_json(&Self::path(folder))
+    }
+
+    pub(crate) fn path(folder: &Path) -> PathBuf {
+        folder.join(FILE)
     }
 
     pub(crate) fn store(&self, folder: &Path) -> Result<(), DaemonError> {
-        files::write_json(&folder.join(FILE), self)
+        files::write_json(&Self::path(folder), self)
     }
 
     pub(crate) fn forget(folder: &Path) -> Result<(), DaemonError> {
-        files::remove(&folder.join(FILE))
+        files::remove(&Self::path(folder))
     }
 
     /// The times of the plan, with what binds this side.

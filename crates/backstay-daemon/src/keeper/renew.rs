@@ -164,7 +164,8 @@ impl Renewal {
     fn ask(&mut self, ask: AskId, question: Ask) {
         let plan = self.orders.plan.clone();
         let config = self.orders.witness.as_ref().and_then(super::WitnessOrders::config);
-        let witness = config.as_ref().map(Witness::new).ok_or(AutomaticError::NoWitness { plan: plan.clone() });
+        let witness =
+            config.as_ref().map(Witness::new).ok_or(AutomaticError::NoWitness { plan: plan.clone() });
         let (id, terms) = (LeaseId::of(self.orders.pair, &plan), self.lease.terms());
         self.tasks.spawn(async move {
             let answer = carry(witness, id, question, terms).await.map_err(|error| error.to_string());
@@ -182,8 +183,8 @@ impl Renewal {
         tracing::info!(plan = %orders.plan, "the lease is good again: the keeper lets go what was held");
         self.tasks.spawn_blocking(move || {
             // First the note: a watcher that holds later than this tells so again.
-            let released = files::remove(&Note::of(&dir, &orders.plan))
-                .and_then(|()| release_host(&dir, &orders));
+            let released =
+                files::remove(&Note::of(&dir, &orders.plan)).and_then(|()| release_host(&dir, &orders));
             (done(&orders, released, ActiveEvent::LetGo, ActiveEvent::LetGoFailed), None)
         });
     }

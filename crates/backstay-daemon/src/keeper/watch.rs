@@ -18,6 +18,9 @@ use crate::{DaemonError, clock, files};
 /// After a hold that failed.
 const AGAIN: Span = Span(500);
 
+/// How a hold ended.
+type Ended = (PlanName, Reason, Result<(), DaemonError>);
+
 /// What a hold was for: the same reason holds once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Reason {
@@ -41,7 +44,7 @@ pub(crate) struct Watcher {
     dir: PathBuf,
     who: &'static str,
     plans: BTreeMap<PlanName, Watched>,
-    tasks: JoinSet<(PlanName, Reason, Result<(), DaemonError>)>,
+    tasks: JoinSet<Ended>,
     /// The last failure: one that lasts is told once.
     told: Option<String>,
 }
@@ -102,10 +105,7 @@ impl Watcher {
         });
     }
 
-    fn took(
-        &mut self,
-        ended: Result<(PlanName, Reason, Result<(), DaemonError>), tokio::task::JoinError>,
-    ) {
+    fn took(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         let Ok((plan, reason, held)) = ended else {
             self.plans.values_mut().for_each(|watched| watched.is_holding = false);
             return;

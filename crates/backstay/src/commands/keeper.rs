@@ -10,11 +10,11 @@ use crate::failure::Failure;
 use crate::logging;
 
 pub(super) fn keep(site: &Path) -> Result<(), Failure> {
-    run(site, backstay_daemon::keep(site))
+    run(site, backstay_daemon::run_keeper(site))
 }
 
 pub(super) fn guard(site: &Path) -> Result<(), Failure> {
-    run(site, backstay_daemon::guard(site))
+    run(site, backstay_daemon::run_guard(site))
 }
 
 fn run(site: &Path, work: impl Future<Output = Result<(), DaemonError>>) -> Result<(), Failure> {
