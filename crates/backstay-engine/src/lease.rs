@@ -22,20 +22,28 @@
 //! 3. No witness, no takeover: only a successful swap makes a side take over.
 //! 4. A dead active side is taken over within [`Terms::takeover_within`] (test `a_dead_side_is_taken_over_in_time`).
 //! 5. A record that is not there, or was released, is never taken (test `what_is_not_there_is_not_taken`).
+//! 6. A record is taken only if its holder said in it that somebody holds in its place when it dies
+//!    ([`LeaseRecord::guarded`]): else a daemon's death would be taken for that of what it runs (tests
+//!    `who_dies_alone_leaves_nobody_running_beside_another`, `what_nobody_guards_is_not_taken`).
 //!
-//! Left to others: the witness, holding and promoting, keeping [`Kept`] over a restart, and the epoch's
-//! durability. A daemon that dies while its workloads go on running cannot hold them; see docs/automatic-failover.md.
+//! One process of a site has the lease at a time and runs [`ActiveLease`]; the others watch what it keeps on disk and
+//! hold by [`Watch`] when it has stood still.
+//!
+//! Left to others: the witness, holding and promoting, keeping [`Kept`] over a restart, the epoch's durability, and who of
+//! a site's processes has the lease.
 
 mod active;
 mod standby;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use backstay_types::{Epoch, PlanName, SiteId, Span};
 use serde::{Deserialize, Serialize};
 
 pub use active::{ActiveAction, ActiveEvent, ActiveLease, Kept, PeerAnswer, Stance};
 pub use standby::{StandbyAction, StandbyEvent, StandbyLease, Waits};
+pub use watch::Watch;
 
 /// How far a site's clock may run from true time, in percent. Quartz is a thousand times better; what this covers is a
 /// virtual machine whose clock is being steered.
@@ -76,6 +84,11 @@ pub struct LeaseRecord {
     /// Its holder wants no automatic failover any more: nobody may take it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub released: bool,
+    /// Whoever renews is not alone: if it dies, another process of its machine goes on, or holds what runs there in time.
+    /// Without that nobody may take the record, for what runs may have outlived who renewed. A site of a version that did
+    /// not know this field never has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub guarded: bool,
 }
 
 /// What the witness calls one state of a record; never used again for another, not even by a witness that lost its data.
@@ -156,6 +169,12 @@ impl Terms {
     /// it.
     pub const fn hold_at(self) -> Span {
         self.percent(50)
+    }
+
+    /// Without a sign for so long, those begin to hold who only watch: a little later than whoever has the lease, which
+    /// does it better, and early enough all the same.
+    pub const fn watcher_holds_at(self) -> Span {
+        self.percent(55)
     }
 
     /// How long holding may take.

@@ -103,6 +103,15 @@ pub const DRILL_TIMEOUT_DEFAULT: Span = Span::from_secs(60);
 /// … and if it says: a database that recovers from its log.
 pub const DRILL_TIMEOUT_MAX: Span = Span::from_secs(3600);
 
+/// Units, or control groups, of one hold, which are held one after the other.
+pub const HOLD_ITEMS_MAX: usize = 32;
+
+/// How long a command that holds or releases may take, unless the plan says.
+pub const HOLD_TIMEOUT_DEFAULT: Span = Span::from_secs(30);
+
+/// … and if it says: a database that writes out its memory.
+pub const HOLD_TIMEOUT_MAX: Span = Span::from_secs(3600);
+
 /// A plan as text.
 pub const PLAN_BYTES_MAX: usize = 256 << 10;
 

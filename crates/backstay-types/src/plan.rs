@@ -2,6 +2,7 @@
 
 mod automatic;
 mod drill;
+mod hold;
 mod reversed;
 mod rule;
 mod scope;
@@ -16,6 +17,7 @@ use crate::{Class, Classify, Span, VolumeName, limits};
 
 pub use automatic::{AutomaticFailover, WitnessKind};
 pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
+pub use hold::{HoldCommands, HostHold, InvalidHold};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
@@ -37,6 +39,10 @@ pub use scope::{
     {
         "rule": "!(has(self.schedule) && has(self.schedulePolicy))",
         "message": "expected at most one of `schedule` and `schedulePolicy`"
+    },
+    {
+        "rule": "!has(self.hold) || !(has(self.namespaces) || has(self.namespaceSelector))",
+        "message": "`hold` stops what runs on a host, and the plan is over namespaces"
     }
 ]))]
 pub struct PlanSpec {
@@ -112,6 +118,10 @@ pub struct PlanSpec {
     /// Further custom resources to hold on the standby.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldSpec>,
+    /// What stops the application on the host that the plan is made on, while the other site runs it; of the other site
+    /// its `site.toml` says so. A switchover without it holds nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HostHold>,
     /// How a rehearsal of the takeover is judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillSpec>,
@@ -410,6 +420,9 @@ pub enum InvalidPlan {
     /// Probes of a drill that cannot be used.
     #[error(transparent)]
     Drill(#[from] InvalidDrill),
+    /// A hold that cannot be carried out.
+    #[error(transparent)]
+    Hold(#[from] InvalidHold),
     /// Too short for a witness to be asked, or too long to be of use.
     #[error("`automaticFailover.after`: expected 5s to 1d, found {found}")]
     FailoverAfter {
@@ -436,6 +449,7 @@ impl Classify for InvalidPlan {
                     .to_owned(),
             ),
             InvalidPlan::Drill(error) => error.hint(),
+            InvalidPlan::Hold(error) => error.hint(),
             _ => None,
         }
     }
@@ -472,6 +486,12 @@ impl PlanSpec {
         self.drill.as_ref().map_or(Ok(()), |drill| drill.validate(self.covers_cluster()))?;
         drill::validate_hooks(&self.promote_hooks, self.covers_cluster())?;
         self.automatic_failover.as_ref().map_or(Ok(()), AutomaticFailover::validate)?;
+        if let Some(hold) = &self.hold {
+            if self.covers_cluster() {
+                return Err(InvalidHold::OnCluster.into());
+            }
+            hold.validate()?;
+        }
         if self.volumes.len() > limits::PLAN_VOLUMES_MAX {
             return Err(InvalidPlan::TooManyVolumes { found: self.volumes.len() });
         }

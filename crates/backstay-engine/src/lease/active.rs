@@ -31,6 +31,8 @@ pub enum ActiveEvent {
     LetGo,
     /// It failed; it is asked for again.
     LetGoFailed,
+    /// Another process of this machine held what runs here ([`super::Watch`]): that is taken over, and let go when it may.
+    HeldByWatcher,
 }
 
 /// What the peer says when it is asked whether it stands by.
@@ -113,6 +115,7 @@ enum Base {
 pub struct ActiveLease {
     me: Party,
     wanted: bool,
+    guarded: bool,
     bound: Option<Span>,
     started: Mono,
     good: Option<Mono>,
@@ -136,6 +139,7 @@ impl ActiveLease {
         Self {
             me,
             wanted: true,
+            guarded: false,
             bound: kept.bound,
             started: now,
             good: kept.good.map(|good| good.min(now)),
@@ -178,17 +182,23 @@ impl ActiveLease {
             ActiveEvent::Held => self.stance = Stance::Held,
             ActiveEvent::LetGo => self.stance = Stance::Running,
             ActiveEvent::HoldFailed | ActiveEvent::LetGoFailed => self.again_at = Some(now.plus(AGAIN)),
+            ActiveEvent::HeldByWatcher if matches!(self.stance, Stance::Running | Stance::LettingGo) => {
+                (self.stance, self.again_at) = (Stance::Holding, Some(now));
+            }
+            ActiveEvent::HeldByWatcher => {}
         }
         self.settle(now, &mut todo);
         self.ask(now, &mut todo);
         todo
     }
 
-    /// Takes over what the plan says now: its epoch, which only grows, its times, and whether failover is wanted.
-    pub fn update(&mut self, epoch: Epoch, terms: Terms, wanted: bool, now: Mono) {
-        if self.wanted != wanted || self.me.terms != terms {
+    /// Takes over what the plan says now: its epoch, which only grows, its times, and whether failover is wanted; and
+    /// whether somebody holds in this process's place if it dies.
+    pub fn update(&mut self, epoch: Epoch, terms: Terms, wanted: bool, guarded: bool, now: Mono) {
+        if self.wanted != wanted || self.me.terms != terms || self.guarded != guarded {
             self.witness.next = now;
         }
+        self.guarded = guarded;
         self.me.epoch = self.me.epoch.max(epoch);
         self.me.terms = terms;
         self.wanted = wanted;
@@ -207,6 +217,11 @@ impl ActiveLease {
     /// The times of this side's plan.
     pub const fn terms(&self) -> Terms {
         self.me.terms
+    }
+
+    /// Whether automatic failover is wanted.
+    pub const fn is_wanted(&self) -> bool {
+        self.wanted
     }
 
     /// Whether a record of ours may be at the witness, so that this side holds if it is cut off.
@@ -378,6 +393,7 @@ impl ActiveLease {
             after: self.me.terms.after(),
             beats: beats.saturating_add(1),
             released: !self.wanted,
+            guarded: self.guarded,
         }
     }
 

@@ -53,6 +53,8 @@ pub enum Waits {
     NoLease,
     /// The record is of an epoch that is over, or this side's own from before.
     OtherEpoch,
+    /// Nobody would hold in the place of who renews: what runs on the other side may outlive it.
+    Unguarded,
     /// This side cannot be promoted.
     Unable,
     /// The other side is alive, or was until a moment ago: not before this.
@@ -233,6 +235,9 @@ impl StandbyLease {
             (false, std::cmp::Ordering::Equal) => record.epoch.next(),
             _ => return Err(Waits::OtherEpoch),
         };
+        if !is_own && !record.guarded {
+            return Err(Waits::Unguarded);
+        }
         if now.since(watched.last) > terms.gap() {
             return Err(Waits::Witness);
         }
@@ -258,6 +263,8 @@ impl StandbyLease {
             after: self.me.terms.after(),
             beats: seen.record.beats.saturating_add(1),
             released: false,
+            // Not before this side's own keeper has been seen.
+            guarded: false,
         };
         self.taking = Some((seen.version.clone(), record.clone()));
         Some(Ask::Swap { over: Some(seen.version.clone()), record })

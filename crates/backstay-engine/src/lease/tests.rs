@@ -9,7 +9,7 @@
 mod world;
 
 use super::*;
-use world::{AFTER, Line as Way, Place, World};
+use world::{AFTER, Line as Way, Place, Process, World};
 
 /// A seed's worth of trouble: lines break and mend at random moments, one in ten messages is lost, some come late or
 /// twice, holding takes as long as it may, and each site's clock is off by up to the bound. Whoever runs must be alone,
@@ -35,6 +35,86 @@ fn two_sides_never_run() {
         assert!(world.running().len() >= expected, "seed {seed}: {world:?}");
     }
     assert!(takeovers > seeds as u32, "the trouble must lead to takeovers: {takeovers}");
+}
+
+/// The same, and daemons, keepers and guards die, stand still and come back, each for itself, while the workloads go on.
+#[test]
+fn who_dies_alone_leaves_nobody_running_beside_another() {
+    let mut takeovers = 0;
+    let seeds = std::env::var("BACKSTAY_LEASE_SEEDS").map_or(300, |text| text.parse().expect("a number"));
+    for seed in 0..seeds {
+        let mut world = World::new(seed);
+        world.is_rough = true;
+        for _ in 0..40 {
+            world.toss_lines();
+            world.toss_processes();
+            let pause = 200 + world.draw(3 * AFTER);
+            world.run(pause);
+        }
+        takeovers += world.takeovers;
+        world.mend();
+        world.mend_processes();
+        world.is_rough = false;
+        world.run(5 * AFTER);
+        let expected = usize::from(world.has_record());
+        assert!(world.running().len() >= expected, "seed {seed}: {world:?}");
+    }
+    assert!(takeovers > seeds as u32, "the trouble must lead to takeovers: {takeovers}");
+}
+
+/// A daemon that ends for as long as it likes is no outage: the keeper renews.
+#[test]
+fn a_daemon_that_is_down_stops_nothing() {
+    for seed in 0..50 {
+        for way in [None, Some(Way::Peer)] {
+            let mut world = World::new(seed);
+            world.settle();
+            if let Some(way) = way {
+                world.cut(way);
+            }
+            world.end(Place::East, Process::Daemon);
+            world.run(20 * AFTER);
+            assert_eq!(
+                (world.running(), world.holds, world.takeovers),
+                (vec![Place::East], 0, 0),
+                "seed {seed}"
+            );
+        }
+    }
+}
+
+/// Daemon and keeper die at once: the guard holds, and then the standby takes over.
+#[test]
+fn the_guard_holds_for_both() {
+    for seed in 0..50 {
+        let mut world = World::new(seed);
+        world.settle();
+        world.end(Place::East, Process::Daemon);
+        world.end(Place::East, Process::Keeper);
+        world.run(2 * AFTER);
+        assert_eq!((world.running(), world.takeovers), (vec![Place::West], 1), "seed {seed}");
+    }
+}
+
+/// The keeper and its guard died, and later the daemon: its workloads are alone, and the standby, which was told so, stands
+/// by. Without that word both would run.
+#[test]
+fn what_nobody_guards_is_not_taken() {
+    let unguarded = |seed: u64, claims: bool| {
+        let mut world = World::new(seed);
+        world.claims_guards = claims;
+        world.settle();
+        world.end(Place::East, Process::Keeper);
+        world.end(Place::East, Process::Guard);
+        world.run(AFTER);
+        world.end(Place::East, Process::Daemon);
+        world.run(10 * AFTER);
+        (world.running(), world.takeovers)
+    };
+    for seed in 0..50 {
+        assert_eq!(unguarded(seed, false), (vec![Place::East], 0), "seed {seed}");
+        assert!(std::panic::catch_unwind(|| unguarded(seed, true)).is_err(), "seed {seed}: nobody noticed");
+    }
 }
 
 /// The same with clocks twice as far apart as promised, and with a side that holds too late: this simulation does
@@ -195,6 +275,7 @@ fn record(holder: u8, epoch: u64) -> Seen {
         after: Span(10_000),
         beats: 7,
         released: false,
+        guarded: true,
     };
     Seen { version: Version("a-7".into()), record }
 }
@@ -256,4 +337,29 @@ fn a_taken_lease_is_gone_on_with_after_a_crash() {
     assert!(!lease.grant(now), "a lease that is being taken is not promised away");
     let promoted = answer(&mut lease, &asked, Answer::Swapped(Version("a-8".into())), now);
     assert!(matches!(promoted.as_slice(), [StandbyAction::Promote { epoch: Epoch(2), .. }]), "{promoted:?}");
+}
+
+/// A record of a site that knows no keeper is guarded by nobody; and one that nobody guards is what such a site, or its
+/// witness, would have written itself.
+#[test]
+fn a_record_from_before_is_not_guarded() {
+    let mut written = record(1, 1).record;
+    written.guarded = false;
+    let before = serde_json::to_string(&written).expect("json");
+    assert!(!before.contains("guarded"), "{before}");
+    assert_eq!(serde_json::from_str::<LeaseRecord>(&before).expect("a record"), written);
+    let after = serde_json::to_string(&record(1, 1).record).expect("json");
+    assert!(after.ends_with(r#""guarded":true}"#), "{after}");
+    let mut lease = StandbyLease::new(party(2, 1), Mono(0));
+    lease.update(Epoch(1), Terms::new(Span(10_000)), true);
+    for now in (0..60_000).step_by(1_000).map(Mono) {
+        for action in lease.handle(StandbyEvent::Tick, now) {
+            let StandbyAction::Ask { ask, question: Ask::Read } = action else { panic!("{action:?}") };
+            let mut seen = record(1, 1);
+            seen.record.guarded = false;
+            let answer = Answer::Read(Some(seen));
+            assert_eq!(lease.handle(StandbyEvent::Witness { ask, answer }, now), []);
+        }
+    }
+    assert_eq!(lease.waits(Mono(60_000)), Waits::Unguarded);
 }

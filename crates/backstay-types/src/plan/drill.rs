@@ -307,7 +307,7 @@ impl ServicePort {
 
 const ARGV: &str = "a program with its arguments, of 16384 bytes at most";
 
-fn is_argv(argv: &[String]) -> bool {
+pub(super) fn is_argv(argv: &[String]) -> bool {
     let bytes: usize = argv.iter().map(String::len).sum();
     argv.first().is_some_and(|program| !program.is_empty())
         && bytes <= limits::RULE_COMMAND_BYTES_MAX

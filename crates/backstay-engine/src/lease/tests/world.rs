@@ -1,6 +1,9 @@
 //! The simulated world: true time in milliseconds, two sites with clocks of their own, a witness, lines between them.
+//!
+//! On each site run a daemon, a keeper and a guard beside the workloads, and each dies for itself. Of daemon and keeper one
+//! has the lease; whoever lives and has it not watches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::*;
 use crate::draw::draw;
@@ -9,6 +12,8 @@ use crate::draw::draw;
 pub(super) const AFTER: u64 = 5_000;
 /// How finely the world is looked at.
 const STEP: u64 = 5;
+/// How often processes look at each other.
+const LOOK: u64 = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
@@ -34,6 +39,18 @@ pub(super) enum Line {
     Witness(Place),
 }
 
+/// A process of a site beside its workloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Process {
+    Daemon,
+    Keeper,
+    Guard,
+}
+
+impl Process {
+    pub(super) const ALL: [Process; 3] = [Process::Daemon, Process::Keeper, Process::Guard];
+}
+
 #[derive(Debug)]
 enum Side {
     Active(ActiveLease),
@@ -44,7 +61,21 @@ enum Side {
 struct Site {
     side: Side,
     epoch: Epoch,
+    /// The machine.
     alive: bool,
+    /// Those of its processes that live.
+    processes: BTreeSet<Process>,
+    /// Until when whoever has the lease is stopped, in true time.
+    stopped: u64,
+    /// What whoever has the lease keeps on disk.
+    kept: Kept,
+    watch: Watch,
+    /// When a watcher has held, in true time.
+    watcher_done: Option<u64>,
+    /// A watcher has held, and whoever has the lease has not let go since.
+    noted: bool,
+    /// The keeper, which cannot step down, knows of a higher epoch.
+    fenced: bool,
     /// Whether its workloads do, whatever its daemon knows.
     runs: bool,
     disarmed: bool,
@@ -84,6 +115,8 @@ pub(super) struct World {
     pub(super) hold_takes: Option<u64>,
     /// Two sides may run because a person said so.
     pub(super) is_by_hand: bool,
+    /// The standby takes every lease, guarded or not.
+    pub(super) claims_guards: bool,
     pub(super) takeovers: u32,
     pub(super) holds: u32,
 }
@@ -107,6 +140,7 @@ impl World {
             is_rough: false,
             hold_takes: None,
             is_by_hand: false,
+            claims_guards: false,
             takeovers: 0,
             holds: 0,
         };
@@ -128,6 +162,13 @@ impl World {
                 side,
                 epoch: Epoch(1),
                 alive: true,
+                processes: Process::ALL.into(),
+                stopped: 0,
+                kept: Kept::default(),
+                watch: Watch::new(start),
+                watcher_done: None,
+                noted: false,
+                fenced: false,
                 runs: place == Place::East,
                 disarmed: false,
                 offset,
@@ -196,6 +237,82 @@ impl World {
         }
     }
 
+    /// Processes die and come back at random, or the one that has the lease stands still; the workloads go on. Of three that
+    /// guard each other one is left, which is what a guarded record promises.
+    pub(super) fn toss_processes(&mut self) {
+        for place in Place::ALL {
+            for process in Process::ALL {
+                let site = &self.sites[&place];
+                // One that stands still guards nobody.
+                let is_stopped = self.now < site.stopped;
+                let stopped = self.owner(place).filter(|_| is_stopped);
+                let is_last = site.processes.iter().all(|other| *other == process || Some(*other) == stopped);
+                if !site.processes.contains(&process) {
+                    if self.draw(2) == 0 {
+                        self.begin(place, process);
+                    }
+                } else if !is_last && self.draw(4) == 0 {
+                    self.end(place, process);
+                }
+            }
+            let site = &self.sites[&place];
+            let is_watched = site.processes.len() > 1 && site.doing.is_none();
+            if is_watched && self.draw(10) == 0 {
+                let until = self.now + self.draw(4 * AFTER);
+                self.site(place).stopped = until;
+            }
+        }
+    }
+
+    /// All that died comes back.
+    pub(super) fn mend_processes(&mut self) {
+        for place in Place::ALL {
+            self.site(place).stopped = 0;
+            for process in Process::ALL {
+                if !self.sites[&place].processes.contains(&process) {
+                    self.begin(place, process);
+                }
+            }
+        }
+    }
+
+    /// A process dies; the workloads go on.
+    pub(super) fn end(&mut self, place: Place, process: Process) {
+        let owner = self.owner(place);
+        self.site(place).processes.remove(&process);
+        if owner == Some(process) {
+            self.site(place).stopped = 0;
+            self.restart(place);
+        }
+    }
+
+    fn begin(&mut self, place: Place, process: Process) {
+        let (now, owner) = (self.clock(place), self.owner(place));
+        let site = self.site(place);
+        site.processes.insert(process);
+        site.watch = Watch::new(now);
+        // A keeper that is stopped gives its lease to nobody.
+        if owner != self.owner(place) && self.now >= self.sites[&place].stopped {
+            self.restart(place);
+        }
+    }
+
+    /// Who has the lease.
+    fn owner(&self, place: Place) -> Option<Process> {
+        let has = |process: &Process| self.sites[&place].processes.contains(process);
+        [Process::Daemon, Process::Keeper].into_iter().find(has)
+    }
+
+    /// Whether whoever has the lease can do anything.
+    fn is_awake(&self, place: Place) -> bool {
+        let site = &self.sites[&place];
+        let is_there = match site.side {
+            Side::Active(_) => self.owner(place).is_some(),
+            Side::Standby(_) => site.processes.contains(&Process::Daemon),
+        };
+        site.alive && is_there && self.now >= site.stopped
+    }
+
     pub(super) fn wipe_witness(&mut self) {
         self.register = None;
     }
@@ -211,7 +328,7 @@ impl World {
     pub(super) fn disarm(&mut self, place: Place) {
         let now = self.clock(place);
         if let Side::Active(lease) = &mut self.site(place).side {
-            lease.update(Epoch(1), Terms::new(Span(AFTER)), false, now);
+            lease.update(Epoch(1), Terms::new(Span(AFTER)), false, true, now);
         }
     }
 
@@ -256,7 +373,7 @@ impl World {
         let site = self.site(place);
         let me = party(place, site.epoch);
         site.side = match &site.side {
-            Side::Active(lease) => Side::Active(ActiveLease::new(me, lease.kept(), now)),
+            Side::Active(_) => Side::Active(ActiveLease::new(me, site.kept, now)),
             Side::Standby(_) => Side::Standby(StandbyLease::new(me, now)),
         };
         // What was being held goes on where it was; letting go does not.
@@ -278,13 +395,31 @@ impl World {
         if !self.sites[&place].alive {
             return;
         }
+        let looks = self.now.is_multiple_of(LOOK);
+        if looks {
+            self.watch(place);
+        }
+        if !self.is_awake(place) {
+            return;
+        }
         let now = self.clock(place);
         let true_now = self.now;
+        // Whoever has the lease is watched by those who have it not.
+        let guarded = self.sites[&place].processes.len() > 1;
+        if looks && let Side::Active(lease) = &mut self.site(place).side {
+            let wanted = lease.is_wanted();
+            lease.update(Epoch(0), Terms::new(Span(AFTER)), wanted, guarded, now);
+            if self.sites[&place].noted {
+                self.active(place, ActiveEvent::HeldByWatcher);
+            }
+        }
         let site = self.site(place);
         let done = site.doing.take_if(|(at, _)| *at <= true_now);
         let failed = site.fails_at.take_if(|(at, _)| *at <= true_now);
         if let Some((_, event)) = done {
-            site.runs = event != ActiveEvent::Held;
+            if event != ActiveEvent::LetGoFailed {
+                site.runs = event != ActiveEvent::Held;
+            }
             self.active(place, event);
         }
         if let Some((_, ask)) = failed {
@@ -305,6 +440,29 @@ impl World {
         }
     }
 
+    /// Holds by what is on disk, if anybody lives who does not have the lease or could not use it.
+    fn watch(&mut self, place: Place) {
+        let (now, true_now) = (self.clock(place), self.now);
+        let site = &self.sites[&place];
+        let lives = site.processes.len() > usize::from(self.owner(place).is_some());
+        if !lives || !matches!(site.side, Side::Active(_)) {
+            self.site(place).watcher_done = None;
+            return;
+        }
+        let is_due = site.watch.holds_at(site.kept, Span(AFTER)).is_some_and(|at| at <= now);
+        if !is_due || !site.runs {
+            self.site(place).watcher_done = None;
+            return;
+        }
+        let terms = Terms::new(Span(AFTER));
+        let most = (terms.held_within().0 - terms.watcher_holds_at().0) * 1000 / site.rate;
+        let takes = self.hold_takes.unwrap_or(0).max(self.draw(most.saturating_sub(2 * LOOK)));
+        let site = self.site(place);
+        if *site.watcher_done.get_or_insert(true_now + takes) <= true_now {
+            (site.runs, site.noted, site.watcher_done) = (false, true, None);
+        }
+    }
+
     fn witness_says(&mut self, place: Place, ask: AskId, answer: Answer) {
         if self.sites[&place].fails_at.is_some_and(|(_, open)| open == ask) {
             self.site(place).fails_at = None;
@@ -317,8 +475,11 @@ impl World {
 
     fn active(&mut self, place: Place, event: ActiveEvent) {
         let now = self.clock(place);
-        let Side::Active(lease) = &mut self.site(place).side else { return };
-        for action in lease.handle(event, now) {
+        let site = self.site(place);
+        let Side::Active(lease) = &mut site.side else { return };
+        let actions = lease.handle(event, now);
+        site.kept = lease.kept();
+        for action in actions {
             match action {
                 ActiveAction::Ask { ask, question } => self.ask_witness(place, ask, question),
                 ActiveAction::AskPeer { ask } => self.ask_peer(place, ask),
@@ -333,14 +494,23 @@ impl World {
                     let ends = (self.now + takes, ActiveEvent::Held);
                     self.site(place).doing.get_or_insert(ends);
                 }
+                ActiveAction::LetGo if self.sites[&place].fenced => {
+                    self.site(place).doing = Some((self.now, ActiveEvent::LetGoFailed));
+                }
                 ActiveAction::LetGo => {
                     let (site_now, takes) = (self.now, self.draw(AFTER / 5));
                     let site = self.site(place);
-                    site.runs = true;
+                    (site.runs, site.noted, site.watcher_done) = (true, false, None);
                     site.doing = Some((site_now + takes, ActiveEvent::LetGo));
+                }
+                // The daemon steps down when it is back.
+                ActiveAction::StepDown { .. } if self.owner(place) == Some(Process::Keeper) => {
+                    let site = self.site(place);
+                    (site.runs, site.noted, site.fenced) = (false, true, true);
                 }
                 ActiveAction::StepDown { epoch } => {
                     let site = self.site(place);
+                    (site.noted, site.fenced, site.kept) = (false, false, Kept::default());
                     (site.epoch, site.runs) = (epoch, false);
                     site.side = Side::Standby(StandbyLease::new(party(place, epoch), now));
                     (site.doing, site.fails_at) = (None, None);
@@ -373,7 +543,7 @@ impl World {
         let now = self.clock(place);
         let site = self.site(place);
         assert!(epoch > site.epoch, "an epoch only grows");
-        (site.epoch, site.runs) = (epoch, true);
+        (site.epoch, site.runs, site.kept) = (epoch, true, kept);
         site.side = Side::Active(ActiveLease::new(party(place, epoch), kept, now));
         site.fails_at = None;
         self.site(place).generation += 1;
@@ -388,6 +558,12 @@ impl World {
 
     fn ask_peer(&mut self, from: Place, ask: AskId) {
         let generation = self.sites[&from].generation;
+        if self.owner(from) == Some(Process::Keeper) {
+            // It knows no peer.
+            let silent = Message::FromPeer { to: from, generation, ask, answer: PeerAnswer::Silent };
+            self.mail.push((self.now, silent));
+            return;
+        }
         self.send(Line::Peer, Message::ToPeer { from, generation, ask });
         // Whoever carries a question answers it in any case.
         let within = Terms::new(Span(AFTER)).answer_within().0;
@@ -432,7 +608,7 @@ impl World {
             Message::FromWitness { to, generation, ask, answer } if self.hears(to, generation) => {
                 self.witness_says(to, ask, answer);
             }
-            Message::ToPeer { from, generation, ask } if self.sites[&from.other()].alive => {
+            Message::ToPeer { from, generation, ask } if self.is_awake(from.other()) => {
                 let now = self.clock(from.other());
                 let answer = match &mut self.site(from.other()).side {
                     Side::Standby(lease) => lease.grant(now),
@@ -450,12 +626,18 @@ impl World {
 
     fn hears(&self, place: Place, generation: u64) -> bool {
         let site = &self.sites[&place];
-        site.alive && site.generation == generation
+        self.is_awake(place) && site.generation == generation
     }
 
     fn swap_or_read(&mut self, question: Ask) -> Answer {
         match question {
-            Ask::Read => Answer::Read(self.register.clone()),
+            Ask::Read => {
+                let claim = |mut seen: Seen| {
+                    seen.record.guarded |= self.claims_guards;
+                    seen
+                };
+                Answer::Read(self.register.clone().map(claim))
+            }
             Ask::Swap { over, record } => {
                 if over.as_ref() != self.register.as_ref().map(|seen| &seen.version) {
                     return Answer::Conflict;
