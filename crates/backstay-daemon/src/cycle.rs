@@ -10,6 +10,7 @@ mod encode;
 mod keep;
 mod objects;
 mod produce;
+mod quiet;
 mod reversed;
 mod sources;
 mod standby;

@@ -23,6 +23,7 @@ mod incoming;
 mod init;
 mod meter;
 mod metrics;
+mod open_files;
 mod own_folders;
 mod pair_ops;
 mod places;
@@ -45,6 +46,7 @@ mod witness;
 
 pub use automatic::AutomaticError;
 pub use error::DaemonError;
+pub use host_hold::HoldError;
 pub use init::{InitReport, InitResult, init, init_if_missing};
 pub use serve::{ServeOptions, serve};
 pub use tell::TellError;
