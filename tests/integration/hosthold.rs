@@ -15,7 +15,6 @@ const LONG: Duration = Duration::from_secs(60);
 /// A process that appends to a file it keeps open, and acknowledges each line; ends with this value.
 struct Writer {
     child: Child,
-    file: PathBuf,
     acknowledged: PathBuf,
 }
 
@@ -26,7 +25,7 @@ impl Writer {
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(file).arg(&acknowledged).current_dir("/");
         let child = command.stdin(Stdio::null()).spawn().unwrap();
-        let writer = Writer { child, file: file.to_owned(), acknowledged };
+        let writer = Writer { child, acknowledged };
         writer.goes_on();
         writer
     }

@@ -95,6 +95,10 @@ pub(super) fn freeze(folder: &Path) -> Result<bool, HoldError> {
             return Err(HoldError::NotFrozen { folder: folder.to_owned(), within: FROZEN_WITHIN });
         }
         std::thread::sleep(LOOK_EVERY);
+        if let Freezer::V1(_) = freezer {
+            // One that was busy when it was told may miss it: told again it is asked again.
+            freezer.tell(true)?;
+        }
     }
     Ok(!was_told)
 }
