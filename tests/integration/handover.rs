@@ -88,7 +88,9 @@ fn a_volume_that_is_mounted_read_only_is_told() {
     remount("remount,rw");
     pair.west.sync("shop");
     let report = done(&pair.east, "failback");
-    assert_eq!(report["warnings"], json!([]), "{report}");
+    let warnings = report["warnings"].as_array().unwrap();
+    // Nobody says what stops the application of a plan without a hold.
+    assert!(matches!(warnings.as_slice(), [one] if one.to_string().contains("nothing was held")), "{report}");
     assert_same(&replica, &source);
 }
 

@@ -26,6 +26,7 @@ mod fidelity;
 mod handover;
 mod harness;
 mod homecoming;
+mod hosthold;
 mod incremental;
 mod keeper;
 mod kill;

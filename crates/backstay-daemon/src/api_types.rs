@@ -24,7 +24,7 @@ pub use point::{
 };
 pub use promotion::{PromoteRequest, PromotionReport, PromotionStep, StepState};
 pub use status::{
-    AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, LastCycle, ObjectsStatus, PlanStatus,
+    AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, HoldStatus, LastCycle, ObjectsStatus, PlanStatus,
 };
 pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
 

@@ -4,23 +4,30 @@
 //!    show it; an apply that was cut off is finished before anything else is applied.
 //! 2. No replica is written where workloads beside it were written at a higher epoch, as far as the cluster answers: a site
 //!    brought back from a backup does not know of them.
-//! 3. Applying is idempotent: what the manifests of two points say differs is written, and writing it twice
+//! 3. No replica is written that somebody else writes, and none that was a source before everybody has let go of it: they
+//!    are named, and it goes on once they are gone (tests of `hosthold`).
+//! 4. Applying is idempotent: what the manifests of two points say differs is written, and writing it twice
 //!    changes nothing.
 //!
 //! At a crash: the next start finishes the apply; a promotion finishes it first.
 
 mod cluster;
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use backstay_engine::retention::Rule;
 use backstay_kube::failure::Failures;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
 use backstay_types::frame::SiteRole;
-use backstay_types::point::{Consistency, RestorePoint};
+use backstay_types::point::{Consistency, PointVolume, RestorePoint};
 use backstay_types::{Class, Classify, PlanName, RestorePointId, Span};
 
 use crate::api_types::{CyclePhase, ErrorInfo};
+use crate::open_files::{self, Counts};
 use crate::plans::{Applied, AppliedObjects};
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
@@ -30,6 +37,9 @@ pub(crate) use cluster::named;
 
 /// How long a diverged restore point stays: time enough for somebody to look what is in it.
 const DIVERGED_KEPT: Span = Span(30 * 24 * 3_600_000);
+
+/// Between two looks whether a volume is let go of: a look costs some milliseconds for a thousand processes.
+const UNUSED_LOOK_EVERY: Duration = Duration::from_secs(2);
 
 impl Site {
     /// Brings the replicas of a standby plan to its newest restore point, in a task of its own.
@@ -47,11 +57,34 @@ impl Site {
             tracing::info!(%plan, "the apply was cut off by the stop; it goes on at the next start");
             return;
         }
-        if let Err(error) = &result {
+        if let Err(error @ DaemonError::InUse { .. }) = &result {
+            if runtime.apply_error().is_none_or(|told| told.message != error.to_string()) {
+                tracing::warn!(%plan, "replica not brought up to date: {error}");
+            }
+            self.apply_once_unused_soon(plan.clone(), &runtime);
+        } else if let Err(error) = &result {
             self.metrics.count_error(error.class());
             tracing::error!(%plan, class = error.class().label(), "replica not brought up to date: {error}");
         }
         runtime.set_apply_error(result.as_ref().err().map(|error| ErrorInfo::new(error)));
+    }
+
+    /// Tries again in a while: nobody tells when a volume is let go of.
+    fn apply_once_unused_soon(self: &Arc<Self>, plan: PlanName, runtime: &PlanRuntime) {
+        if runtime.waits_unused.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let site = self.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(UNUSED_LOOK_EVERY) => {}
+                () = site.stop.cancelled() => return,
+            }
+            site.runtimes.of(&plan).waits_unused.store(false, Ordering::SeqCst);
+            if site.plans.find(&plan).is_some() {
+                site.apply_newest(&plan).await;
+            }
+        });
     }
 
     async fn try_apply_newest(
@@ -121,8 +154,12 @@ impl Site {
         activity: &Activity,
     ) -> Result<(), DaemonError> {
         activity.enter(CyclePhase::Apply, point.volumes.iter().map(|volume| volume.bytes).sum());
-        if point.volumes.iter().any(|volume| applied.volumes.get(&volume.name) != Some(&volume.root)) {
+        let changes = |volume: &&PointVolume| applied.volumes.get(&volume.name) != Some(&volume.root);
+        let changing: Vec<_> =
+            point.volumes.iter().filter(changes).map(|volume| self.place(plan, &volume.name)).collect();
+        if !changing.is_empty() {
             self.check_epoch_on_cluster(plan)?;
+            self.check_unused(plan, &changing, whom(applied))?;
         }
         applied.target = Some(point.id);
         self.plans.set_applied(plan, applied)?;
@@ -151,8 +188,27 @@ impl Site {
         self.apply_objects(plan, applied, point)?;
         applied.point = Some(point.id);
         applied.target = None;
+        applied.written_here &= changing.is_empty();
         applied.time = Some(clock::now());
         self.plans.set_applied(plan, applied)
+    }
+
+    /// Refuses to write volumes that somebody has open. Blocks.
+    pub(crate) fn check_unused(
+        &self,
+        plan: &PlanName,
+        places: &[PathBuf],
+        counts: Counts,
+    ) -> Result<(), DaemonError> {
+        let users = open_files::users(places, counts, &BTreeSet::new())
+            .map_err(|source| DaemonError::io("look who uses", Path::new("/proc"), source))?;
+        match users.is_empty() {
+            true => Ok(()),
+            false => {
+                let users = users.iter().take(open_files::NAMED_MAX).map(ToString::to_string).collect();
+                Err(DaemonError::InUse { plan: plan.clone(), users })
+            }
+        }
     }
 
     fn apply_objects(
@@ -212,6 +268,11 @@ impl Site {
         let diverged = diverged.map(|point| (point.id, Rule::Diverged));
         Ok(in_use.map(|id| (id, Rule::InUse)).chain(diverged).collect())
     }
+}
+
+/// Who must not have open what is written next.
+pub(crate) const fn whom(applied: &Applied) -> Counts {
+    if applied.written_here { Counts::Everybody } else { Counts::Writers }
 }
 
 /// Failures of single objects as one error.

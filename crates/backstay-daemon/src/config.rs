@@ -11,6 +11,7 @@
 
 mod draft;
 mod error;
+mod hold;
 mod keys;
 mod print;
 mod units;
@@ -26,6 +27,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use backstay_net::Congestion;
+use backstay_types::plan::HostHold;
 use backstay_types::{PlanName, Span, VolumeName};
 
 use draft::{Draft, Raw};
@@ -77,6 +79,8 @@ pub struct SiteConfig {
     pub replicas: BTreeMap<PlanName, BTreeMap<VolumeName, PathBuf>>,
     /// Where the objects of a plan are written on this site when it is the standby, if not in the site's folder.
     pub manifests: BTreeMap<PlanName, PathBuf>,
+    /// What stops the application of a plan on this host, where the plan itself, made here, does not say.
+    pub holds: BTreeMap<PlanName, HostHold>,
 }
 
 /// How the cluster beside a site is reached.
@@ -177,6 +181,7 @@ impl SiteConfig {
             witness: None,
             replicas: BTreeMap::new(),
             manifests: BTreeMap::new(),
+            holds: BTreeMap::new(),
         }
     }
 

@@ -11,6 +11,7 @@ mod keep;
 mod left_over;
 mod objects;
 mod produce;
+mod quiet;
 mod reversed;
 mod sources;
 mod standby;

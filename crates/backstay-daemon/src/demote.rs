@@ -2,7 +2,7 @@
 //!
 //! 1. The higher epoch is on disk, with the role of one that steps down, before anything else: from then on nothing is
 //!    sent, and nothing is received yet.
-//! 2. First its workloads are held, then all that is here is kept, and only then may the other side's data come in.
+//! 2. First its workloads are held, and whoever still has a volume open is waited for; then all that is here is kept, and only then may the other side's data come in.
 //! 3. It is tried until it is done: an API server that is away, or a full disk, delays it and loses nothing.
 //!
 //! At a crash: the next start goes on.
@@ -18,6 +18,7 @@ use tracing::Instrument;
 use crate::DaemonError;
 use crate::api_types::{CyclePhase, ErrorInfo};
 use crate::audit::Actor;
+use crate::open_files::Counts;
 use crate::plans::PlanRecord;
 use crate::runtime::Activity;
 use crate::site::Site;
@@ -69,9 +70,18 @@ impl Site {
                 if site.stop.is_cancelled() {
                     return;
                 }
-                site.metrics.count_error(error.class());
-                tracing::error!(class = error.class().label(), "not stepped down yet: {error}");
-                site.runtimes.of(&name).set_apply_error(Some(ErrorInfo::new(&error)));
+                let runtime = site.runtimes.of(&name);
+                if let DaemonError::InUse { .. } = error {
+                    if runtime.apply_error().is_none_or(|told| told.message != error.to_string()) {
+                        tracing::warn!("not stepped down yet: {error}");
+                    }
+                    // Nobody tells when they have gone.
+                    pause = AGAIN;
+                } else {
+                    site.metrics.count_error(error.class());
+                    tracing::error!(class = error.class().label(), "not stepped down yet: {error}");
+                }
+                runtime.set_apply_error(Some(ErrorInfo::new(&error)));
                 tokio::select! {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(AGAIN_MAX),
                     () = site.stop.cancelled() => return,
@@ -99,6 +109,7 @@ impl Site {
         self.thaw_left_over(name).await?;
         self.stand_still(name).await?;
         self.wait_gone(name, GONE_WITHIN).await?;
+        self.wait_let_go_of(name).await?;
         let kept = self.keep(&self.plans.get(name)?, &activity).await?;
         let record = self.plans.update(name, |record| {
             record.role = SiteRole::Standby;
@@ -110,6 +121,17 @@ impl Site {
         runtime.set_apply_error(None);
         tracing::info!(epoch = %record.epoch, kept = %kept.id, "this site is the standby now");
         Ok(())
+    }
+
+    /// What is still open here may be written after it was kept, and would be overwritten under whoever has it open.
+    async fn wait_let_go_of(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
+        let record = self.plans.get(name)?;
+        // Pods are gone by then; what else looks into volumes of a node is not of the plan.
+        let counts = if record.spec.covers_cluster() { Counts::Writers } else { Counts::Everybody };
+        let places = self.own_places(&record);
+        let (site, name) = (self.clone(), name.clone());
+        let work = move || site.check_unused(&name, &places, counts);
+        self.blocking("looking who uses the volumes", work).await
     }
 
     /// Asks every peer that connects what it knows of the plans that this side is active for: one that was promoted

@@ -125,6 +125,7 @@ impl Site {
             steps: drill.steps().iter().map(told_step).collect(),
             waves: Vec::new(),
             warnings: drill.warnings,
+            nothing_lost: false,
             dry_run: true,
         })
     }

@@ -365,6 +365,33 @@ pub enum DaemonError {
         /// One of them.
         first: String,
     },
+    /// What runs on the host cannot be held, or does not run again.
+    #[error(transparent)]
+    Hold(#[from] crate::host_hold::HoldError),
+    /// Somebody has a volume open that would be written.
+    #[error("plan {plan}: a volume is in use and is not written: {}", .users.join("; "))]
+    InUse {
+        /// The plan.
+        plan: PlanName,
+        /// Who has what open.
+        users: Vec<String>,
+    },
+    /// A plan that would be handed over while somebody may still write.
+    #[error("plan {plan}: somebody may still write: {}", .users.join("; "))]
+    StillWritten {
+        /// The plan.
+        plan: PlanName,
+        /// Who has what open.
+        users: Vec<String>,
+    },
+    /// A plan that would be handed over without what was written last.
+    #[error("plan {plan}: written while nothing was to be written any more: {}", .what.join(", "))]
+    WrittenMeanwhile {
+        /// The plan.
+        plan: PlanName,
+        /// Which volumes, or which file.
+        what: Vec<String>,
+    },
     /// A folder whose objects cannot be held where they are.
     #[error(transparent)]
     Standstill(#[from] backstay_kube::folder::StandstillError),
@@ -407,7 +434,8 @@ pub enum DaemonError {
     },
     /// Paths of the other side, changed on this one.
     #[error(
-        "plan {plan}: its volumes and its manifest folder are those of the site it was made on, and cannot be changed here"
+        "plan {plan}: its volumes, its manifest folder and its hold are those of the site it was made on, and cannot be \
+         changed here"
     )]
     PlacesOfHome {
         /// The plan.

@@ -17,9 +17,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay_engine::handover::{self, Handover, HandoverFacts, HandoverStep, Planned, Target};
-use backstay_types::PlanName;
+use backstay_engine::handover::{self, Handover, HandoverFacts, HandoverStep, Planned, Stage, Target};
 use backstay_types::frame::{Frame, HandOver, SiteRole};
+use backstay_types::point::{Consistency, RestorePoint};
+use backstay_types::{PlanName, RestorePointId};
 use tracing::Instrument;
 
 use self::outcome::Outcome;
@@ -97,6 +98,7 @@ impl Site {
             };
             report.steps = HandoverStep::ALL.iter().map(pending).collect();
             report.warnings = self.cannot_follow(&record);
+            report.warnings.extend(self.was_not_held(&record));
         }
         (report.rto_seconds, report.dry_run) = (None, true);
         Ok(report)
@@ -142,6 +144,33 @@ impl Site {
         places.filter(is_read_only).map(warn).collect()
     }
 
+    /// An application that nobody stops here.
+    fn was_not_held(&self, record: &PlanRecord) -> Option<String> {
+        let place = if record.home {
+            "`hold` in the plan".to_owned()
+        } else {
+            format!("`[hold.{}]` in its site.toml", record.name)
+        };
+        self.holds_nothing(record).then(|| {
+            format!("nothing was held on {}: no {place} says what stops the application there", self.name)
+        })
+    }
+
+    /// What this side has kept of what was written after it offered the plan, if anything was.
+    fn written_after(
+        &self,
+        name: &PlanName,
+        handover: &Handover,
+    ) -> Result<Option<RestorePointId>, DaemonError> {
+        let Stage::Offered { restore_point, .. } = handover.stage else { return Ok(None) };
+        let points = self.store.points(name)?;
+        let is_after = |point: &&RestorePoint| {
+            let is_ours = point.origin == self.id && point.consistency == Consistency::Diverged;
+            is_ours && point.id.epoch == restore_point.epoch && point.id > restore_point
+        };
+        Ok(points.iter().rfind(is_after).map(|point| point.id))
+    }
+
     fn already_there(&self, record: &PlanRecord, target: Target) -> Result<PromotionReport, DaemonError> {
         let newest = self.newest_known(record)?;
         let newest = newest.ok_or_else(|| DaemonError::NoRestorePoint { plan: record.name.clone() })?;
@@ -154,6 +183,7 @@ impl Site {
             steps: Vec::new(),
             waves: Vec::new(),
             warnings: vec![target.already(&record.name)],
+            nothing_lost: false,
             dry_run: false,
         })
     }
@@ -189,9 +219,20 @@ impl Site {
         if let Some(message) = failure {
             return Err(DaemonError::TakenOverInPart { plan: name.clone(), epoch, message });
         }
-        let newest = self.newest_known(&*self.plans.get(name)?)?.map(|point| point.id);
-        let mut report = composed(&handover, report, epoch, taken_time, newest);
-        report.warnings.extend(self.cannot_follow(&*self.plans.get(name)?));
+        let record = self.plans.get(name)?;
+        let newest = self.newest_known(&record)?.map(|point| point.id);
+        let kept = self.written_after(name, &handover)?;
+        let nothing_lost = handover.looked_again() && kept.is_none() && stepped_down.is_ok();
+        let mut report = composed(&handover, report, epoch, taken_time, newest, nothing_lost);
+        report.warnings.extend(self.cannot_follow(&record));
+        report.warnings.extend(self.was_not_held(&record));
+        if let Some(kept) = kept {
+            report.warnings.push(format!(
+                "{} was written to after the last sync: that is not on the side that is active now, and is kept here as \
+                 the diverged restore point {kept}",
+                self.name
+            ));
+        }
         if let Err(error) = stepped_down {
             report.warnings.push(format!("this side has not become the standby yet: {error}"));
         }

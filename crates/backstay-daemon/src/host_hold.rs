@@ -24,7 +24,7 @@ use backstay_types::plan::HostHold;
 
 use self::record::{HeldState, Locked, Record};
 
-pub(crate) use self::cgroup::is_frozen;
+pub(crate) use self::cgroup::frozen_processes;
 pub use self::error::HoldError;
 
 /// Why something is let go.

@@ -126,10 +126,12 @@ impl Site {
         }
     }
 
-    /// A plan that comes back to where it was made keeps what only this site knows of it: the name of the peer, and
-    /// the policy, unless the other side has changed what the policy says.
+    /// A plan that comes back to where it was made keeps what only this site knows of it: the name of the peer, what
+    /// is held on its host, and the policy, unless the other side has changed what the policy says.
     fn as_made_here(&self, own: &PlanRecord, mut spec: PlanSpec) -> Result<PlanSpec, DaemonError> {
         spec.pair.clone_from(&own.spec.pair);
+        // Commands among it: no peer says what this host runs.
+        spec.hold.clone_from(&own.spec.hold);
         let resolved = self.resolved(own)?;
         if spec.schedule == resolved.schedule && spec.retention == resolved.retention {
             spec.schedule.clone_from(&own.spec.schedule);

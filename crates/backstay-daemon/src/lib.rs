@@ -24,6 +24,7 @@ mod init;
 mod keeper;
 mod meter;
 mod metrics;
+mod open_files;
 mod own_folders;
 mod pair_ops;
 mod places;

@@ -82,6 +82,13 @@ impl Site {
         record.spec.volumes.iter().map(here).collect()
     }
 
+    /// Where all volumes of a plan are on this site: those that it lists, and those behind its claims.
+    pub(crate) fn own_places(&self, record: &PlanRecord) -> Vec<PathBuf> {
+        let listed = record.spec.volumes.iter().map(|listed| self.place(&record.name, &listed.name));
+        let claims = record.claims.keys().map(|name| self.place(&record.name, name));
+        listed.chain(claims).collect()
+    }
+
     /// The manifest folder that a cycle of this site captures.
     pub(crate) fn listed_manifests(&self, record: &PlanRecord) -> Option<ManifestFolder> {
         record.spec.manifests.as_ref().map(|_| ManifestFolder { path: self.manifests(&record.name) })

@@ -87,7 +87,9 @@ impl Site {
             if record.pair != peer.pair {
                 return Err(DaemonError::OtherPair { plan: name.clone() });
             }
-            let moves = |old: &PlanSpec| old.volumes != spec.volumes || old.manifests != spec.manifests;
+            let moves = |old: &PlanSpec| {
+                old.volumes != spec.volumes || old.manifests != spec.manifests || old.hold != spec.hold
+            };
             if !record.home && moves(&record.spec) {
                 return Err(DaemonError::PlacesOfHome { plan: name.clone() });
             }

@@ -114,6 +114,9 @@ pub(crate) struct Applied {
     pub(crate) cluster: Option<ObjectsStatus>,
     /// When `point` was reached.
     pub(crate) time: Option<Time>,
+    /// Whether it was reached by an application of this side, which may believe that it still runs here.
+    #[serde(default)]
+    pub(crate) written_here: bool,
 }
 
 /// Objects as they were applied: the same bundle held in another way is another thing.

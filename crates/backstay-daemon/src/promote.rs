@@ -21,13 +21,14 @@ use backstay_kube::failure::Failures;
 use backstay_kube::folder;
 use backstay_kube::wave::ReleasePlan;
 use backstay_types::frame::{SiteRole, TakeOver};
-use backstay_types::point::{Consistency, RestorePoint};
+use backstay_types::point::{Consistency, PointVolume, RestorePoint};
 use backstay_types::{Classify, PairId, PlanName, Span};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, PromoteRequest, PromotionReport, PromotionStep, StepState};
-use crate::apply::{CheckFailures, named};
+use crate::apply::{CheckFailures, named, whom};
 use crate::audit::Actor;
+use crate::host_hold::Release;
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
@@ -192,6 +193,7 @@ impl Site {
             steps: Vec::new(),
             waves: Vec::new(),
             warnings: vec!["this side is active already: nothing was done".to_owned()],
+            nothing_lost: false,
             dry_run: false,
         })
     }
@@ -326,6 +328,12 @@ impl Site {
             let point = site.store.point(&plan.plan, plan.restore_point)?;
             let applied = site.plans.applied(&plan.plan)?;
             let reader = site.store.reader(point.pair);
+            let changes = |volume: &&PointVolume| {
+                applied.target.is_some() || applied.volumes.get(&volume.name) != Some(&volume.root)
+            };
+            let changing = point.volumes.iter().filter(changes);
+            let changing: Vec<_> = changing.map(|volume| site.place(&plan.plan, &volume.name)).collect();
+            site.check_unused(&plan.plan, &changing, whom(&applied))?;
             let damaged = |what: String, why: String| DaemonError::Damaged {
                 plan: plan.plan.clone(),
                 point: point.id,
@@ -392,6 +400,11 @@ impl Site {
         };
         let (warnings, failures) = self.blocking("releasing the objects", work).await?;
         plan.warnings.extend(warnings);
+        match self.release_host(&*self.plans.get(&plan.plan)?, Release::TakeOver).await {
+            Ok(report) => plan.warnings.extend(report.warnings),
+            Err(error) if accept_partial => plan.warnings.push(format!("not started on this host: {error}")),
+            Err(error) => return Err(error),
+        }
         if !accept_partial {
             return failures.check(&plan.plan);
         }
@@ -540,6 +553,7 @@ fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
         steps: plan.steps().iter().map(step).collect(),
         waves: Vec::new(),
         warnings: plan.warnings.clone(),
+        nothing_lost: false,
         dry_run,
     }
 }

@@ -2,7 +2,7 @@
 //! the process; what must, is in the plan's files.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
@@ -31,6 +31,8 @@ pub(crate) struct PlanRuntime {
     pub(crate) fence: tokio::sync::Mutex<()>,
     /// Held while this side tells its active side of what it shows.
     pub(crate) telling: tokio::sync::Mutex<()>,
+    /// Whether a task waits to apply once nobody uses the volumes any more.
+    pub(crate) waits_unused: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -181,6 +183,7 @@ impl PlanRuntime {
             standstill: tokio::sync::Mutex::default(),
             fence: tokio::sync::Mutex::default(),
             telling: tokio::sync::Mutex::default(),
+            waits_unused: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }

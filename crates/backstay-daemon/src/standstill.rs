@@ -5,10 +5,13 @@
 //! 2. Holding, and letting go, may be repeated after whatever cut them off. They never overlap, whoever asks: the lease, a
 //!    handover, or a side that steps down.
 //!
-//! Left to others: when. Volumes that a plan lists alone have no workloads that could be held; their application is the
-//! operator's to stop.
+//! 3. What is held on a host is what this site's own operator says: of the plan where it was made, in `site.toml` on the
+//!    other side. A plan that came over the wire runs no command here (test `a_peer_makes_nobody_run_a_command`).
+//!
+//! Left to others: when.
 
 mod cluster;
+mod host;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,10 +20,12 @@ use std::time::Duration;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
 use backstay_types::frame::SiteRole;
 use backstay_types::manifest::RelPath;
+use backstay_types::plan::HostHold;
 use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::CheckFailures;
+use crate::host_hold::Release;
 use crate::plans::PlanRecord;
 use crate::site::Site;
 use crate::{DaemonError, files, reserve};
@@ -46,7 +51,9 @@ impl Site {
 
     /// The objects of a plan as they were before they were held here, if they are.
     pub(crate) fn standing(&self, plan: &PlanName) -> Result<Option<Vec<CapturedObject>>, DaemonError> {
-        if !self.plans.get(plan)?.standing {
+        let record = self.plans.get(plan)?;
+        let has_objects = record.spec.covers_cluster() || record.spec.manifests.is_some();
+        if !record.standing || !has_objects {
             return Ok(None);
         }
         let Some(kept) = files::read_json::<Vec<Kept>>(&self.standstill_file(plan))? else { return Ok(None) };
@@ -66,24 +73,46 @@ impl Site {
         let _alone = runtime.standstill.lock().await;
         reserve::make_room(&self.dir);
         let record = self.plans.get(plan)?;
+        let host = self.host_hold(&record).filter(HostHold::holds_something);
         let objects = match self.standing(plan)? {
-            Some(objects) => objects,
+            Some(objects) => Some(objects),
             None => {
-                let Some(objects) = self.own_objects(&record).await? else { return Ok(()) };
-                let kept = objects.iter().map(|object| Kept {
+                let objects = self.own_objects(&record).await?;
+                let kept = objects.iter().flatten().map(|object| Kept {
                     key: object.key.to_string(),
                     object: String::from_utf8_lossy(&object.bytes).into_owned(),
                 });
-                files::write_json(&self.standstill_file(plan), &kept.collect::<Vec<_>>())?;
-                self.plans.update(plan, |record| record.standing = true)?;
+                if objects.is_some() {
+                    files::write_json(&self.standstill_file(plan), &kept.collect::<Vec<_>>())?;
+                }
                 objects
             }
         };
-        let point = running_point(&record);
-        if record.spec.covers_cluster() {
-            return self.stand_still_on_cluster(&record, point, objects).await;
+        if objects.is_some() || host.is_some() {
+            self.plans.update(plan, |record| record.standing = true)?;
         }
-        let (dir, record) = (self.manifests(plan), record.clone());
+        // What cannot be held of the one keeps nothing of the other running.
+        let host_held = match host {
+            Some(host) => self.hold_host(&record, host).await,
+            None => Ok(()),
+        };
+        let objects_held = match objects {
+            Some(objects) => self.hold_objects(&record, objects).await,
+            None => Ok(()),
+        };
+        host_held.and(objects_held)
+    }
+
+    async fn hold_objects(
+        self: &Arc<Self>,
+        record: &Arc<PlanRecord>,
+        objects: Vec<CapturedObject>,
+    ) -> Result<(), DaemonError> {
+        let point = running_point(record);
+        if record.spec.covers_cluster() {
+            return self.stand_still_on_cluster(record, point, objects).await;
+        }
+        let (dir, record) = (self.manifests(&record.name), record.clone());
         self.blocking("holding the objects", move || {
             let options = ApplyOptions {
                 plan: &record.name,
@@ -110,18 +139,21 @@ impl Site {
         }
         let objects = match self.standing(plan)? {
             Some(objects) => objects,
+            None if !record.spec.covers_cluster() && record.spec.manifests.is_none() => Vec::new(),
             // Somebody removed the file: what is held has its originals with it.
             None => self.own_objects(&record).await?.unwrap_or_default(),
         };
         if record.spec.covers_cluster() {
             self.let_go_on_cluster(&record, running_point(&record), objects).await?;
-        } else {
+        } else if record.spec.manifests.is_some() {
             let (dir, record) = (self.manifests(plan), record.clone());
             self.blocking("releasing the objects", move || {
                 folder::let_go(&dir, active_epoch(&record), &record.name)?.failures.check(&record.name)
             })
             .await?;
         }
+        let record = self.plans.get(plan)?;
+        self.release_host(&record, Release::Undo).await?;
         self.plans.update(plan, |record| record.standing = false)?;
         Ok(())
     }

@@ -105,6 +105,7 @@ impl Site {
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
             automatic_failover: self.automatic_status(&record),
+            hold: self.hold_status(&record)?,
         })
     }
 

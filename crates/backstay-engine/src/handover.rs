@@ -52,6 +52,8 @@ pub enum HandoverStep {
     WaitGone,
     /// The last restore point, of held workloads.
     LastSync,
+    /// Nothing was written since, and nobody can.
+    LookAgain,
     /// The peer takes over.
     TakeOver,
     /// This side becomes its standby.
@@ -60,12 +62,13 @@ pub enum HandoverStep {
 
 impl HandoverStep {
     /// All steps, in order.
-    pub const ALL: [HandoverStep; 7] = [
+    pub const ALL: [HandoverStep; 8] = [
         HandoverStep::CheckPeer,
         HandoverStep::Sync,
         HandoverStep::Hold,
         HandoverStep::WaitGone,
         HandoverStep::LastSync,
+        HandoverStep::LookAgain,
         HandoverStep::TakeOver,
         HandoverStep::StepDown,
     ];
@@ -79,6 +82,7 @@ impl std::fmt::Display for HandoverStep {
             HandoverStep::Hold => "hold",
             HandoverStep::WaitGone => "wait until gone",
             HandoverStep::LastSync => "last sync",
+            HandoverStep::LookAgain => "look again",
             HandoverStep::TakeOver => "hand over",
             HandoverStep::StepDown => "step down",
         })
@@ -190,6 +194,11 @@ impl Handover {
             }
             Stage::Preparing | Stage::TakingBack { .. } => None,
         }
+    }
+
+    /// Whether a reading after the hold found nothing written.
+    pub fn looked_again(&self) -> bool {
+        self.steps.iter().any(|done| done.step == HandoverStep::LookAgain)
     }
 
     /// Whether the peer may run the workloads: then this side must not.

@@ -45,6 +45,10 @@ pub struct PromotionReport {
     pub waves: Vec<String>,
     /// What the operator should look at.
     pub warnings: Vec<String>,
+    /// Of a switchover or failback: whether a reading after the hold found nothing written, and nothing was written on the
+    /// side that gave the plan away since.
+    #[serde(default)]
+    pub nothing_lost: bool,
     /// Whether nothing was done.
     pub dry_run: bool,
 }

@@ -1,5 +1,6 @@
 //! Status of a plan: what runs, what ran, how far behind.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use backstay_types::frame::SiteRole;
@@ -50,6 +51,25 @@ pub struct PlanStatus {
     /// Who would take over by itself, and when; `null` for a plan without automatic failover.
     #[serde(default)]
     pub automatic_failover: Option<AutomaticStatus>,
+    /// What stops the application on this host; `null` where nobody says, and for a plan over namespaces.
+    #[serde(default)]
+    pub hold: Option<HoldStatus>,
+}
+
+/// What stops the application of a plan on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HoldStatus {
+    /// Whether it is held now.
+    pub held: bool,
+    /// Units of systemd.
+    pub units: Vec<String>,
+    /// Control groups.
+    pub cgroups: Vec<PathBuf>,
+    /// Whether commands of the operator hold and release.
+    pub commands: bool,
+    /// Whether the operator says that nothing runs here.
+    pub nothing: bool,
 }
 
 /// Automatic failover of a plan, as this side sees it.

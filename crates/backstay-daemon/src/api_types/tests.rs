@@ -75,6 +75,7 @@ fn fields_are_named_as_the_contract_says() {
         last_drill: None,
         suspended: false,
         automatic_failover: None,
+        hold: None,
     };
     let value = to_value(&status).expect("json");
     has(
@@ -99,6 +100,7 @@ fn fields_are_named_as_the_contract_says() {
         steps: vec![PromotionStep { name: "x".into(), state: StepState::Done, duration_seconds: Some(0.1) }],
         waves: vec![],
         warnings: vec![],
+        nothing_lost: false,
         dry_run: false,
     };
     let value = to_value(&report).expect("json");

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use backstay_net::Congestion;
+use backstay_types::plan::HostHold;
 use backstay_types::{PlanName, Span, VolumeName};
 
+use super::hold;
 use super::keys::{KEYS, Key, absolute};
 use super::units::{ByteSize, Rate};
 use super::{
@@ -20,6 +22,7 @@ const ENVIRONMENT_PREFIX: &str = "BACKSTAY_";
 /// Tables whose keys are names the operator gave.
 const REPLICAS: &str = "replicas";
 const MANIFESTS: &str = "manifests";
+pub(super) const HOLD: &str = "hold";
 
 /// A value before it is parsed.
 pub(super) enum Raw<'a> {
@@ -51,6 +54,7 @@ pub(super) struct Draft {
     pub(super) witness_kubeconfig: Option<PathBuf>,
     pub(super) replicas: BTreeMap<PlanName, BTreeMap<VolumeName, PathBuf>>,
     pub(super) manifests: BTreeMap<PlanName, PathBuf>,
+    pub(super) holds: BTreeMap<PlanName, HostHold>,
 }
 
 impl Draft {
@@ -58,6 +62,7 @@ impl Draft {
     pub(super) fn read_file(&mut self, table: &toml::Table) -> Result<(), ConfigError> {
         for (key, value) in table {
             match value {
+                toml::Value::Table(inner) if key == HOLD => self.holds = hold::read(inner)?,
                 toml::Value::Table(inner) => self.read_table(key, inner)?,
                 value => self.set_toml(key, value)?,
             }
@@ -232,6 +237,7 @@ impl Draft {
             witness,
             replicas: self.replicas,
             manifests: self.manifests,
+            holds: self.holds,
         })
     }
 }
@@ -255,7 +261,7 @@ fn unknown(origin: &Origin, path: &str) -> ConfigError {
         return ConfigError::UnknownKey { origin: origin.clone(), key: path.to_owned(), nearest };
     }
     let tables = KEYS.iter().filter_map(|key| key.path.split_once('.')).map(|(table, _)| table);
-    let known = KEYS.iter().map(|key| key.path).chain(tables).chain([REPLICAS, MANIFESTS]);
+    let known = KEYS.iter().map(|key| key.path).chain(tables).chain([REPLICAS, MANIFESTS, HOLD]);
     ConfigError::UnknownKey { origin: origin.clone(), key: path.to_owned(), nearest: nearest(path, known) }
 }
 

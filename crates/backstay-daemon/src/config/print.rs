@@ -72,6 +72,7 @@ impl SiteConfig {
         for (plan, path) in &self.manifests {
             push(out, format_args!("{plan} = {}\n", text(&path.to_string_lossy())));
         }
+        super::hold::print(&self.holds, out);
     }
 
     fn tables(&self) -> [(&'static str, Vec<Line>); 11] {

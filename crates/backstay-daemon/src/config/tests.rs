@@ -242,3 +242,24 @@ fn the_sample_in_the_repository_is_what_init_writes() {
     let listen = DEFAULT_LISTEN.parse().expect("an address");
     assert_eq!(SiteConfig::default_for("east", listen).to_toml(), sample);
 }
+
+#[test]
+fn holds_are_read_and_printed_again() {
+    let text = "[hold.shop]\nunits = [\"db.service\"]\n[hold.shop.commands]\nhold = [\"stop\", \"a \\\"b\\\"\"]\n\
+                release = [\"start\"]\ntimeout = \"2m\"\n[hold.other]\nnothing = true\n";
+    let config = with(text).expect("valid");
+    assert_eq!(config.holds.len(), 2);
+    for printed in [config.to_toml(), config.to_effective_toml()] {
+        let again = SiteConfig::resolve(&printed, [], &Overrides::default()).expect(&printed);
+        assert_eq!(again, config);
+    }
+    for (bad, word) in [
+        ("[hold.shop]\n", "nothing: true"),
+        ("[hold.shop]\nunit = [\"db.service\"]\n", "unit"),
+        ("[hold.shop]\nunits = [\"db\"]\n", "postgresql.service"),
+        ("[hold]\nunits = [\"db.service\"]\n", "hold.units"),
+    ] {
+        let error = with(bad).expect_err(bad);
+        assert!(error.class() == Class::Invalid && error.to_string().contains(word), "{error}");
+    }
+}

@@ -206,6 +206,7 @@ pub(super) fn drill(report: DrillReport) -> Result<PromotionDone, DaemonError> {
         steps: report.steps,
         waves: Vec::new(),
         warnings: report.warnings,
+        nothing_lost: false,
         dry_run: false,
     }))
 }

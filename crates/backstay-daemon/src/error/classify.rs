@@ -47,6 +47,8 @@ impl Classify for DaemonError {
             | Self::PointsElsewhere { .. }
             | Self::Forced { .. }
             | Self::Conflict { .. }
+            | Self::StillWritten { .. }
+            | Self::WrittenMeanwhile { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
             Self::RolledBack { cause, .. } => cause.class(),
@@ -54,7 +56,8 @@ impl Classify for DaemonError {
             Self::Tell(error) => error.class(),
             Self::Handover(error) => error.class(),
             Self::Irreversible(error) => error.class(),
-            Self::ClaimsChanged { .. } => Class::Busy,
+            Self::ClaimsChanged { .. } | Self::InUse { .. } => Class::Busy,
+            Self::Hold(error) => error.class(),
             Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
             Self::Unseen { class, .. }
@@ -130,6 +133,11 @@ impl Classify for DaemonError {
                 Some(cause.hint().map_or(again.clone(), |hint| format!("{hint}; {again}")))
             }
             Self::TakenOverInPart { plan, .. } => Some(format!("go on there: backstay promote {plan}")),
+            Self::InUse { .. } => Some("stop what has it open; it goes on by itself once nobody has".into()),
+            Self::StillWritten { .. } | Self::WrittenMeanwhile { .. } => Some(
+                "stop the application first, or say in the plan's `hold` (of the other side in `[hold.PLAN]` of its site.toml) what stops it".into(),
+            ),
+            Self::Hold(error) => error.hint(),
             Self::Standstill(error) => error.hint(),
             Self::Tell(error) => error.hint(),
             Self::Handover(error) => error.hint(),

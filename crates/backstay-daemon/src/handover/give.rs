@@ -1,14 +1,18 @@
 //! The steps of the side that gives a plan away, up to the offer, and the way back from each of them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use backstay_engine::handover::{Handover, HandoverStep, Stage, Target};
 use backstay_types::frame::SiteRole;
+use backstay_types::point::RestorePoint;
 use backstay_types::{Classify, Epoch, PlanName};
+use backstay_volume::VolumeError;
 
 use super::outcome::Outcome;
 use super::report::StepClock;
 use crate::api_types::CyclePhase;
+use crate::open_files::{self, Counts, NAMED_MAX};
 use crate::plans::PlanRecord;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
@@ -54,7 +58,13 @@ impl Site {
         let mut clock = StepClock::start();
         handover.steps.push(clock.lap(HandoverStep::CheckPeer));
         *at = HandoverStep::Sync;
-        self.cycle(name, activity).await?;
+        match self.cycle(name, activity).await {
+            // What never settles while it runs does once it is held.
+            Err(error) if is_unsettled(&error) => {
+                tracing::warn!("the cycle before the hold: {error}");
+            }
+            before => drop(before?),
+        }
         handover.steps.push(clock.lap(HandoverStep::Sync));
         *at = HandoverStep::Hold;
         self.note_preparing(name, handover)?;
@@ -63,10 +73,15 @@ impl Site {
         handover.steps.push(clock.lap(HandoverStep::Hold));
         *at = HandoverStep::WaitGone;
         self.wait_gone(name, GONE_WITHIN).await?;
+        self.check_nobody_writes(name).await?;
         handover.steps.push(clock.lap(HandoverStep::WaitGone));
         *at = HandoverStep::LastSync;
-        let point = self.cycle(name, activity).await?;
+        self.settle(&*self.plans.get(name)?).await?;
+        let point = self.cycle(name, activity).await.map_err(|error| written_meanwhile(name, error))?;
         handover.steps.push(clock.lap(HandoverStep::LastSync));
+        *at = HandoverStep::LookAgain;
+        self.check_quiet(name, &point, activity).await.map_err(|error| written_meanwhile(name, error))?;
+        handover.steps.push(clock.lap(HandoverStep::LookAgain));
         *at = HandoverStep::TakeOver;
         handover.stage = Stage::Offered { restore_point: point.id, held_time };
         let kept = handover.clone();
@@ -82,6 +97,49 @@ impl Site {
             record.handover = Some(kept);
         })?;
         Ok(())
+    }
+
+    /// Refuses to give away what a process of this host can still write: what it is told is written would be nowhere but in
+    /// what the other side's data then replaces.
+    async fn check_nobody_writes(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
+        let record = self.plans.get(name)?;
+        if record.spec.covers_cluster() {
+            // Its pods are gone.
+            return Ok(());
+        }
+        let (places, frozen) = (self.own_places(&record), self.held_processes(&record));
+        let work = move || {
+            open_files::users(&places, Counts::WritingProcesses, &frozen)
+                .map_err(|source| DaemonError::io("look who uses", Path::new("/proc"), source))
+        };
+        let users = self.blocking("looking who uses the volumes", work).await?;
+        match users.is_empty() {
+            true => Ok(()),
+            false => {
+                let users = users.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+                Err(DaemonError::StillWritten { plan: name.clone(), users })
+            }
+        }
+    }
+
+    /// Refuses to give away what was written since it was read last, or may be.
+    async fn check_quiet(
+        self: &Arc<Self>,
+        name: &PlanName,
+        point: &RestorePoint,
+        activity: &Arc<Activity>,
+    ) -> Result<(), DaemonError> {
+        self.check_nobody_writes(name).await?;
+        let record = self.plans.get(name)?;
+        self.settle(&record).await?;
+        let written = self.written_since(&record, point, activity).await?;
+        match written.is_empty() {
+            true => Ok(()),
+            false => {
+                let what = written.iter().map(|volume| format!("volume {volume}")).collect();
+                Err(DaemonError::WrittenMeanwhile { plan: name.clone(), what })
+            }
+        }
     }
 
     /// Nothing is held before this is on disk: after a crash it says what to let go.
@@ -126,5 +184,20 @@ impl Site {
         }
         self.wake.notify_one();
         Ok(())
+    }
+}
+
+/// Whether a cycle failed only because a file was written again and again while it was read.
+const fn is_unsettled(error: &DaemonError) -> bool {
+    matches!(error, DaemonError::Volume(VolumeError::Unsettled { .. }))
+}
+
+/// What is written again and again once nothing is to be written any more.
+fn written_meanwhile(plan: &PlanName, error: DaemonError) -> DaemonError {
+    match error {
+        DaemonError::Volume(VolumeError::Unsettled { path }) => {
+            DaemonError::WrittenMeanwhile { plan: plan.clone(), what: vec![path] }
+        }
+        other => other,
     }
 }

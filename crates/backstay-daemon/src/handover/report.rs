@@ -13,6 +13,7 @@ pub(super) fn composed(
     epoch: Epoch,
     taken_time: Time,
     newest: Option<RestorePointId>,
+    nothing_lost: bool,
 ) -> PromotionReport {
     let step = |done: &StepDone| PromotionStep {
         name: done.step.to_string(),
@@ -41,6 +42,7 @@ pub(super) fn composed(
         steps,
         waves: Vec::new(),
         warnings,
+        nothing_lost,
         dry_run: false,
     }
 }

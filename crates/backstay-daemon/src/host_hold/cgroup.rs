@@ -1,5 +1,6 @@
 //! Control groups: version 2, or the freezer of version 1.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -75,7 +76,7 @@ impl Freezer {
 /// Whether a group was told to freeze; `None` if there is none.
 pub(super) fn look(folder: &Path) -> Result<Option<bool>, HoldError> {
     let Some(freezer) = Freezer::of(folder)? else { return Ok(None) };
-    if holds_us(folder, DEPTH_MAX) {
+    if processes(folder, DEPTH_MAX).contains(&std::process::id()) {
         return Err(HoldError::OwnCgroup { folder: folder.to_owned() });
     }
     freezer.is_told().map(Some)
@@ -94,6 +95,10 @@ pub(super) fn freeze(folder: &Path) -> Result<bool, HoldError> {
             return Err(HoldError::NotFrozen { folder: folder.to_owned(), within: FROZEN_WITHIN });
         }
         std::thread::sleep(LOOK_EVERY);
+        if let Freezer::V1(_) = freezer {
+            // One that was busy when it was told may miss it: told again it is asked again.
+            freezer.tell(true)?;
+        }
     }
     Ok(!was_told)
 }
@@ -108,22 +113,21 @@ pub(super) fn thaw(folder: &Path) -> Result<bool, HoldError> {
     Ok(was_told)
 }
 
-/// Whether a group, by its folder, stands still: what is open in it is not written.
-pub(crate) fn is_frozen(folder: &Path) -> bool {
-    matches!(Freezer::of(folder), Ok(Some(freezer)) if freezer.is_frozen().unwrap_or(false))
+/// The processes of a group that stands still: none of it writes. None of one that does not.
+pub(crate) fn frozen_processes(folder: &Path) -> BTreeSet<u32> {
+    let is_frozen = matches!(Freezer::of(folder), Ok(Some(freezer)) if freezer.is_frozen().unwrap_or(false));
+    if is_frozen { processes(folder, DEPTH_MAX) } else { BTreeSet::new() }
 }
 
-/// Whether our own process is in a group or in one below it.
-fn holds_us(folder: &Path, depth: usize) -> bool {
-    let own = std::process::id().to_string();
-    let lists = |text: String| text.lines().any(|pid| pid == own);
-    if fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(lists) {
-        return true;
-    }
-    let Ok(entries) = fs::read_dir(folder) else { return false };
-    let below =
-        entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    depth > 0 && below.into_iter().any(|entry| holds_us(&entry.path(), depth - 1))
+/// The processes of a group and of those below it.
+fn processes(folder: &Path, depth: usize) -> BTreeSet<u32> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut found: BTreeSet<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    let groups = entries.filter_map(Result::ok);
+    let groups = groups.filter(|entry| depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    found.extend(groups.flat_map(|entry| processes(&entry.path(), depth - 1)));
+    found
 }
 
 fn read(path: &Path) -> Result<String, HoldError> {

@@ -47,8 +47,10 @@ pub(crate) fn handover(report: &PromotionReport) -> String {
         .iter()
         .map(|step| [step.name.clone(), word(&step.state), or_dash(step.duration_seconds, seconds)]);
     let mut lines = vec![table("", ["step", "state", "time"], steps), String::new()];
+    // Said only where it was looked for.
+    let lost = if report.nothing_lost { "nothing lost, " } else { "" };
     lines.push(format!(
-        "{} handed over at epoch {} with {}: nothing lost, {} from the hold to the other side's word that it runs.",
+        "{} handed over at epoch {} with {}: {lost}{} from the hold to the other side's word that it runs.",
         report.plan,
         report.epoch,
         report.restore_point,

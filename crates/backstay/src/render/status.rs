@@ -1,7 +1,7 @@
 //! Status of plans.
 
 use backstay_daemon::api_types::{
-    AutomaticStatus, CycleOutcome, CycleStatus, LastCycle, LastDrill, ObjectsStatus, PlanStatus,
+    AutomaticStatus, CycleOutcome, CycleStatus, HoldStatus, LastCycle, LastDrill, ObjectsStatus, PlanStatus,
 };
 
 use backstay_types::frame::SiteRole;
@@ -89,6 +89,7 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
     rows.extend(s.objects.iter().flat_map(objects));
+    rows.extend(s.hold.as_ref().map(|hold| ("Hold", held(hold))));
     rows.extend(s.automatic_failover.iter().flat_map(automatic));
     rows.push(("Next run", next_run(s)));
     rows.extend(s.last_drill.map(|last| ("Last drill", last_drill(&last))));
@@ -110,6 +111,17 @@ fn objects(objects: &ObjectsStatus) -> Vec<(&'static str, String)> {
     rows.extend(o.first_drifts.iter().map(|drift| ("  drifted", drift.clone())));
     rows.extend(o.warnings.iter().map(|warning| ("  note", warning.clone())));
     rows
+}
+
+/// What stops the application on this host, and whether it is stopped.
+fn held(hold: &HoldStatus) -> String {
+    if hold.nothing {
+        return "nothing runs here, says the operator".to_owned();
+    }
+    let cgroups = hold.cgroups.iter().map(|folder| folder.display().to_string());
+    let commands = hold.commands.then(|| "commands".to_owned());
+    let what: Vec<_> = hold.units.iter().cloned().chain(cgroups).chain(commands).collect();
+    format!("{}: {}", if hold.held { "HELD" } else { "not held" }, what.join(", "))
 }
 
 /// Who would take over by itself, and when.

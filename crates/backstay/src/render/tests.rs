@@ -46,6 +46,7 @@ fn plan_status() -> PlanStatus {
         last_drill: None,
         suspended: false,
         automatic_failover: None,
+        hold: None,
     }
 }
 
@@ -207,6 +208,7 @@ fn promotion_reports_its_steps() {
         ],
         waves: vec![],
         warnings: vec!["the peer did not answer".into()],
+        nothing_lost: false,
         dry_run: false,
     };
     assert_eq!(
