@@ -288,6 +288,19 @@ pub enum DaemonError {
         /// What there is.
         known: Vec<String>,
     },
+    /// An epoch of the peer that is not believed.
+    #[error(
+        "plan {plan}: the other side claims epoch {claimed}, and this one knows epoch {epoch}: no cycle runs until an \
+         operator has decided"
+    )]
+    EpochLeap {
+        /// The plan.
+        plan: PlanName,
+        /// The epoch known here.
+        epoch: Epoch,
+        /// What is claimed.
+        claimed: Epoch,
+    },
     /// A policy nobody knows.
     #[error("plan {plan}: there is no SchedulePolicy {policy}")]
     PolicyNotFound {

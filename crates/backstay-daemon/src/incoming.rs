@@ -108,6 +108,7 @@ impl Site {
                     record.spec = spec;
                     record.rules = rules;
                     (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+                    record.leap = None;
                     Ok(())
                 });
                 self.or_step_down(&share.plan, outcome).map(drop)
@@ -157,6 +158,7 @@ impl Site {
             } else {
                 // Of two sides that were active the other one gave way.
                 record.conflict = false;
+                record.leap = None;
             }
             Ok(record.role == SiteRole::Standby)
         })?;
@@ -173,7 +175,9 @@ impl Site {
         self.runtimes.of(&promoted.plan).set_peer_epoch(promoted.epoch);
         match role::on_promoted(record.local(), promoted) {
             News::Nothing => Ok(()),
-            News::Adopt { epoch } | News::StepDown { epoch } => self.learn_epoch(&promoted.plan, epoch),
+            News::Adopt { epoch } | News::StepDown { epoch } | News::Leap { epoch } => {
+                self.learn_epoch(&promoted.plan, epoch)
+            }
             News::Conflict { epoch } => {
                 tracing::error!(
                     plan = %promoted.plan, %epoch,

@@ -40,6 +40,9 @@ pub(crate) struct PlanRecord {
     /// Both sides were found active at one epoch: no cycle runs until an operator has decided.
     #[serde(default)]
     pub(crate) conflict: bool,
+    /// The other side claimed this epoch, which is too far above this one to be believed: the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leap: Option<Epoch>,
     /// A promotion that has begun and must be finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) promotion: Option<PromotionPlan>,
@@ -75,6 +78,7 @@ impl PlanRecord {
             number: 0,
             home,
             conflict: false,
+            leap: None,
             promotion: None,
             handover: None,
             active_until: None,

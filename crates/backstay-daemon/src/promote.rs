@@ -130,13 +130,34 @@ impl Site {
             accept_partial: request.accept_partial,
         };
         match promotion::plan(&facts, asked)? {
-            Planned::Already { epoch } => self.already(name, epoch),
+            Planned::Already { epoch } => {
+                let claimed = self.set_leap_aside(name, &request)?;
+                let mut report = self.already(name, epoch)?;
+                report.warnings.extend(claimed.map(|claimed| {
+                    format!("epoch {claimed}, which the other side claims, is set aside: cycles run again")
+                }));
+                Ok(report)
+            }
             Planned::Promote(plan) if request.dry_run => self.dry_run(&record, &plan).await,
             Planned::Promote(plan) => {
                 tracing::info!("{plan}");
                 self.carry_out(&runtime, plan, request.accept_partial).await
             }
         }
+    }
+
+    /// The operator has decided that this side is right. What was set aside.
+    fn set_leap_aside(
+        &self,
+        name: &PlanName,
+        request: &PromoteRequest,
+    ) -> Result<Option<backstay_types::Epoch>, DaemonError> {
+        if !request.force || request.dry_run {
+            return Ok(None);
+        }
+        let (_, claimed) = self.plans.decide(name, |record| Ok(record.leap.take()))?;
+        self.wake.notify_one();
+        Ok(claimed)
     }
 
     /// The plan, at no lower epoch than the cluster beside this site knows. One that is behind was brought back from a backup,
@@ -297,6 +318,7 @@ impl Site {
                     }
                     record.role = SiteRole::Promoting;
                     record.epoch = plan.epoch;
+                    record.leap = None;
                     record.promotion = Some(plan.clone());
                     Ok(())
                 });

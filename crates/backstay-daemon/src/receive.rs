@@ -150,6 +150,7 @@ impl Site {
         let admitted = self.plans.decide(plan, |record| {
             let (session, grant) = RecvSession::open(begin.clone(), Some(record.local()), newest)?;
             (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+            record.leap = None;
             Ok(session)
         });
         let (record, session) = self.or_step_down(plan, admitted)?;
@@ -170,6 +171,11 @@ impl Site {
             && let Some(epoch) = refusal.steps_down_for()
         {
             self.learn_epoch(plan, epoch)?;
+        }
+        if let Err(DaemonError::Refusal(refusal)) = &decided
+            && let Some(claimed) = refusal.leaps_to()
+        {
+            self.note_leap(plan, claimed)?;
         }
         decided
     }

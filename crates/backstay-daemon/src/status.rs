@@ -87,6 +87,7 @@ impl Site {
         };
         let offered = || crate::plan_ops::check_not_offered(&record).err();
         let offered = || offered().map(|error| ErrorInfo::new(&error));
+        let leap = || leap_of(&record).map(|error| ErrorInfo::new(&error));
         Ok(PlanStatus {
             plan: name.clone(),
             role: record.role,
@@ -100,7 +101,7 @@ impl Site {
             next_run: runtime.next_run(),
             cycle: runtime.activity().map(|activity| activity.view()),
             last_cycle: runtime.last(),
-            apply_error: runtime.apply_error().or_else(offered),
+            apply_error: runtime.apply_error().or_else(offered).or_else(leap),
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
@@ -182,6 +183,12 @@ impl Site {
             _ => DaemonError::NoRestorePoint { plan: name.clone() },
         })
     }
+}
+
+/// What the operator has to decide about a plan whose peer claims an epoch that is not believed.
+pub(crate) fn leap_of(record: &PlanRecord) -> Option<DaemonError> {
+    let (plan, epoch) = (record.name.clone(), record.epoch);
+    record.leap.map(|claimed| DaemonError::EpochLeap { plan, epoch, claimed })
 }
 
 /// A schedule in words.

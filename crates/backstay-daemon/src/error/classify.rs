@@ -47,6 +47,7 @@ impl Classify for DaemonError {
             | Self::PointsElsewhere { .. }
             | Self::Forced { .. }
             | Self::Conflict { .. }
+            | Self::EpochLeap { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
             Self::RolledBack { cause, .. } => cause.class(),
@@ -98,6 +99,7 @@ impl Classify for DaemonError {
             Self::PlanNotFound { known: names, .. } => known("plan", names),
             Self::PeerNotFound { known: names, .. } => known("peer", names)
                 .map(|names| format!("{names}; pair with `backstay pair key` there and `backstay pair join KEY` here")),
+            Self::EpochLeap { plan, .. } => Some(backstay_engine::role::leap_hint(plan)),
             Self::PolicyNotFound { policy, .. } => Some(format!("apply a SchedulePolicy named {policy} first, or in the same call")),
             Self::RuleNotFound { rule, .. } => Some(format!("apply a Rule named {rule} first, or in the same call; config/rules has some to begin with")),
             Self::Rule { source, .. } => source.hint(),
