@@ -17,7 +17,6 @@ use tracing::Instrument;
 
 use crate::DaemonError;
 use crate::api_types::{CyclePhase, ErrorInfo};
-use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::runtime::Activity;
 use crate::site::Site;
@@ -39,7 +38,7 @@ impl Site {
             return Err(DaemonError::EpochLeap { plan: name.clone(), epoch: record.epoch, claimed: epoch });
         }
         // It may be heard on several ways at once: the first to come is the one that steps down.
-        let (_, was_active) = self.plans.decide(name, |record| {
+        let (record, was_active) = self.plans.decide(name, |record| {
             if epoch <= record.epoch {
                 return Ok(false);
             }
@@ -56,7 +55,7 @@ impl Site {
         })?;
         if was_active {
             tracing::warn!(plan = %name, %epoch, "the other site was promoted: this site is not active any more");
-            self.record(&Actor::Daemon, "demote", Some(name), format!("epoch {epoch}"), None);
+            self.record(&self.actor_of(record.pair), "demote", Some(name), format!("epoch {epoch}"), None);
             if let Some(activity) = self.runtimes.of(name).activity() {
                 activity.progress.cancel();
             }
@@ -79,7 +78,7 @@ impl Site {
                 "the other side claims an epoch too far above this one to be believed: no cycle runs; see backstay status {name}"
             );
             let detail = format!("epoch {claimed} is claimed, {} is known", record.epoch);
-            self.record(&Actor::Daemon, "epochLeap", Some(name), detail, None);
+            self.record(&self.actor_of(record.pair), "epochLeap", Some(name), detail, None);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use backstay_engine::role::Local;
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::{HoldSpec, Irreversible, PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::point::RestorePoint;
-use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
+use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, SiteId, Time, VolumeName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,11 @@ use crate::{DaemonError, files};
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PlanRecord {
     pub(crate) name: PlanName,
+    /// The pair that it goes over. It follows the peer: see `pair_ops/follow.rs`.
     pub(crate) pair: PairId,
+    /// The peer itself, whatever becomes of the pair with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peer_site: Option<SiteId>,
     pub(crate) role: SiteRole,
     pub(crate) epoch: Epoch,
     pub(crate) spec: PlanSpec,
@@ -72,6 +76,7 @@ impl PlanRecord {
         Self {
             name,
             pair,
+            peer_site: None,
             role: local.role,
             epoch: local.epoch,
             spec,
@@ -118,6 +123,9 @@ pub(crate) struct Applied {
     pub(crate) cluster: Option<ObjectsStatus>,
     /// When `point` was reached.
     pub(crate) time: Option<Time>,
+    /// The pair whose hashing key made the ids above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pair: Option<PairId>,
 }
 
 /// Objects as they were applied: the same bundle held in another way is another thing.

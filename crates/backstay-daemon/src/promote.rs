@@ -348,19 +348,21 @@ impl Site {
             let point = site.store.point(&plan.plan, plan.restore_point)?;
             let applied = site.plans.applied(&plan.plan)?;
             let reader = site.store.reader(point.pair);
+            let is_of_key =
+                applied.target.is_none() && site.applied_pair(&plan.plan, &applied) == Some(point.pair);
             let damaged = |what: String, why: String| DaemonError::Damaged {
                 plan: plan.plan.clone(),
                 point: point.id,
                 why: format!("{what}: {why}"),
             };
             for volume in &point.volumes {
-                let shown = applied.volumes.get(&volume.name).filter(|_| applied.target.is_none());
+                let shown = applied.volumes.get(&volume.name).filter(|_| is_of_key);
                 check::readable(&reader, shown, &volume.root)
                     .map_err(|why| damaged(format!("volume {}", volume.name), why))?;
             }
             if let Some(bundle) = &point.bundle {
                 let shown = applied.objects.as_ref().map(|objects| &objects.bundle);
-                check::readable(&reader, shown.filter(|_| applied.target.is_none()), &bundle.root)
+                check::readable(&reader, shown.filter(|_| is_of_key), &bundle.root)
                     .map_err(|why| damaged("objects".to_owned(), why))?;
             }
             Ok(())

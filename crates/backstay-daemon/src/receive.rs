@@ -155,8 +155,6 @@ impl Site {
         });
         let (record, session) = self.or_step_down(plan, admitted)?;
         self.runtimes.of(plan).set_peer_epoch(begin.id.epoch);
-        // The peer may have paired since the daemon started.
-        self.store.set_key(record.pair, peer.hash_key.clone());
         let ingest = self.store.begin(record.pair, plan, begin.id)?;
         Ok((session, record, ingest))
     }
@@ -303,6 +301,8 @@ impl Receive {
 
     fn holds(&self, plan: &PlanName, parent: RestorePointId) -> Result<bool, DaemonError> {
         match self.site.store.point(plan, parent) {
+            // One of another key shares no chunk with what comes.
+            Ok(point) if point.pair != self.record.pair => Ok(false),
             Ok(point) => Ok(self.site.store.damage(plan, point.id)?.is_none()),
             Err(error) if error.class() == Class::NotFound => Ok(false),
             Err(error) => Err(error.into()),

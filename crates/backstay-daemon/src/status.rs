@@ -34,7 +34,8 @@ impl Site {
             name: peer.record.name.clone(),
             pair_id: peer.record.pair,
             site_id: peer.record.site,
-            endpoints: peer.record.endpoints.clone(),
+            endpoints: peer.record.reached_at(),
+            fingerprint: peer.record.fingerprint().map(|authority| authority.to_string()),
             connected: peer.connected,
             remote: peer.remote.map(|address| RemoteSite { address: address.to_string() }),
             round_trip_millis: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
@@ -73,7 +74,13 @@ impl Site {
     }
 
     pub(crate) fn peer_label(&self, record: &PlanRecord) -> String {
-        self.peer(record.pair).map_or_else(|_| "(removed)".to_owned(), |peer| peer.name.clone())
+        let book = self.net.book();
+        match (book.get(record.pair), book.name_of(record.pair)) {
+            (Some(peer), _) => peer.name.clone(),
+            (None, Some(name)) => format!("{name} (removed)"),
+            (None, None) if record.home => format!("{} (removed)", record.spec.pair),
+            (None, None) => "(removed)".to_owned(),
+        }
     }
 
     /// How a plan is doing.
