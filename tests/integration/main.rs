@@ -34,6 +34,7 @@ mod manifests;
 mod memory;
 mod odd_moments;
 mod operator;
+mod pairing_again;
 mod promotion;
 mod schedule;
 mod shop;

@@ -21,9 +21,10 @@ use serde::Deserialize;
 
 use crate::api_types::{
     Applied, ApplyRequest, Changed, DiffList, DrillReport, DrillRequest, ErrorBody, ErrorInfo, GcOutcome,
-    GcRequest, JoinRequest, List, Pair, PairKey, PairKeyRequest, PlanDetail, PlanStatus, PlanSummary,
-    PromoteRequest, PromotionReport, RestoreOutcome, RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome,
-    SyncRequest, VerifyOutcome, VerifyRequest,
+    GcRequest, JoinRequest, List, Pair, PairKey, PairKeyRequest, PairReplaceRequest, PairSetRequest,
+    PlanDetail, PlanStatus, PlanSummary, PromoteRequest, PromotionReport, Replaced, RestoreOutcome,
+    RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome, SyncRequest, Unpaired, VerifyOutcome,
+    VerifyRequest,
 };
 use crate::audit::{Actor, AuditPage};
 use crate::site::Site;
@@ -70,6 +71,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/pairs/key", post(pair_key))
         .route("/pairs/join", post(pair_join))
         .route("/pairs/{peer}", delete(pair_remove))
+        .route("/pairs/{peer}/set", post(pair_set))
+        .route("/pairs/{peer}/replace", post(pair_replace))
         .route("/pairs/{peer}/rotate", post(pair_rotate))
         .route("/plans", get(plans).post(plans_apply))
         .route("/plans/{name}", get(plan).delete(plan_delete))
@@ -149,9 +152,11 @@ async fn pair_key(
     } else {
         request.endpoints
     };
-    let detail = format!("endpoints {}", endpoints.join(" "));
-    let outcome = api.site.net.pair_key(endpoints, ttl).map_err(DaemonError::from);
-    Ok(Json(PairKey { key: api.audited(&actor, "pairKey", None, detail, outcome)? }))
+    let endpoints = if endpoints.is_empty() { api.site.net.own_endpoints() } else { endpoints };
+    let replaces = request.replaces.as_ref().map(|name| format!(", in the place of {name}"));
+    let detail = format!("endpoints {}{}", endpoints.join(" "), replaces.unwrap_or_default());
+    let key = api.site.net.pair_key(endpoints.clone(), ttl, request.replaces).map_err(DaemonError::from);
+    Ok(Json(PairKey { key: api.audited(&actor, "pairKey", None, detail, key)?, endpoints }))
 }
 
 async fn pair_join(
@@ -159,9 +164,38 @@ async fn pair_join(
     Extension(actor): Extension<Actor>,
     Body(request): Body<JoinRequest>,
 ) -> Answer<Pair> {
-    let outcome = api.site.join(&request.key).await;
-    let detail = outcome.as_ref().map_or_else(|_| String::new(), |pair| format!("peer {}", pair.name));
+    let outcome = api.site.join(&request.key, request.replaces.as_deref()).await;
+    let replaces = request.replaces.map(|name| format!(", in the place of {name}")).unwrap_or_default();
+    let detail = outcome.as_ref().map_or_else(
+        |_| replaces.clone(),
+        |pair| {
+            let fingerprint = pair.fingerprint.as_deref().unwrap_or("none");
+            format!("peer {}, site {}, authority {fingerprint}{replaces}", pair.name, pair.site_id)
+        },
+    );
     Ok(Json(api.audited(&actor, "pairJoin", None, detail, outcome)?))
+}
+
+async fn pair_set(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(peer): Path<String>,
+    Body(request): Body<PairSetRequest>,
+) -> Answer<Pair> {
+    let detail = format!("peer {peer}, endpoints {}", request.endpoints.join(" "));
+    let outcome = api.site.set_endpoints(&peer, request.endpoints).await;
+    Ok(Json(api.audited(&actor, "pairSet", None, detail, outcome)?))
+}
+
+async fn pair_replace(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(peer): Path<String>,
+    Body(request): Body<PairReplaceRequest>,
+) -> Answer<Replaced> {
+    let detail = format!("peer {peer}, by {}", request.by);
+    let outcome = api.site.replace_peer(&peer, &request.by).await;
+    Ok(Json(api.audited(&actor, "pairReplace", None, detail, outcome)?))
 }
 
 async fn pair_rotate(
@@ -177,7 +211,7 @@ async fn pair_remove(
     State(api): State<Api>,
     Extension(actor): Extension<Actor>,
     Path(peer): Path<String>,
-) -> Answer<Changed> {
+) -> Answer<Unpaired> {
     let outcome = api.site.unpair(&peer).await;
     Ok(Json(api.audited(&actor, "pairRemove", None, format!("peer {peer}"), outcome)?))
 }

@@ -16,7 +16,10 @@ mod status;
 mod upkeep;
 
 pub use drill::{CopyKind, DrillReport, DrillRequest, DrillVolume, LastDrill, ProbeReport};
-pub use pair::{JoinRequest, Pair, PairKey, PairKeyRequest, RemoteSite, SiteInfo};
+pub use pair::{
+    JoinRequest, OrphanedPlan, Pair, PairKey, PairKeyRequest, PairReplaceRequest, PairSetRequest, RemoteSite,
+    Replaced, SiteInfo, Unpaired,
+};
 pub use plan::{Applied, ApplyRequest, ApplyResult, Changed, PlanDetail, PlanSummary};
 pub use point::{
     Change, DiffEntry, DiffList, PointVolumeInfo, RestoreOutcome, RestorePointInfo, RestoreRequest,

@@ -24,7 +24,7 @@ use backstay_kube::failure::Failures;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
 use backstay_types::frame::SiteRole;
 use backstay_types::point::{Consistency, PointVolume, RestorePoint};
-use backstay_types::{Class, Classify, PlanName, RestorePointId, Span};
+use backstay_types::{Class, Classify, PairId, PlanName, RestorePointId, Span};
 
 use crate::api_types::{CyclePhase, ErrorInfo};
 use crate::open_files::{self, Counts};
@@ -161,6 +161,12 @@ impl Site {
             self.check_epoch_on_cluster(plan)?;
             self.check_unused(plan, &changing, whom(applied))?;
         }
+        if !applied.volumes.is_empty() && self.applied_pair(plan, applied) != Some(point.pair) {
+            tracing::info!("{} has ids of another key than what is shown: compared in full", point.id);
+            applied.volumes.clear();
+            applied.objects = None;
+        }
+        applied.pair = Some(point.pair);
         applied.target = Some(point.id);
         self.plans.set_applied(plan, applied)?;
         let reader = self.store.reader(point.pair);
@@ -209,6 +215,12 @@ impl Site {
                 Err(DaemonError::InUse { plan: plan.clone(), users })
             }
         }
+    }
+
+    /// The pair whose hashing key made the ids of what is shown; an older version did not write it down.
+    pub(crate) fn applied_pair(&self, plan: &PlanName, applied: &Applied) -> Option<PairId> {
+        let of_point = || Some(self.store.point(plan, applied.point?).ok()?.pair);
+        applied.pair.or_else(of_point)
     }
 
     fn apply_objects(

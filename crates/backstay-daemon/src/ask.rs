@@ -84,7 +84,7 @@ impl Site {
 
     /// An answer that is none to the question.
     pub(crate) fn unexpected(&self, pair: PairId, frame: &Frame) -> DaemonError {
-        let peer = self.peer(pair).map_or_else(|_| pair.to_string(), |peer| peer.name.clone());
+        let peer = self.net.book().name_of(pair).unwrap_or_else(|| "unknown".to_owned());
         DaemonError::Peer {
             peer,
             class: Class::Incompatible,

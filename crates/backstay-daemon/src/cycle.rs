@@ -20,6 +20,7 @@ mod transfer;
 use std::sync::Arc;
 
 use backstay_engine::backoff::BackoffPolicy;
+use backstay_engine::role;
 use backstay_types::frame::{Begin, SiteRole};
 use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, PlanName, RestorePointId, SessionId};
@@ -47,6 +48,9 @@ impl Site {
         }
         if record.conflict {
             return Err(DaemonError::Conflict { plan: name.clone(), epoch: record.epoch });
+        }
+        if let Some(leap) = crate::status::leap_of(&record) {
+            return Err(leap);
         }
         Ok(record)
     }
@@ -132,8 +136,9 @@ impl Site {
         self.share(record).await?;
         let peer = self.ask_plan(record.pair, &record.name).await?;
         let held = self.store.newest(&record.name)?.map(|point| point.id);
-        let newest = peer.newest.max(held).map_or(0, |newest| newest.number);
-        let id = RestorePointId { epoch: record.epoch, number: record.number.max(newest) + 1 };
+        let ours = record.number.max(held.map_or(0, |newest| newest.number));
+        let number = role::next_number(&record.name, ours, peer.newest)?;
+        let id = RestorePointId { epoch: record.epoch, number };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
         let sources = self.sources(record).await?;
         let asked = self.send_from_what_is_shown(record, &sources, peer.applied, activity).await?;

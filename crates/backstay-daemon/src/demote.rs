@@ -17,7 +17,6 @@ use tracing::Instrument;
 
 use crate::DaemonError;
 use crate::api_types::{CyclePhase, ErrorInfo};
-use crate::audit::Actor;
 use crate::open_files::Counts;
 use crate::plans::PlanRecord;
 use crate::runtime::Activity;
@@ -34,11 +33,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Site {
     /// A higher epoch exists: this site is not active any more, and says so from now on.
     pub(crate) fn learn_epoch(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
+        if role::is_leap(self.plans.get(name)?.epoch, epoch) {
+            self.note_leap(name, epoch)?;
+            let record = self.plans.get(name)?;
+            return Err(DaemonError::EpochLeap { plan: name.clone(), epoch: record.epoch, claimed: epoch });
+        }
         // It may be heard on several ways at once: the first to come is the one that steps down.
-        let (_, was_active) = self.plans.decide(name, |record| {
+        let (record, was_active) = self.plans.decide(name, |record| {
             if epoch <= record.epoch {
                 return Ok(false);
             }
+            record.leap = None;
             let was_active = record.role != SiteRole::Standby && record.active_until.is_none();
             if was_active {
                 record.active_until = Some(record.epoch);
@@ -51,11 +56,30 @@ impl Site {
         })?;
         if was_active {
             tracing::warn!(plan = %name, %epoch, "the other site was promoted: this site is not active any more");
-            self.record(&Actor::Daemon, "demote", Some(name), format!("epoch {epoch}"), None);
+            self.record(&self.actor_of(record.pair), "demote", Some(name), format!("epoch {epoch}"), None);
             if let Some(activity) = self.runtimes.of(name).activity() {
                 activity.progress.cancel();
             }
             self.step_down_soon(name.clone());
+        }
+        Ok(())
+    }
+
+    /// The other side claims an epoch that is not believed: no cycle runs until the operator has decided. Nothing steps
+    /// down for it, for whoever claims it could claim any.
+    pub(crate) fn note_leap(&self, name: &PlanName, claimed: Epoch) -> Result<(), DaemonError> {
+        let (record, is_news) = self.plans.decide(name, |record| {
+            let is_news = record.leap.is_none();
+            record.leap.get_or_insert(claimed);
+            Ok(is_news)
+        })?;
+        if is_news {
+            tracing::error!(
+                plan = %name, %claimed, epoch = %record.epoch,
+                "the other side claims an epoch too far above this one to be believed: no cycle runs; see backstay status {name}"
+            );
+            let detail = format!("epoch {claimed} is claimed, {} is known", record.epoch);
+            self.record(&self.actor_of(record.pair), "epochLeap", Some(name), detail, None);
         }
         Ok(())
     }
@@ -184,6 +208,7 @@ impl Site {
         let state = self.ask_plan(record.pair, &record.name).await?;
         match role::on_peer_state(record.local(), &state) {
             News::StepDown { epoch } => self.learn_epoch_at_last(&record.name, epoch).await,
+            News::Leap { epoch } => self.learn_epoch(&record.name, epoch),
             News::Adopt { .. } | News::Nothing => {
                 // Of two sides that were active the other one gave way.
                 self.plans.update(&record.name, |record| record.conflict = false).map(drop)

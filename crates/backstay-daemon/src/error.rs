@@ -291,6 +291,25 @@ pub enum DaemonError {
         /// What there is.
         known: Vec<String>,
     },
+    /// A peer that a plan goes on with, and that this site is not paired with any more.
+    #[error("{}", removed_text(peer.as_deref()))]
+    PeerRemoved {
+        /// Its name, if that is known.
+        peer: Option<String>,
+    },
+    /// An epoch of the peer that is not believed.
+    #[error(
+        "plan {plan}: the other side claims epoch {claimed}, and this one knows epoch {epoch}: no cycle runs until an \
+         operator has decided"
+    )]
+    EpochLeap {
+        /// The plan.
+        plan: PlanName,
+        /// The epoch known here.
+        epoch: Epoch,
+        /// What is claimed.
+        claimed: Epoch,
+    },
     /// A policy nobody knows.
     #[error("plan {plan}: there is no SchedulePolicy {policy}")]
     PolicyNotFound {
@@ -562,6 +581,13 @@ pub enum DaemonError {
         /// What is wrong with it.
         message: String,
     },
+}
+
+fn removed_text(peer: Option<&str>) -> String {
+    match peer {
+        Some(peer) => format!("this site is not paired with {peer} any more"),
+        None => "this site is not paired with the peer of this plan any more".to_owned(),
+    }
 }
 
 impl DaemonError {

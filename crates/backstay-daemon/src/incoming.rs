@@ -49,6 +49,10 @@ impl Site {
         first: Frame,
     ) -> Result<(), DaemonError> {
         let pair = connection.peer().pair;
+        // Of a pair that was made just now the plans may not have followed yet.
+        if let Err(error) = self.follow_peers() {
+            tracing::warn!("plans do not go on with a peer yet: {error}");
+        }
         let answer = match first {
             Frame::Begin(begin) => return self.receive(connection, control, begin).await,
             Frame::TakeOver(offer) => return self.take_over(pair, offer, &mut control).await,
@@ -108,6 +112,7 @@ impl Site {
                     record.spec = spec;
                     record.rules = rules;
                     (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+                    record.leap = None;
                     Ok(())
                 });
                 self.or_step_down(&share.plan, outcome).map(drop)
@@ -118,6 +123,7 @@ impl Site {
                 let grant = role::admit_share(local, share)?;
                 let mut record = PlanRecord::new(share.plan.clone(), pair, grant.local, spec, false);
                 record.number = newest.map_or(0, |newest| newest.number);
+                record.peer_site = self.peer(pair).ok().map(|peer| peer.site);
                 record.rules = rules;
                 self.plans.put(record)?;
                 tracing::info!(plan = %share.plan, "this site is the standby of a new plan");
@@ -159,6 +165,7 @@ impl Site {
             } else {
                 // Of two sides that were active the other one gave way.
                 record.conflict = false;
+                record.leap = None;
             }
             Ok(record.role == SiteRole::Standby)
         })?;
@@ -175,7 +182,9 @@ impl Site {
         self.runtimes.of(&promoted.plan).set_peer_epoch(promoted.epoch);
         match role::on_promoted(record.local(), promoted) {
             News::Nothing => Ok(()),
-            News::Adopt { epoch } | News::StepDown { epoch } => self.learn_epoch(&promoted.plan, epoch),
+            News::Adopt { epoch } | News::StepDown { epoch } | News::Leap { epoch } => {
+                self.learn_epoch(&promoted.plan, epoch)
+            }
             News::Conflict { epoch } => {
                 tracing::error!(
                     plan = %promoted.plan, %epoch,
@@ -208,7 +217,9 @@ impl Site {
 
     fn listed_points(&self, pair: PairId, plan: &PlanName) -> Result<Points, DaemonError> {
         let mut points = self.store.points(plan)?;
-        points.retain(|point| point.pair == pair);
+        // Also those of an earlier pair with it.
+        let goes_on_with = |of: PairId| self.net.book().successor(of).map(|peer| peer.pair);
+        points.retain(|point| point.pair == pair || goes_on_with(point.pair) == Some(pair));
         let surplus = points.len().saturating_sub(limits::LISTED_POINTS_MAX);
         Ok(Points { points: points.split_off(surplus) })
     }

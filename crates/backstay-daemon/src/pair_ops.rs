@@ -1,26 +1,73 @@
 //! What an operator does with pairs; and the audit log's way in.
 
+mod follow;
+
 use std::sync::Arc;
 
+use backstay_net::PeerRecord;
 use backstay_types::frame::SiteRole;
-use backstay_types::{Classify, PlanName};
+use backstay_types::{Class, Classify, PlanName};
 
-use crate::api_types::{Changed, Pair};
+use crate::api_types::{Changed, OrphanedPlan, Pair, Replaced, Unpaired};
 use crate::audit::{Actor, AuditEntry};
 use crate::site::Site;
 use crate::{DaemonError, clock};
 
 impl Site {
-    /// Pairs with the site that printed `key`.
-    pub(crate) async fn join(self: &Arc<Self>, key: &str) -> Result<Pair, DaemonError> {
-        let peer = self.net.join(key).await?;
-        self.load_keys();
+    /// Pairs with the site that printed `key`; with `replaces`, that site takes the place of the peer of this name.
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        key: &str,
+        replaces: Option<&str>,
+    ) -> Result<Pair, DaemonError> {
+        let peer = self.net.join(key, replaces).await?;
         self.limit_bandwidth();
+        self.follow_peers()?;
+        self.wake.notify_one();
+        self.shown(&peer)
+    }
+
+    fn shown(&self, peer: &PeerRecord) -> Result<Pair, DaemonError> {
         let pairs = self.pairs();
         pairs
             .into_iter()
             .find(|pair| pair.pair_id == peer.pair)
-            .ok_or(DaemonError::Worker { what: "pairing" })
+            .ok_or(DaemonError::PeerRemoved { peer: Some(peer.name.clone()) })
+    }
+
+    /// Has a peer be reached elsewhere. Who it is does not change with where it is.
+    pub(crate) async fn set_endpoints(
+        &self,
+        peer: &str,
+        endpoints: Vec<String>,
+    ) -> Result<Pair, DaemonError> {
+        let peer = self.peer_named(peer)?;
+        if endpoints.is_empty() {
+            let message = format!("set peer {}: no endpoint was named", peer.name);
+            let hint = Some(format!("backstay pair set {} --endpoint HOST:PORT", peer.name));
+            return Err(DaemonError::Decision { class: Class::Invalid, message, hint });
+        }
+        let record = self.net.set_endpoints(peer.pair, endpoints).await?;
+        self.shown(&record)
+    }
+
+    /// Has the plans of a peer that is gone for good go on with another one.
+    pub(crate) async fn replace_peer(self: &Arc<Self>, old: &str, by: &str) -> Result<Replaced, DaemonError> {
+        let new = self.peer_named(by)?;
+        if old == by {
+            let message = format!("replace peer {old}: it is the one that should take its place");
+            let hint =
+                format!("for a peer that was made anew under its name: backstay pair key --replaces {old}");
+            return Err(DaemonError::Decision { class: Class::Invalid, message, hint: Some(hint) });
+        }
+        if let Ok(old) = self.peer_named(old)
+            && self.net.connection(old.pair).is_some()
+        {
+            let message = format!("replace peer {}: it is connected, so it is not gone", old.name);
+            let hint = format!("if it is to go, cut it off first: backstay pair remove {}", old.name);
+            return Err(DaemonError::Decision { class: Class::Invalid, message, hint: Some(hint) });
+        }
+        Ok(Replaced { plans: self.replace(old, &new).await? })
     }
 
     /// Replaces the certificate authorities of a pair on both sides.
@@ -31,18 +78,20 @@ impl Site {
     }
 
     /// Cuts a peer off at once. Its plans stay, and say that their peer is gone.
-    pub(crate) async fn unpair(&self, peer: &str) -> Result<Changed, DaemonError> {
+    pub(crate) async fn unpair(&self, peer: &str) -> Result<Unpaired, DaemonError> {
         let record = match self.peer_named(peer) {
             Ok(record) => record,
-            Err(DaemonError::PeerNotFound { .. }) => return Ok(Changed { changed: false }),
+            Err(DaemonError::PeerNotFound { .. }) => return Ok(Unpaired::default()),
             Err(error) => return Err(error),
         };
         self.net.remove(record.pair).await?;
+        let mut plans = Vec::new();
         for plan in self.plans.list().iter().filter(|plan| plan.pair == record.pair) {
             let what = if plan.role == SiteRole::Active { "cycles fail" } else { "nothing arrives" };
             tracing::warn!(plan = %plan.name, "its peer {peer} was removed: {what} until it is paired again");
+            plans.push(OrphanedPlan { plan: plan.name.clone(), role: plan.role });
         }
-        Ok(Changed { changed: true })
+        Ok(Unpaired { changed: true, plans })
     }
 
     /// Writes one line of the audit log. What was done is done: a line that cannot be written is an error of its

@@ -154,6 +154,7 @@ impl Site {
         let local = Local { role: SiteRole::Active, epoch };
         let mut record = PlanRecord::new(name.clone(), pair, local, spec, true);
         record.number = kept.map_or(0, |kept| kept.number);
+        record.peer_site = self.peer(pair).ok().map(|peer| peer.site);
         if self.net.connection(pair).is_some() {
             record.epoch = self.first_epoch(&record).await?;
             // A peer that is active for a plan of this name says so now rather than at the first cycle.

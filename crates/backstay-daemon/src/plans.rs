@@ -16,7 +16,7 @@ use backstay_engine::role::Local;
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::{HoldSpec, Irreversible, PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::point::RestorePoint;
-use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, Time, VolumeName};
+use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, SiteId, Time, VolumeName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,11 @@ use crate::{DaemonError, files};
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PlanRecord {
     pub(crate) name: PlanName,
+    /// The pair that it goes over. It follows the peer: see `pair_ops/follow.rs`.
     pub(crate) pair: PairId,
+    /// The peer itself, whatever becomes of the pair with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peer_site: Option<SiteId>,
     pub(crate) role: SiteRole,
     pub(crate) epoch: Epoch,
     pub(crate) spec: PlanSpec,
@@ -40,6 +44,9 @@ pub(crate) struct PlanRecord {
     /// Both sides were found active at one epoch: no cycle runs until an operator has decided.
     #[serde(default)]
     pub(crate) conflict: bool,
+    /// The other side claimed this epoch, which is too far above this one to be believed: the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leap: Option<Epoch>,
     /// A promotion that has begun and must be finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) promotion: Option<PromotionPlan>,
@@ -69,12 +76,14 @@ impl PlanRecord {
         Self {
             name,
             pair,
+            peer_site: None,
             role: local.role,
             epoch: local.epoch,
             spec,
             number: 0,
             home,
             conflict: false,
+            leap: None,
             promotion: None,
             handover: None,
             active_until: None,
@@ -117,6 +126,9 @@ pub(crate) struct Applied {
     /// Whether it was reached by an application of this side, which may believe that it still runs here.
     #[serde(default)]
     pub(crate) written_here: bool,
+    /// The pair whose hashing key made the ids above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pair: Option<PairId>,
 }
 
 /// Objects as they were applied: the same bundle held in another way is another thing.

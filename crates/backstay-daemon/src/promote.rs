@@ -131,13 +131,34 @@ impl Site {
             accept_partial: request.accept_partial,
         };
         match promotion::plan(&facts, asked)? {
-            Planned::Already { epoch } => self.already(name, epoch),
+            Planned::Already { epoch } => {
+                let claimed = self.set_leap_aside(name, &request)?;
+                let mut report = self.already(name, epoch)?;
+                report.warnings.extend(claimed.map(|claimed| {
+                    format!("epoch {claimed}, which the other side claims, is set aside: cycles run again")
+                }));
+                Ok(report)
+            }
             Planned::Promote(plan) if request.dry_run => self.dry_run(&record, &plan).await,
             Planned::Promote(plan) => {
                 tracing::info!("{plan}");
                 self.carry_out(&runtime, plan, request.accept_partial).await
             }
         }
+    }
+
+    /// The operator has decided that this side is right. What was set aside.
+    fn set_leap_aside(
+        &self,
+        name: &PlanName,
+        request: &PromoteRequest,
+    ) -> Result<Option<backstay_types::Epoch>, DaemonError> {
+        if !request.force || request.dry_run {
+            return Ok(None);
+        }
+        let (_, claimed) = self.plans.decide(name, |record| Ok(record.leap.take()))?;
+        self.wake.notify_one();
+        Ok(claimed)
     }
 
     /// The plan, at no lower epoch than the cluster beside this site knows. One that is behind was brought back from a backup,
@@ -299,6 +320,7 @@ impl Site {
                     }
                     record.role = SiteRole::Promoting;
                     record.epoch = plan.epoch;
+                    record.leap = None;
                     record.promotion = Some(plan.clone());
                     Ok(())
                 });
@@ -334,19 +356,21 @@ impl Site {
             let changing = point.volumes.iter().filter(changes);
             let changing: Vec<_> = changing.map(|volume| site.place(&plan.plan, &volume.name)).collect();
             site.check_unused(&plan.plan, &changing, whom(&applied))?;
+            let is_of_key =
+                applied.target.is_none() && site.applied_pair(&plan.plan, &applied) == Some(point.pair);
             let damaged = |what: String, why: String| DaemonError::Damaged {
                 plan: plan.plan.clone(),
                 point: point.id,
                 why: format!("{what}: {why}"),
             };
             for volume in &point.volumes {
-                let shown = applied.volumes.get(&volume.name).filter(|_| applied.target.is_none());
+                let shown = applied.volumes.get(&volume.name).filter(|_| is_of_key);
                 check::readable(&reader, shown, &volume.root)
                     .map_err(|why| damaged(format!("volume {}", volume.name), why))?;
             }
             if let Some(bundle) = &point.bundle {
                 let shown = applied.objects.as_ref().map(|objects| &objects.bundle);
-                check::readable(&reader, shown.filter(|_| applied.target.is_none()), &bundle.root)
+                check::readable(&reader, shown.filter(|_| is_of_key), &bundle.root)
                     .map_err(|why| damaged("objects".to_owned(), why))?;
             }
             Ok(())

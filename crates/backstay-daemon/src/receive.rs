@@ -150,12 +150,11 @@ impl Site {
         let admitted = self.plans.decide(plan, |record| {
             let (session, grant) = RecvSession::open(begin.clone(), Some(record.local()), newest)?;
             (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+            record.leap = None;
             Ok(session)
         });
         let (record, session) = self.or_step_down(plan, admitted)?;
         self.runtimes.of(plan).set_peer_epoch(begin.id.epoch);
-        // The peer may have paired since the daemon started.
-        self.store.set_key(record.pair, peer.hash_key.clone());
         let ingest = self.store.begin(record.pair, plan, begin.id)?;
         Ok((session, record, ingest))
     }
@@ -170,6 +169,11 @@ impl Site {
             && let Some(epoch) = refusal.steps_down_for()
         {
             self.learn_epoch(plan, epoch)?;
+        }
+        if let Err(DaemonError::Refusal(refusal)) = &decided
+            && let Some(claimed) = refusal.leaps_to()
+        {
+            self.note_leap(plan, claimed)?;
         }
         decided
     }
@@ -297,6 +301,8 @@ impl Receive {
 
     fn holds(&self, plan: &PlanName, parent: RestorePointId) -> Result<bool, DaemonError> {
         match self.site.store.point(plan, parent) {
+            // One of another key shares no chunk with what comes.
+            Ok(point) if point.pair != self.record.pair => Ok(false),
             Ok(point) => Ok(self.site.store.damage(plan, point.id)?.is_none()),
             Err(error) if error.class() == Class::NotFound => Ok(false),
             Err(error) => Err(error.into()),

@@ -62,7 +62,11 @@ impl Site {
         PlanFacts {
             plan: &plan.name,
             role: plan.role,
-            suspended: plan.spec.suspend || plan.conflict || plan.standing || plan.handover.is_some(),
+            suspended: plan.spec.suspend
+                || plan.conflict
+                || plan.leap.is_some()
+                || plan.standing
+                || plan.handover.is_some(),
             running: runtime.is_cycle_running(),
             connected: self.net.connection(plan.pair).is_some(),
             timetable,

@@ -53,6 +53,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
         }
         () = site.clone().run_schedule() => Err(DaemonError::Worker { what: "the schedule clock" }),
         () = site.clone().run_incoming() => Err(DaemonError::Worker { what: "accepting from peers" }),
+        () = site.clone().run_joined() => Err(DaemonError::Worker { what: "taking note of new peers" }),
         () = site.clone().run_greeting() => Err(DaemonError::Worker { what: "greeting peers" }),
         () = site.clone().run_automatic() => Err(DaemonError::Worker { what: "automatic failover" }),
         () = site.clone().run_reserve() => Err(DaemonError::Worker { what: "the reserve" }),
@@ -81,6 +82,9 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
     let id = site_file.ok_or_else(|| DaemonError::NotASite { dir: dir.clone() })?.site_id;
     let identity = Identity::load(&dir.join(layout::IDENTITY))?;
     let book = PeerBook::open(&dir.join(layout::PAIRS))?;
+    // Asked when a key is needed: a pair may be made, or made again, while the daemon runs.
+    let keys = book.clone();
+    store.set_key_source(move |pair| keys.hash_key(pair));
     let net = Net::start(net_config(&config), identity, book)?;
     let site = Arc::new(Site {
         id,
@@ -103,7 +107,8 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         wake: tokio::sync::Notify::new(),
         dir,
     });
-    site.load_keys();
+    site.adopt_orphans()?;
+    site.follow_peers()?;
     site.limit_bandwidth();
     Ok(site)
 }

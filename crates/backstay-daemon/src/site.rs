@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::DaemonError;
-use crate::audit::AuditLog;
+use crate::audit::{Actor, AuditLog};
 use crate::clusters::ClusterSlot;
 use crate::config::SiteConfig;
 use crate::controllers::Keepers;
@@ -99,13 +99,18 @@ impl Site {
 
     /// A peer by pair.
     pub(crate) fn peer(&self, pair: PairId) -> Result<Arc<PeerRecord>, DaemonError> {
-        let peers = self.net.peers();
-        let known = || peers.iter().map(|peer| peer.record.name.clone()).collect();
-        peers
-            .iter()
-            .find(|peer| peer.record.pair == pair)
-            .map(|peer| peer.record.clone())
-            .ok_or_else(|| DaemonError::PeerNotFound { peer: pair.to_string(), known: known() })
+        let book = self.net.book();
+        book.get(pair).ok_or_else(|| DaemonError::PeerRemoved { peer: book.name_of(pair) })
+    }
+
+    /// A peer by pair, whether that stands or is over: of one that is over the key is still good.
+    pub(crate) fn last_peer(&self, pair: PairId) -> Result<Arc<PeerRecord>, DaemonError> {
+        self.net.book().of_pair(pair).ok_or(DaemonError::PeerRemoved { peer: None })
+    }
+
+    /// Who is at the other end of a pair, for the audit log.
+    pub(crate) fn actor_of(&self, pair: PairId) -> Actor {
+        Actor::Peer(self.net.book().name_of(pair).unwrap_or_else(|| "unknown".to_owned()))
     }
 
     /// Runs blocking work off the runtime threads.
@@ -117,12 +122,5 @@ impl Site {
         let span = tracing::Span::current();
         let task = self.tasks.spawn_blocking(move || span.in_scope(work));
         task.await.map_err(|_| DaemonError::Worker { what })?
-    }
-
-    /// Hands the hashing keys of all pairs to the store.
-    pub(crate) fn load_keys(&self) {
-        for peer in self.net.peers() {
-            self.store.set_key(peer.record.pair, peer.record.hash_key.clone());
-        }
     }
 }

@@ -34,7 +34,8 @@ impl Site {
             name: peer.record.name.clone(),
             pair_id: peer.record.pair,
             site_id: peer.record.site,
-            endpoints: peer.record.endpoints.clone(),
+            endpoints: peer.record.reached_at(),
+            fingerprint: peer.record.fingerprint().map(|authority| authority.to_string()),
             connected: peer.connected,
             remote: peer.remote.map(|address| RemoteSite { address: address.to_string() }),
             round_trip_millis: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
@@ -73,7 +74,13 @@ impl Site {
     }
 
     pub(crate) fn peer_label(&self, record: &PlanRecord) -> String {
-        self.peer(record.pair).map_or_else(|_| "(removed)".to_owned(), |peer| peer.name.clone())
+        let book = self.net.book();
+        match (book.get(record.pair), book.name_of(record.pair)) {
+            (Some(peer), _) => peer.name.clone(),
+            (None, Some(name)) => format!("{name} (removed)"),
+            (None, None) if record.home => format!("{} (removed)", record.spec.pair),
+            (None, None) => "(removed)".to_owned(),
+        }
     }
 
     /// How a plan is doing.
@@ -87,6 +94,7 @@ impl Site {
         };
         let offered = || crate::plan_ops::check_not_offered(&record).err();
         let offered = || offered().map(|error| ErrorInfo::new(&error));
+        let leap = || leap_of(&record).map(|error| ErrorInfo::new(&error));
         Ok(PlanStatus {
             plan: name.clone(),
             role: record.role,
@@ -100,7 +108,7 @@ impl Site {
             next_run: runtime.next_run(),
             cycle: runtime.activity().map(|activity| activity.view()),
             last_cycle: runtime.last(),
-            apply_error: runtime.apply_error().or_else(offered),
+            apply_error: runtime.apply_error().or_else(offered).or_else(leap),
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
@@ -183,6 +191,12 @@ impl Site {
             _ => DaemonError::NoRestorePoint { plan: name.clone() },
         })
     }
+}
+
+/// What the operator has to decide about a plan whose peer claims an epoch that is not believed.
+pub(crate) fn leap_of(record: &PlanRecord) -> Option<DaemonError> {
+    let (plan, epoch) = (record.name.clone(), record.epoch);
+    record.leap.map(|claimed| DaemonError::EpochLeap { plan, epoch, claimed })
 }
 
 /// A schedule in words.

@@ -10,7 +10,7 @@ use backstay_engine::retention;
 use backstay_net::PeerBook;
 use backstay_store::{Store, VerifyReport};
 use backstay_types::frame::SiteRole;
-use backstay_types::{Class, Classify, HashKey, PairId, PlanName, RestorePointId};
+use backstay_types::{Class, Classify, PlanName, RestorePointId};
 use backstay_volume::Progress;
 
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
@@ -65,6 +65,14 @@ impl Site {
             self.expire(&record.name)?;
         }
         let plan = self.store.gc_plan()?;
+        if let Some(first) = plan.keyless.first() {
+            tracing::warn!(
+                count = plan.keyless.len(),
+                "restore points whose hashing key is lost keep their space; first: {} of plan {}",
+                first.id,
+                first.plan
+            );
+        }
         let worthwhile = plan.freed_bytes() * 100 > plan.bytes_total * COLLECT_ABOVE_PERCENT;
         if worthwhile {
             let report = self.store.gc(plan)?;
@@ -110,6 +118,8 @@ impl Site {
                 if dry_run { self.expired(&record.name)?.len() as u64 } else { self.expire(&record.name)? };
         }
         let plan = self.store.gc_plan()?;
+        outcome.skipped_restore_points =
+            plan.keyless.iter().map(|point| format!("{}/{}", point.plan, point.id)).collect();
         outcome.bytes_live = plan.bytes_total.saturating_sub(plan.freed_bytes());
         if dry_run {
             outcome.packs_removed = plan.packs.iter().filter(|pack| pack.live_bytes == 0).count() as u64;
@@ -141,12 +151,10 @@ impl Site {
         activity.enter(CyclePhase::Verify, self.store.usage().bytes);
         let _shown = shown.as_ref().map(|runtime| runtime.show(activity.clone()));
         let replica = |plan: &PlanName, volume: &_| self.place(plan, volume);
-        let keys =
-            self.net.peers().iter().map(|peer| (peer.record.pair, peer.record.hash_key.clone())).collect();
         let site = Verifier {
             store: &self.store,
             plans: &self.plans,
-            keys,
+            book: self.net.book(),
             runtimes: Some(&self.runtimes),
             replica: &replica,
             may_write: &|plan| self.check_epoch_on_cluster(plan),
@@ -159,7 +167,7 @@ impl Site {
 struct Verifier<'a> {
     store: &'a Store,
     plans: &'a PlanBook,
-    keys: Vec<(PairId, HashKey)>,
+    book: &'a PeerBook,
     /// Gates of a running daemon; `None` without one.
     runtimes: Option<&'a Runtimes>,
     replica: &'a dyn Fn(&PlanName, &backstay_types::VolumeName) -> std::path::PathBuf,
@@ -298,11 +306,9 @@ pub fn verify_offline(
 ) -> Result<VerifyOutcome, DaemonError> {
     let config = SiteConfig::load(dir, &Overrides::default())?;
     let store = Store::open(store_config(dir, &config))?;
-    let peers = PeerBook::open(&dir.join(layout::PAIRS))?.list();
-    let keys: Vec<_> = peers.iter().map(|peer| (peer.pair, peer.hash_key.clone())).collect();
-    for (pair, key) in &keys {
-        store.set_key(*pair, key.clone());
-    }
+    let book = PeerBook::open(&dir.join(layout::PAIRS))?;
+    let keys = book.clone();
+    store.set_key_source(move |pair| keys.hash_key(pair));
     let plans = PlanBook::open(&dir.join(layout::PLANS))?;
     let replica = |plan: &PlanName, volume: &backstay_types::VolumeName| {
         Places { dir, config: &config }.volume(plans.find(plan).as_deref(), plan, volume)
@@ -318,7 +324,7 @@ pub fn verify_offline(
     let site = Verifier {
         store: &store,
         plans: &plans,
-        keys,
+        book: &book,
         runtimes: None,
         replica: &replica,
         may_write: &may_write,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use facts::{HandoverFacts, HandoverRefused, Planned, Target, plan};
 
-use crate::role::{Grant, Local, Refusal, check_epoch};
+use crate::role::{Grant, Local, Refusal, check_epoch, is_leap};
 
 /// How far a handover is, as far as it matters after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,17 +173,22 @@ impl Handover {
             (Stage::Offered { .. }, Answer::Done) => Next::StepDown { epoch: self.epoch },
             (Stage::TakingBack { epoch }, Answer::Done) => Next::RunAt { epoch },
             // It knows an epoch that this side does not: whoever runs, it is not this side.
-            (Stage::Offered { .. }, Answer::Refused(Some(epoch))) if epoch >= self.epoch => {
+            (Stage::Offered { .. }, Answer::Refused(Some(epoch))) if self.is_superseded_by(epoch) => {
                 Next::StepDown { epoch }
             }
             // It took over after all.
-            (Stage::TakingBack { .. }, Answer::Refused(Some(epoch))) if epoch >= self.epoch => {
+            (Stage::TakingBack { .. }, Answer::Refused(Some(epoch))) if self.is_superseded_by(epoch) => {
                 Next::StepDown { epoch }
             }
             (Stage::Offered { .. }, Answer::Refused(_)) => Next::TakeBack { epoch: self.epoch.next() },
             (Stage::Offered { .. }, Answer::Lost) => Next::Offer,
             (Stage::TakingBack { epoch }, Answer::Refused(_) | Answer::Lost) => Next::TakeBack { epoch },
         }
+    }
+
+    /// An epoch too far above the one that is offered is not believed, as nowhere else.
+    fn is_superseded_by(&self, epoch: Epoch) -> bool {
+        epoch >= self.epoch && !is_leap(self.epoch, epoch)
     }
 
     /// The frame of the present stage.
@@ -224,7 +229,7 @@ pub fn admit_take_over(
 ) -> Result<Offered, Refusal> {
     let (plan, theirs) = (offer.plan.clone(), offer.epoch);
     let Some(local) = local else { return Err(Refusal::UnknownPlan { plan }) };
-    check_epoch(&plan, theirs)?;
+    check_epoch(Some(local), &plan, theirs)?;
     let ours = local.epoch;
     match local.role {
         SiteRole::Active | SiteRole::Promoting if theirs == ours => Ok(Offered::Again),
@@ -243,9 +248,10 @@ pub fn admit_take_over(
 pub fn admit_take_back(local: Option<Local>, back: &TakeBack) -> Result<Grant, Refusal> {
     let (plan, theirs) = (back.plan.clone(), back.epoch);
     let Some(local) = local else { return Err(Refusal::UnknownPlan { plan }) };
-    check_epoch(&plan, theirs)?;
+    check_epoch(Some(local), &plan, theirs)?;
     let ours = local.epoch;
     match local.role {
+        _ if is_leap(ours, theirs) => Err(Refusal::EpochLeap { plan, theirs, ours }),
         SiteRole::Standby if theirs >= ours => Ok(Grant::standby(Some(local), theirs)),
         SiteRole::Standby => Err(Refusal::OldEpoch { plan, theirs, ours }),
         SiteRole::Demoting => Err(Refusal::SteppingDown { plan, ours }),

@@ -3,14 +3,33 @@
 //! 1. Epochs only grow: nothing here ever answers with a lower one (test `an_epoch_never_goes_down`).
 //! 2. Of two sites, the one with the older epoch steps down before anything else (test
 //!    `two_sites_that_talk_end_with_one_active`).
+//! 3. Epochs and numbers of restore points cannot be used up by a peer: it raises them by a bounded step from what is
+//!    known here, and the end of either lies far above anything that it can claim (tests
+//!    `a_leap_of_the_epoch_stops_the_plan_and_moves_nothing`, `numbers_cannot_be_used_up`). A claim of more is a
+//!    conflict that the operator decides, not one that is passed over.
 //!
 //! Left to others: making a new epoch durable before acting on it, and what stepping down means for workloads.
 
 use backstay_types::frame::{Begin, PlanState, Promoted, Refused, SharePlan, SiteRole};
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 
-/// No plan is promoted so often: a peer that claims more would use the epochs up, and with them every promotion.
+/// No plan is promoted so often: the end of the epochs would be the end of every promotion. A peer that raises an epoch
+/// step by step, a durable write each, would need 281 billion of them to come here.
 const EPOCH_MAX: Epoch = Epoch(1 << 48);
+
+/// The most that a peer raises an epoch by at a time. A side that was away has missed promotions, each of which somebody
+/// has asked for: nobody has asked for so many.
+pub const EPOCH_STEP_MAX: u64 = 1000;
+
+/// The highest epoch of a plan that this side knows nothing of: one every second for 136 years.
+const EPOCH_NEW_MAX: Epoch = Epoch(u32::MAX as u64);
+
+/// The most that a peer raises the number of restore points by at a time: a side that was brought back from a backup
+/// lacks those made since, at one a minute for two years about a million.
+const NUMBER_STEP_MAX: u64 = 1 << 20;
+
+/// The highest number of a plan of which this side has no restore point: one a millisecond for 34 years.
+const NUMBER_NEW_MAX: u64 = 1 << 40;
 
 /// What this site knows about a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,12 +125,37 @@ pub enum Refusal {
         newest: RestorePointId,
     },
     /// An epoch that no plan reaches.
-    #[error("plan {plan}: expected an epoch from 1 to {EPOCH_MAX}, found {found}")]
+    #[error("plan {plan}: expected an epoch from 1 to {EPOCH_NEW_MAX}, found {found}")]
     BadEpoch {
         /// The plan.
         plan: PlanName,
         /// What the peer claims.
         found: Epoch,
+    },
+    /// An epoch too far above the one known here.
+    #[error(
+        "plan {plan}: the other side claims epoch {theirs}, and this one knows epoch {ours}: more than {EPOCH_STEP_MAX} at \
+         a time is not believed"
+    )]
+    EpochLeap {
+        /// The plan.
+        plan: PlanName,
+        /// The peer's.
+        theirs: Epoch,
+        /// Ours.
+        ours: Epoch,
+    },
+    /// A number too far above the one known here.
+    #[error(
+        "plan {plan}: the other side claims restore point number {theirs}, and this one expects at most {most}"
+    )]
+    NumberLeap {
+        /// The plan.
+        plan: PlanName,
+        /// The peer's.
+        theirs: u64,
+        /// The highest that would be believed.
+        most: u64,
     },
     /// Ids that no sender of ours makes.
     #[error("restore point {id} of plan {plan}: {why}")]
@@ -137,6 +181,9 @@ impl Refusal {
             Refusal::UnknownPlan { .. }
             | Refusal::OtherPoint { .. }
             | Refusal::BadEpoch { .. }
+            // What this side knows is not what settles it.
+            | Refusal::EpochLeap { .. }
+            | Refusal::NumberLeap { .. }
             | Refusal::NumberTaken { .. }
             | Refusal::BadId { .. } => None,
         }
@@ -146,6 +193,14 @@ impl Refusal {
     pub const fn steps_down_for(&self) -> Option<Epoch> {
         match self {
             Refusal::StepsDownFirst { theirs, .. } => Some(*theirs),
+            _ => None,
+        }
+    }
+
+    /// The epoch that was claimed and is not believed, if that is why.
+    pub const fn leaps_to(&self) -> Option<Epoch> {
+        match self {
+            Refusal::EpochLeap { theirs, .. } => Some(*theirs),
             _ => None,
         }
     }
@@ -160,12 +215,16 @@ impl Classify for Refusal {
     fn class(&self) -> Class {
         match self {
             Refusal::UnknownPlan { .. } => Class::NotFound,
-            Refusal::OldEpoch { .. } | Refusal::ActiveHere { .. } | Refusal::SkipsEpochs { .. } => {
-                Class::Fenced
-            }
+            Refusal::OldEpoch { .. }
+            | Refusal::ActiveHere { .. }
+            | Refusal::EpochLeap { .. }
+            | Refusal::SkipsEpochs { .. } => Class::Fenced,
             Refusal::OtherPoint { .. } => Class::Incomplete,
             Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => Class::Busy,
-            Refusal::BadEpoch { .. } | Refusal::NumberTaken { .. } | Refusal::BadId { .. } => Class::Invalid,
+            Refusal::BadEpoch { .. }
+            | Refusal::NumberLeap { .. }
+            | Refusal::NumberTaken { .. }
+            | Refusal::BadId { .. } => Class::Invalid,
         }
     }
 
@@ -184,11 +243,24 @@ impl Classify for Refusal {
             Refusal::OtherPoint { plan, .. } | Refusal::SkipsEpochs { plan, .. } => {
                 format!("run a cycle, then ask again: backstay sync {plan}")
             }
+            Refusal::EpochLeap { plan, .. } => leap_hint(plan),
+            Refusal::NumberLeap { plan, .. } => format!(
+                "one of the two sides was brought back from a backup, or is not what it says it is: compare what both list \
+                 with backstay restore-points {plan}"
+            ),
             Refusal::NumberTaken { newest, .. } => format!("the next number is {}", newest.number + 1),
             Refusal::BadEpoch { .. } | Refusal::BadId { .. } => return None,
         };
         Some(hint)
     }
+}
+
+/// What the operator can do about an epoch that is not believed.
+pub fn leap_hint(plan: &PlanName) -> String {
+    format!(
+        "compare backstay status {plan} on both sides. If this one is right, it goes on after: backstay promote {plan} \
+         --force. If the other one is, backstay plan delete {plan} on this one, to which the other brings it back"
+    )
 }
 
 /// What a granted request changes here. Both must be durable before the request is answered.
@@ -213,6 +285,9 @@ fn admit_sender(local: Local, plan: &PlanName, theirs: Epoch) -> Result<(), Refu
     if theirs < ours {
         return Err(Refusal::OldEpoch { plan, theirs, ours });
     }
+    if is_leap(ours, theirs) {
+        return Err(Refusal::EpochLeap { plan, theirs, ours });
+    }
     match local.role {
         SiteRole::Standby => Ok(()),
         SiteRole::Demoting => Err(Refusal::SteppingDown { plan, ours }),
@@ -223,12 +298,33 @@ fn admit_sender(local: Local, plan: &PlanName, theirs: Epoch) -> Result<(), Refu
     }
 }
 
-pub(crate) fn check_epoch(plan: &PlanName, found: Epoch) -> Result<(), Refusal> {
-    if (Epoch::FIRST..=EPOCH_MAX).contains(&found) {
+/// Whether an epoch that a peer claims is too far above the one known here to be believed.
+pub const fn is_leap(ours: Epoch, theirs: Epoch) -> bool {
+    theirs.0 > ours.0.saturating_add(EPOCH_STEP_MAX) || theirs.0 > EPOCH_MAX.0
+}
+
+/// Whether an epoch is one at all, and one that a plan which is not known here may have.
+pub(crate) fn check_epoch(local: Option<Local>, plan: &PlanName, found: Epoch) -> Result<(), Refusal> {
+    let most = if local.is_some() { Epoch(u64::MAX) } else { EPOCH_NEW_MAX };
+    if (Epoch::FIRST..=most).contains(&found) {
         Ok(())
     } else {
         Err(Refusal::BadEpoch { plan: plan.clone(), found })
     }
+}
+
+/// The highest number that a peer is believed of a plan whose newest restore point here has this one.
+const fn number_most(newest: u64) -> u64 {
+    if newest == 0 { NUMBER_NEW_MAX } else { newest.saturating_add(NUMBER_STEP_MAX) }
+}
+
+/// The number of the next restore point, given the highest known here, 0 for none, and the peer's newest.
+pub fn next_number(plan: &PlanName, ours: u64, peer: Option<RestorePointId>) -> Result<u64, Refusal> {
+    let (theirs, most) = (peer.map_or(0, |newest| newest.number), number_most(ours));
+    if theirs > most {
+        return Err(Refusal::NumberLeap { plan: plan.clone(), theirs, most });
+    }
+    Ok(ours.max(theirs).saturating_add(1))
 }
 
 /// Decides on a transfer. `newest` is the newest restore point held here.
@@ -240,11 +336,10 @@ pub fn admit_begin(
     let (plan, id) = (&begin.plan, begin.id);
     let bad = |why| Err(Refusal::BadId { plan: plan.clone(), id, why });
     let Some(local) = local else { return Err(Refusal::UnknownPlan { plan: plan.clone() }) };
-    // The end of the numbers would end the plan: there would be no next one.
-    if id.number == 0 || id.number == u64::MAX {
+    if id.number == 0 {
         return bad("its number is none that a sender gives");
     }
-    check_epoch(plan, id.epoch)?;
+    check_epoch(Some(local), plan, id.epoch)?;
     admit_sender(local, plan, id.epoch)?;
     if begin.parent.is_some_and(|parent| parent.number >= id.number || parent.epoch > id.epoch) {
         return bad("its parent is not older");
@@ -253,13 +348,20 @@ pub fn admit_begin(
         Some(newest) if newest.number >= id.number => {
             Err(Refusal::NumberTaken { plan: plan.clone(), id, newest })
         }
-        _ => Ok(Grant::standby(Some(local), id.epoch)),
+        newest => {
+            // The end of the numbers would end the plan: there would be no next one.
+            let (theirs, most) = (id.number, number_most(newest.map_or(0, |newest| newest.number)));
+            if theirs > most {
+                return Err(Refusal::NumberLeap { plan: plan.clone(), theirs, most });
+            }
+            Ok(Grant::standby(Some(local), id.epoch))
+        }
     }
 }
 
 /// Decides on a plan that the peer shares: new here, or updated.
 pub fn admit_share(local: Option<Local>, share: &SharePlan) -> Result<Grant, Refusal> {
-    check_epoch(&share.plan, share.epoch)?;
+    check_epoch(local, &share.plan, share.epoch)?;
     if let Some(local) = local {
         admit_sender(local, &share.plan, share.epoch)?;
     }
@@ -268,7 +370,7 @@ pub fn admit_share(local: Option<Local>, share: &SharePlan) -> Result<Grant, Ref
 
 /// Decides on a question about what this side shows: it is for whoever may send.
 pub fn admit_question(local: Option<Local>, plan: &PlanName, theirs: Epoch) -> Result<(), Refusal> {
-    check_epoch(plan, theirs)?;
+    check_epoch(local, plan, theirs)?;
     match local {
         Some(local) => admit_sender(local, plan, theirs),
         None => Err(Refusal::UnknownPlan { plan: plan.clone() }),
@@ -279,7 +381,7 @@ pub fn admit_question(local: Option<Local>, plan: &PlanName, theirs: Epoch) -> R
 /// its name, unless the peer wants to be active itself, which its answer to the share will say.
 pub fn first_epoch(own: Epoch, peer: &PlanState) -> Epoch {
     match peer.role {
-        None | Some(SiteRole::Standby) if peer.epoch <= EPOCH_MAX => own.max(peer.epoch),
+        None | Some(SiteRole::Standby) if peer.epoch <= EPOCH_NEW_MAX => own.max(peer.epoch),
         _ => own,
     }
 }
@@ -299,6 +401,11 @@ pub enum News {
         /// The epoch to make durable.
         epoch: Epoch,
     },
+    /// An epoch too far above this one to be believed: run no cycle, step down for nothing, ask the operator.
+    Leap {
+        /// The epoch that is claimed.
+        epoch: Epoch,
+    },
     /// Both sides are active at one epoch, which no path of ours leads to: run no cycle, tell the operator.
     Conflict {
         /// The epoch.
@@ -307,8 +414,8 @@ pub enum News {
 }
 
 fn on_epoch(local: Local, theirs: Epoch, peer_holds_active: bool) -> News {
-    if theirs > EPOCH_MAX {
-        return News::Nothing;
+    if is_leap(local.epoch, theirs) {
+        return News::Leap { epoch: theirs };
     }
     match theirs.cmp(&local.epoch) {
         std::cmp::Ordering::Less => News::Nothing,

@@ -1,14 +1,19 @@
 //! The peers this site is paired with.
 //!
-//! One file per pair, `<pair>.json`, 0600, replaced whole and durably (`files`); reads are served from memory.
+//! One file per pair, `<pair>.json`, 0600, replaced whole and durably (`files`); reads are served from memory. A pair that
+//! is over lies in `retired/<pair>.json`: its hashing key made the ids of chunks that are still stored, and its
+//! authorities say who may go on where it ended.
 //!
-//! 1. A record is durable before anybody is told of it, and gone from the disk before `remove` returns.
+//! 1. A record is durable before anybody is told of it, and not a peer's any more before `remove` returns.
 //! 2. One record per peer site: pairing again replaces it. The new file is written before the old one goes, so a
 //!    crash between leaves both, and `open` keeps the one paired last.
 //! 3. One record per peer name: a name taken by another site is refused.
 //! 4. Trust is decided on what this book says at that moment; a change needs no restart.
+//! 5. A hashing key is never forgotten nor changed, whatever becomes of its pair (tests `a_removed_pair_keeps_its_key`,
+//!    `a_pair_is_not_given_another_key`): its file in `retired` is durable before the record's own goes.
 
 mod record;
+mod retired;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use arc_swap::ArcSwap;
-use backstay_types::{Class, Classify, PairId};
+use backstay_types::{Class, Classify, PairId, SiteId};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -24,6 +29,7 @@ use crate::files;
 use crate::identity::{CaCert, Fingerprint};
 pub use record::PeerRecord;
 pub(crate) use record::check_params;
+pub use retired::RetiredPair;
 
 /// Why the book of peers cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +59,18 @@ pub enum BookError {
         name: String,
     },
     /// No such pair.
-    #[error("find pair {pair}: this site has no such pair")]
+    #[error("find peer {peer}: this site is not paired with it")]
     NoPair {
-        /// The pair.
-        pair: PairId,
+        /// The name of the peer that it was with, or the pair if that is not known.
+        peer: String,
+    },
+    /// The id of a pair that this site has, and it is not that pair.
+    #[error("add peer {name}: it claims the pair with {other}")]
+    PairTaken {
+        /// Who claims it.
+        name: String,
+        /// Whose it is.
+        other: String,
     },
 }
 
@@ -65,7 +79,7 @@ impl Classify for BookError {
         match self {
             BookError::Io { .. } => Class::Transient,
             BookError::Damaged { .. } => Class::Corrupt,
-            BookError::NameTaken { .. } => Class::Invalid,
+            BookError::NameTaken { .. } | BookError::PairTaken { .. } => Class::Invalid,
             BookError::NoPair { .. } => Class::NotFound,
         }
     }
@@ -77,8 +91,12 @@ impl Classify for BookError {
                 Some("move the file away and pair the two sites again with a fresh key".to_owned())
             }
             BookError::NameTaken { name } => Some(format!(
-                "remove the old one first: backstay pair remove {name}; or rename one of the sites"
+                "if that one is gone for good: pair with `--replaces {name}`, and its plans go on with the new one; if not, \
+                 rename one of the sites, or remove the old one first: backstay pair remove {name}"
             )),
+            BookError::PairTaken { .. } => Some(
+                "make sure that the key came from the right site, then make a fresh one there".to_owned(),
+            ),
             BookError::NoPair { .. } => Some("backstay pair list shows the pairs of this site".to_owned()),
         }
     }
@@ -89,11 +107,13 @@ impl Classify for BookError {
 pub struct PeerBook(Arc<Inner>);
 
 type Records = BTreeMap<PairId, Arc<PeerRecord>>;
+type Retired = BTreeMap<PairId, Arc<RetiredPair>>;
 
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
     records: ArcSwap<Records>,
+    retired: ArcSwap<Retired>,
     /// Held while files change.
     writing: Mutex<()>,
     changed: watch::Sender<u64>,
@@ -103,45 +123,53 @@ impl PeerBook {
     /// Reads the records in `dir`, which is made if it is not there.
     pub fn open(dir: &Path) -> Result<Self, BookError> {
         files::create_dir(dir).map_err(io_error("create", dir))?;
-        let mut records = Records::new();
-        for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
-            let path = entry.map_err(io_error("list", dir))?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
-                let record = read_record(&path)?;
-                records.insert(record.pair, Arc::new(record));
-            }
-        }
-        for pair in superseded(&records) {
-            let path = record_path(dir, pair);
-            files::remove(&path).map_err(io_error("remove", &path))?;
-            records.remove(&pair);
-        }
-        Ok(Self(Arc::new(Inner {
+        let records = read_records(dir)?;
+        let book = Self(Arc::new(Inner {
             dir: dir.to_owned(),
+            retired: ArcSwap::from_pointee(retired::read_all(dir)?),
             records: ArcSwap::from_pointee(records),
             writing: Mutex::new(()),
             changed: watch::Sender::new(0),
-        })))
+        }));
+        book.finish_what_a_crash_cut_off()?;
+        Ok(book)
+    }
+
+    /// A pair is in two files only if a change was cut off: one of the two goes.
+    fn finish_what_a_crash_cut_off(&self) -> Result<(), BookError> {
+        let _writing = self.writing();
+        for pair in superseded(&self.records()) {
+            self.retire(pair, None)?;
+        }
+        for retired in self.retired() {
+            let Some(current) = self.get(retired.record.pair) else { continue };
+            if retired.took_the_place_of(&current, &self.records()) {
+                self.retire(current.pair, retired.replaced_by)?;
+            } else {
+                self.unretire(current.pair)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every record, in pair order.
     pub fn list(&self) -> Vec<Arc<PeerRecord>> {
-        self.0.records.load().values().cloned().collect()
+        self.records().values().cloned().collect()
     }
 
     /// The record of a pair.
     pub fn get(&self, pair: PairId) -> Option<Arc<PeerRecord>> {
-        self.0.records.load().get(&pair).cloned()
+        self.records().get(&pair).cloned()
     }
 
     /// The record of the peer with this name.
     pub fn by_name(&self, name: &str) -> Option<Arc<PeerRecord>> {
-        self.0.records.load().values().find(|record| record.name == name).cloned()
+        self.records().values().find(|record| record.name == name).cloned()
     }
 
     /// The record that pins this authority, with the pinned certificate.
     pub fn by_authority(&self, fingerprint: &Fingerprint) -> Option<(Arc<PeerRecord>, CaCert)> {
-        self.0.records.load().values().find_map(|record| {
+        self.records().values().find_map(|record| {
             let ca = record.peer_cas.iter().find(|ca| ca.fingerprint() == *fingerprint)?;
             Some((Arc::clone(record), ca.clone()))
         })
@@ -149,28 +177,66 @@ impl PeerBook {
 
     /// Adds a record, durably. One of the same site is replaced; a name of another site is refused.
     pub fn insert(&self, record: PeerRecord) -> Result<Arc<PeerRecord>, BookError> {
+        self.insert_in_place_of(record, None)
+    }
+
+    /// Adds a record, durably, of a site that takes the place of another: that one's pair is over, and whatever was
+    /// bound to it goes on with the new one.
+    pub fn insert_in_place_of(
+        &self,
+        record: PeerRecord,
+        replaced: Option<SiteId>,
+    ) -> Result<Arc<PeerRecord>, BookError> {
         let _writing = self.writing();
-        self.check(&record)?;
+        self.check(&record, replaced)?;
         let record = Arc::new(record);
-        self.write(&record)?;
-        let mut next = Records::clone(&self.0.records.load());
+        let mut next = Records::clone(&self.records());
         next.insert(record.pair, Arc::clone(&record));
-        let old: Vec<PairId> = superseded(&next).into_iter().filter(|pair| *pair != record.pair).collect();
+        let mut old: Vec<PairId> = superseded(&next);
+        let of_replaced =
+            |other: &&Arc<PeerRecord>| replaced == Some(other.site) && other.site != record.site;
+        old.extend(next.values().filter(of_replaced).map(|other| other.pair));
+        old.retain(|pair| *pair != record.pair);
         for pair in &old {
-            next.remove(pair);
+            if let Some(over) = next.remove(pair) {
+                self.write_retired(&over, replaced.map(|_| record.site))?;
+            }
         }
+        self.write(&record)?;
         self.publish(next);
         for pair in old {
             self.unlink(pair)?;
         }
+        self.unretire(record.pair)?;
+        if let Some(replaced) = replaced.filter(|replaced| *replaced != record.site) {
+            self.point_to(record.site, |over| over.record.site == replaced)?;
+        }
         Ok(record)
     }
 
+    /// Has whatever was bound to peers of this name go on with `new`; those that are still paired are over. Gives the
+    /// pairs that went on.
+    pub fn replace(&self, name: &str, new: SiteId) -> Result<Vec<PairId>, BookError> {
+        let _writing = self.writing();
+        let records = self.records();
+        if let Some(over) = records.values().find(|record| record.name == name && record.site != new) {
+            self.retire(over.pair, Some(new))?;
+        }
+        self.point_to(new, |over| over.record.name == name)
+    }
+
     /// Whether `insert` would take the record.
-    pub(crate) fn check(&self, record: &PeerRecord) -> Result<(), BookError> {
+    pub(crate) fn check(&self, record: &PeerRecord, replaced: Option<SiteId>) -> Result<(), BookError> {
+        let name = || record.name.clone();
         match self.by_name(&record.name) {
-            Some(other) if other.site != record.site => {
-                Err(BookError::NameTaken { name: record.name.clone() })
+            Some(other) if other.site != record.site && Some(other.site) != replaced => {
+                return Err(BookError::NameTaken { name: name() });
+            }
+            _ => {}
+        }
+        match self.of_pair(record.pair) {
+            Some(other) if other.site != record.site || other.hash_key != record.hash_key => {
+                Err(BookError::PairTaken { name: name(), other: other.name.clone() })
             }
             _ => Ok(()),
         }
@@ -183,24 +249,27 @@ impl PeerBook {
         change: impl FnOnce(&mut PeerRecord),
     ) -> Result<Arc<PeerRecord>, BookError> {
         let _writing = self.writing();
-        let mut record = PeerRecord::clone(&*self.get(pair).ok_or(BookError::NoPair { pair })?);
+        let mut record = PeerRecord::clone(&*self.get(pair).ok_or_else(|| self.no_pair(pair))?);
         change(&mut record);
         let record = Arc::new(record);
         self.write(&record)?;
-        let mut next = Records::clone(&self.0.records.load());
+        let mut next = Records::clone(&self.records());
         next.insert(pair, Arc::clone(&record));
         self.publish(next);
         Ok(record)
     }
 
-    /// Forgets a pair: at once in memory, then on the disk.
+    /// Ends a pair: at once in memory, then on the disk. Its hashing key stays.
     pub fn remove(&self, pair: PairId) -> Result<Arc<PeerRecord>, BookError> {
         let _writing = self.writing();
-        let mut next = Records::clone(&self.0.records.load());
-        let record = next.remove(&pair).ok_or(BookError::NoPair { pair })?;
-        self.publish(next);
-        self.unlink(pair)?;
+        let record = self.get(pair).ok_or_else(|| self.no_pair(pair))?;
+        self.retire(pair, None)?;
         Ok(record)
+    }
+
+    /// The error that there is no such pair.
+    pub(crate) fn no_pair(&self, pair: PairId) -> BookError {
+        BookError::NoPair { peer: self.name_of(pair).unwrap_or_else(|| pair.to_string()) }
     }
 
     /// Sees every change.
@@ -211,6 +280,10 @@ impl PeerBook {
     fn writing(&self) -> std::sync::MutexGuard<'_, ()> {
         // It guards no data, so a panic while it was held left nothing half-changed in memory.
         self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn records(&self) -> Arc<Records> {
+        self.0.records.load_full()
     }
 
     fn publish(&self, records: Records) {
@@ -247,6 +320,18 @@ fn record_path(dir: &Path, pair: PairId) -> PathBuf {
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BookError {
     move |source| BookError::Io { action, path: path.to_owned(), source }
+}
+
+fn read_records(dir: &Path) -> Result<Records, BookError> {
+    let mut records = Records::new();
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let path = entry.map_err(io_error("list", dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let record = read_record(&path)?;
+            records.insert(record.pair, Arc::new(record));
+        }
+    }
+    Ok(records)
 }
 
 fn read_record(path: &Path) -> Result<PeerRecord, BookError> {

@@ -14,7 +14,7 @@ use crate::hello::Greeting;
 use crate::identity::Identity;
 use crate::link::Link;
 use crate::net::{Incoming, NetConfig};
-use crate::pair::Window;
+use crate::pair::{Joined, Window};
 
 pub(crate) struct Core {
     pub(crate) config: NetConfig,
@@ -30,6 +30,7 @@ pub(crate) struct Core {
     pub(crate) answer_anybody: Arc<ServerConfig>,
     pub(crate) incoming: mpsc::Sender<Incoming>,
     pub(crate) window: Mutex<Window>,
+    pub(crate) joined: Mutex<Option<mpsc::Sender<Joined>>>,
     pub(crate) links: Mutex<HashMap<PairId, Arc<Link>>>,
 }
 
@@ -37,6 +38,15 @@ impl Core {
     pub(crate) fn window(&self) -> MutexGuard<'_, Window> {
         // Every change of it is one call that leaves it whole.
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever wants to know of those who join.
+    pub(crate) fn joined(&self) -> Option<mpsc::Sender<Joined>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn tell_of_joined(&self, listener: mpsc::Sender<Joined>) {
+        *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
     }
 
     fn links(&self) -> MutexGuard<'_, HashMap<PairId, Arc<Link>>> {
@@ -79,8 +89,11 @@ impl Core {
 
     /// Whether a pair or a pair key needs this authority of ours.
     pub(crate) fn needs_authority(&self, fingerprint: &crate::identity::Fingerprint) -> bool {
-        let named = |record: &Arc<PeerRecord>| record.names(fingerprint);
-        self.book.list().iter().any(named) || self.window().names(fingerprint)
+        // That of a pair that is over shows who this site is if the two are paired again.
+        let named = |record: &PeerRecord| record.names(fingerprint);
+        self.book.list().iter().any(|record| named(record))
+            || self.book.retired().iter().any(|over| named(&over.record))
+            || self.window().names(fingerprint)
     }
 }
 

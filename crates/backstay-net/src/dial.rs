@@ -171,9 +171,8 @@ pub(crate) async fn dial(
     record: &Arc<PeerRecord>,
 ) -> Result<Connection, Vec<Tried>> {
     let mut attempts = JoinSet::new();
-    for (place, endpoint) in record.endpoints.iter().enumerate() {
-        let (core, link, record, endpoint) =
-            (Arc::clone(core), Arc::clone(link), Arc::clone(record), endpoint.clone());
+    for (place, endpoint) in record.reached_at().into_iter().enumerate() {
+        let (core, link, record) = (Arc::clone(core), Arc::clone(link), Arc::clone(record));
         let head_start = HEAD_START.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX));
         attempts.spawn(async move {
             tokio::time::sleep(head_start).await;

@@ -22,10 +22,8 @@ use zeroize::Zeroizing;
 
 use crate::identity::Identity;
 
-/// Endpoints of one site: several addresses and names of each of its links, with room.
-pub const ENDPOINTS_MAX: usize = 8;
-/// A DNS name of 253 bytes, a colon and a port.
-pub(crate) const ENDPOINT_BYTES_MAX: usize = 259;
+use backstay_types::limits::ENDPOINT_BYTES_MAX;
+pub use backstay_types::limits::ENDPOINTS_MAX;
 
 const STREAM_WINDOW_BYTES: u32 = 32 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;

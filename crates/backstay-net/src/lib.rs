@@ -9,11 +9,12 @@
 //! dial, link, serve   reaching a peer, keeping a connection to it, taking its streams
 //! connection, control, inbox, outbox   what happens on a connection
 //! rotate     new certificate authorities with no gap
+//! whereabouts  each side tells the other where it is
 //! pinned     TLS over TCP to a server known by its fingerprint, for witnesses
 //! net        all of it, as the daemon sees it
 //! ```
 //!
-//! Nothing here knows what the frames mean, but `Hello` and `Rotate`. Trust is read from the book at every handshake;
+//! Nothing here knows what the frames mean, but `Hello`, `Rotate` and `Whereabouts`. Trust is read from the book at every handshake;
 //! pending pair keys live in memory only. What survives a restart is in the files of `identity` and `book`.
 
 mod base64;
@@ -40,8 +41,9 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod whereabouts;
 
-pub use book::{BookError, PeerBook, PeerRecord};
+pub use book::{BookError, PeerBook, PeerRecord, RetiredPair};
 pub use close::CloseReason;
 pub use connection::{Connection, WireStats};
 pub use control::{Control, ControlRecv, ControlSend, StreamError};
@@ -52,6 +54,6 @@ pub use identity::{CaCert, Fingerprint, Identity, IdentityError, InvalidCa};
 pub use inbox::{Batch, SessionBatches};
 pub use net::{Incoming, Net, NetConfig, NetError, PeerStatus};
 pub use outbox::BatchSendError;
-pub use pair::PairError;
+pub use pair::{Joined, JoinedAs, PairError};
 pub use pinned::{PinnedListener, PinnedStream, connect_pinned};
 pub use rotate::RotateError;

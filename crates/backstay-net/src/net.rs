@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backstay_types::frame::Frame;
-use backstay_types::{Class, Classify, PairId, Span, Time};
+use backstay_types::{Class, Classify, PairId, SiteId, Span, Time};
 use quinn::{Endpoint, ServerConfig, TokioRuntime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,12 +20,14 @@ use crate::endpoint::{self, Congestion};
 use crate::hello::{Greeting, VersionRange};
 use crate::identity::Identity;
 use crate::link::Link;
-use crate::pair::{self, PairError};
+use crate::pair::{self, Joined, PairError};
 use crate::rotate::{self, RotateError};
 use crate::{clock, serve, tls};
 
 /// Requests that wait for the daemon to take them; each is one frame (1 MiB at most).
 const INCOMING_MAX: usize = 16;
+/// Pairings that wait for the daemon to take note.
+const JOINED_MAX: usize = 4;
 /// How long requests and batches under way may go on when the site shuts down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the new authorities may take to show up on a connection.
@@ -73,6 +75,12 @@ pub enum NetError {
         /// What was given.
         endpoint: String,
     },
+    /// A place to reach a peer at that is none.
+    #[error("set endpoint {endpoint:?}: expected HOST:PORT, at most {} of them", endpoint::ENDPOINTS_MAX)]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+    },
     /// TLS or QUIC refuse our own settings.
     #[error("set up TLS: {why}")]
     Setup {
@@ -111,7 +119,7 @@ impl Classify for NetError {
     fn class(&self) -> Class {
         match self {
             NetError::Listen { .. } | NetError::NotSettled { .. } => Class::Transient,
-            NetError::Advertise { .. } => Class::Invalid,
+            NetError::Advertise { .. } | NetError::Endpoint { .. } => Class::Invalid,
             NetError::Setup { .. } => Class::Bug,
             NetError::Unreachable { tried, .. } => {
                 Tried::telling(tried).map_or(Class::Transient, DialError::class)
@@ -133,6 +141,9 @@ impl Classify for NetError {
             ),
             NetError::NotSettled { .. } => {
                 Some("both are trusted; the old ones go with the next connection".to_owned())
+            }
+            NetError::Endpoint { .. } => {
+                Some("such as west.example.com:7443 or [2001:db8::1]:7443".to_owned())
             }
             NetError::Advertise { .. } | NetError::Setup { .. } | NetError::Removed { .. } => None,
             NetError::Book(error) => error.hint(),
@@ -226,7 +237,7 @@ impl Net {
     /// The connection to a peer; dials at once and waits for up to `timeout` if there is none. A failure that waiting
     /// will not mend (no version in common, not trusted) is returned as soon as it is known.
     pub async fn wait_connection(&self, pair: PairId, timeout: Duration) -> Result<Connection, NetError> {
-        let link = self.0.core.link(pair).ok_or(BookError::NoPair { pair })?;
+        let link = self.0.core.link(pair).ok_or_else(|| self.0.core.book.no_pair(pair))?;
         let any = |_: &Connection| true;
         self.wait_for(&link, timeout, any).await
     }
@@ -237,12 +248,7 @@ impl Net {
         timeout: Duration,
         fits: impl Fn(&Connection) -> bool,
     ) -> Result<Connection, NetError> {
-        let name = self
-            .0
-            .core
-            .book
-            .get(link.pair)
-            .map_or_else(|| link.pair.to_string(), |record| record.name.clone());
+        let name = self.0.core.book.name_of(link.pair).unwrap_or_else(|| link.pair.to_string());
         let mut watch = link.watch();
         let begun = watch.borrow().attempts;
         let lower = link.is_lower();
@@ -272,25 +278,88 @@ impl Net {
 
     /// The endpoints of a peer that have not answered yet.
     fn unanswered(&self, pair: PairId) -> Vec<Tried> {
-        let endpoints = self.0.core.book.get(pair).map(|record| record.endpoints.clone()).unwrap_or_default();
+        let endpoints = self.0.core.book.get(pair).map(|record| record.reached_at()).unwrap_or_default();
         endpoints.into_iter().map(|endpoint| Tried { endpoint, why: DialError::TimedOut }).collect()
     }
 
     /// Makes a pair key that is good once and for `ttl`, naming these endpoints or, if none, where this site knows to
     /// be reached. The text is a secret.
-    pub fn pair_key(&self, endpoints: Vec<String>, ttl: Span) -> Result<String, PairError> {
-        pair::issue(&self.0.core, endpoints, ttl)
+    ///
+    /// With `replaces`, whoever joins takes the place of the peer of this name.
+    pub fn pair_key(
+        &self,
+        endpoints: Vec<String>,
+        ttl: Span,
+        replaces: Option<String>,
+    ) -> Result<String, PairError> {
+        pair::issue(&self.0.core, pair::Issue { endpoints, ttl, replaces })
     }
 
-    /// Pairs this site with the one that made the key.
-    pub async fn join(&self, key: &str) -> Result<Arc<PeerRecord>, PairError> {
-        pair::join(&self.0.core, key).await
+    /// Where others reach this site, as far as it knows.
+    pub fn own_endpoints(&self) -> Vec<String> {
+        self.0.core.own_endpoints()
+    }
+
+    /// Pairs this site with the one that made the key. With `replaces`, that one takes the place of the peer of this name.
+    pub async fn join(&self, key: &str, replaces: Option<&str>) -> Result<Arc<PeerRecord>, PairError> {
+        let record = pair::join(&self.0.core, key, replaces).await?;
+        // Of a pair that stood before, the next attempt might be half a minute away.
+        if let Some(link) = self.0.core.link(record.pair) {
+            link.kick();
+        }
+        Ok(record)
+    }
+
+    /// Those who join with keys of this site, from now on. There is one receiver: the last that asked.
+    pub fn joined(&self) -> mpsc::Receiver<Joined> {
+        let (sender, joined) = mpsc::channel(JOINED_MAX);
+        self.0.core.tell_of_joined(sender);
+        joined
+    }
+
+    /// Whom this site is paired with, and was.
+    pub fn book(&self) -> &PeerBook {
+        &self.0.core.book
+    }
+
+    /// Has a peer be reached at these endpoints, and no longer where it was known to be.
+    pub async fn set_endpoints(
+        &self,
+        pair: PairId,
+        endpoints: Vec<String>,
+    ) -> Result<Arc<PeerRecord>, NetError> {
+        let extra = endpoints.get(endpoint::ENDPOINTS_MAX);
+        if let Some(bad) = extra.or_else(|| endpoints.iter().find(|name| !endpoint::is_endpoint(name))) {
+            return Err(NetError::Endpoint { endpoint: bad.clone() });
+        }
+        let book = self.0.core.book.clone();
+        let change = move |record: &mut PeerRecord| {
+            record.endpoints = endpoints;
+            record.told.clear();
+        };
+        let record = blocking(move || book.update(pair, change)).await?;
+        if let Some(link) = self.0.core.link(pair) {
+            link.kick();
+        }
+        Ok(record)
+    }
+
+    /// Has whatever was bound to peers of this name go on with another peer; they are cut off. Gives the pairs that are
+    /// over.
+    pub async fn replace(&self, name: &str, new: SiteId) -> Result<Vec<PairId>, NetError> {
+        let (core, name) = (Arc::clone(&self.0.core), name.to_owned());
+        let replaced = blocking(move || {
+            let replaced = core.book.replace(&name, new);
+            core.cut_removed();
+            replaced
+        });
+        Ok(replaced.await?)
     }
 
     /// Replaces the certificate authorities of both sides of a pair, with no gap.
     pub async fn rotate(&self, pair: PairId) -> Result<Arc<PeerRecord>, NetError> {
         let core = &self.0.core;
-        let link = core.link(pair).ok_or(BookError::NoPair { pair })?;
+        let link = core.link(pair).ok_or_else(|| core.book.no_pair(pair))?;
         let connection = self.wait_connection(pair, ROTATED_TIMEOUT).await?;
         let (ours, theirs) = rotate::announce(core, &connection).await?;
         link.want();
@@ -322,7 +391,7 @@ impl Net {
 
     /// Limits what is sent to a peer in batches, in bytes per second; `None` lifts the limit.
     pub fn set_bandwidth(&self, pair: PairId, bytes_per_second: Option<u64>) -> Result<(), NetError> {
-        let link = self.0.core.link(pair).ok_or(BookError::NoPair { pair })?;
+        let link = self.0.core.link(pair).ok_or_else(|| self.0.core.book.no_pair(pair))?;
         link.bucket().set(bytes_per_second);
         Ok(())
     }
@@ -392,6 +461,7 @@ fn start_core(
         answer_anybody,
         incoming,
         window: Mutex::default(),
+        joined: Mutex::default(),
         links: Mutex::default(),
     })
 }

@@ -6,6 +6,9 @@
 //! 3. The joiner's record is durable before the issuer writes its own; the issuer's before the joiner is told. A
 //!    crash between leaves a record on one side at most, which trusts and sends nothing by itself and which a fresh
 //!    key replaces.
+//! 4. A site that is known, or was, is one that shows an authority it is known by, whoever holds the key; another one
+//!    takes its place only if the operator said so (`replaces`). The same two sites keep their pair: its id, its hashing
+//!    key and its parameters.
 //!
 //! Guarded by `tests/pairing.rs`.
 
@@ -26,7 +29,8 @@ use crate::book::BookError;
 use crate::close::CloseReason;
 use crate::dial::Tried;
 use crate::identity::{Fingerprint, IdentityError};
-pub(crate) use issue::{issue, serve};
+pub(crate) use issue::{Issue, issue, serve};
+pub use issue::{Joined, JoinedAs};
 pub(crate) use join::join;
 use message::{MessageError, Refusal};
 #[cfg(test)]
@@ -108,6 +112,33 @@ pub enum PairError {
         /// The reason.
         why: String,
     },
+    /// The issuer knows this site by another authority.
+    #[error("join with the pair key: site {issuer} knows this site by another certificate authority")]
+    KnownByAnother {
+        /// The site that the key names.
+        issuer: String,
+    },
+    /// The issuer is a site that this one knows by another authority.
+    #[error(
+        "join with the pair key: site {issuer} presents authority {found} and says that it is the peer {name}, which is \
+         known by another one"
+    )]
+    NotThePeer {
+        /// The site that the key names.
+        issuer: String,
+        /// The peer that it says it is.
+        name: String,
+        /// What it presents.
+        found: Fingerprint,
+    },
+    /// No peer of this name is known, and its place is to be taken.
+    #[error("{action}: there is no peer {name} whose place could be taken")]
+    NothingToReplace {
+        /// What was asked for.
+        action: &'static str,
+        /// The name.
+        name: String,
+    },
     /// The connection was lost half-way: nothing was stored on this side.
     #[error("join with the pair key: the exchange broke off: {why}")]
     Broken {
@@ -158,7 +189,10 @@ impl Classify for PairError {
             | PairError::Closed { .. }
             | PairError::NoWindow { .. }
             | PairError::OtherAuthority { .. }
+            | PairError::KnownByAnother { .. }
+            | PairError::NotThePeer { .. }
             | PairError::Unproved { .. } => Class::Unauthorized,
+            PairError::NothingToReplace { .. } => Class::NotFound,
             PairError::Refused { .. } => Class::Invalid,
             PairError::Unreachable { .. } | PairError::Broken { .. } | PairError::Unconfirmed { .. } => {
                 Class::Transient
@@ -192,6 +226,16 @@ impl Classify for PairError {
             PairError::Endpoint { .. } | PairError::NoEndpoint => {
                 "name one: backstay pair key --endpoint HOST:PORT"
             }
+            PairError::KnownByAnother { .. } => {
+                "if this site was made anew in the place of the old one, make the key there with: backstay pair key \
+                 --replaces NAME, the name that this site has there"
+            }
+            PairError::NotThePeer { name, .. } => {
+                return Some(format!(
+                    "if {name} was made anew, join with `--replaces {name}`; if not, somebody else gave you the key"
+                ));
+            }
+            PairError::NothingToReplace { .. } => "backstay pair list and backstay plan list show the names",
             PairError::TooManyKeys => "wait until some expire",
             PairError::Wrong { .. }
             | PairError::Used
@@ -216,6 +260,11 @@ impl PairError {
             Refusal::NameTaken => PairError::Refused {
                 issuer,
                 why: "another of its peers has the name of this site".to_owned(),
+            },
+            Refusal::OtherAuthority => PairError::KnownByAnother { issuer },
+            Refusal::NothingToReplace => PairError::Refused {
+                issuer,
+                why: "the peer whose place this site should take is not known there any more".to_owned(),
             },
             Refusal::Failed(why) => PairError::Broken { why: format!("site {issuer} says: {why}") },
         }

@@ -174,7 +174,7 @@ async fn next_authority(
 ) -> Result<CaCert, RotateError> {
     let core = Arc::clone(core);
     blocking(move || {
-        let record = core.book.get(pair).ok_or(BookError::NoPair { pair })?;
+        let record = core.book.get(pair).ok_or_else(|| core.book.no_pair(pair))?;
         let repeated = theirs.is_some() && record.newest_ca() == theirs.as_ref();
         let next = if repeated || record.our_next.is_some() {
             record.our_newest()

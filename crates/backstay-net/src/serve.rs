@@ -25,7 +25,7 @@ use crate::inbox::ReceiveError;
 use crate::link::{Backoff, Link};
 use crate::net::Incoming;
 use crate::tls::{ALPN_PAIR, Handshake};
-use crate::{clock, pair, rotate};
+use crate::{clock, pair, rotate, whereabouts};
 
 /// Handshakes at a time; an honest site needs one per peer.
 const HANDSHAKES_MAX: usize = 64;
@@ -138,7 +138,7 @@ async fn welcome(core: &Arc<Core>, quinn: quinn::Connection, handshake: &Handsha
         Err(error) => {
             dial::refuse(&quinn, &error);
             let why = DialError::Hello(error);
-            failed(&link, link.attempt(), vec![Tried { endpoint: remote.to_string(), why }]);
+            failed(core, &link, link.attempt(), vec![Tried { endpoint: remote.to_string(), why }]);
             return None;
         }
     };
@@ -147,13 +147,14 @@ async fn welcome(core: &Arc<Core>, quinn: quinn::Connection, handshake: &Handsha
 }
 
 /// Notes and, if it is news, logs a failed attempt.
-fn failed(link: &Link, attempt: u64, tried: Vec<Tried>) {
+fn failed(core: &Core, link: &Link, attempt: u64, tried: Vec<Tried>) {
+    let peer = core.book.name_of(link.pair);
     let text = Tried::list(&tried);
     let class = Tried::telling(&tried).map_or("transient", |why| why.class().label());
     if link.failed(attempt, tried) {
-        tracing::warn!(pair = %link.pair, class, "failed to reach the peer: {text}");
+        tracing::warn!(peer, pair = %link.pair, class, "failed to reach the peer: {text}");
     } else {
-        tracing::debug!(pair = %link.pair, class, "failed to reach the peer again: {text}");
+        tracing::debug!(peer, pair = %link.pair, class, "failed to reach the peer again: {text}");
     }
 }
 
@@ -174,7 +175,7 @@ async fn keep(core: Arc<Core>, link: Arc<Link>) {
             backoff.reset();
         }
         let record = core.book.get(link.pair);
-        let Some(record) = record.filter(|record| !record.endpoints.is_empty()) else {
+        let Some(record) = record.filter(|record| !record.reached_at().is_empty()) else {
             // Only the peer can dial; look again when that changes.
             wait(&link, Duration::MAX).await;
             continue;
@@ -189,7 +190,7 @@ async fn keep(core: Arc<Core>, link: Arc<Link>) {
                 good_since = Some(clock::steady());
                 serving.spawn(serve(Arc::clone(&core), Live::new(Arc::clone(&link), connection)));
             }
-            Err(tried) => failed(&link, attempt, tried),
+            Err(tried) => failed(&core, &link, attempt, tried),
         }
     }
 }
@@ -234,6 +235,10 @@ async fn serve(core: Arc<Core>, live: Live) {
     let peer = connection.peer();
     tracing::info!(peer = %peer.name, remote = %connection.remote(), dialed = connection.about().dialed, "connected");
     let mut streams: JoinSet<Result<(), ReceiveError>> = JoinSet::new();
+    {
+        let (core, connection) = (Arc::clone(&core), connection.clone());
+        streams.spawn(async move { Ok(whereabouts::tell(&core, &connection).await?) });
+    }
     let mut idle = tokio::time::interval(IDLE_CHECK);
     let reason = loop {
         tokio::select! {
@@ -289,10 +294,16 @@ async fn begin(core: Arc<Core>, connection: Connection, mut control: Control) ->
             return Ok(());
         }
     };
-    if let Frame::Rotate(frame) = first {
-        rotate::answer(&core, &connection, control, frame).await;
-        return Ok(());
-    }
+    let first = match first {
+        Frame::Rotate(frame) => {
+            rotate::answer(&core, &connection, control, frame).await;
+            return Ok(());
+        }
+        Frame::Whereabouts(told) => {
+            return Ok(whereabouts::hear(&core, &connection, control, told).await?);
+        }
+        first => first,
+    };
     if core.incoming.send(Incoming { connection, control, first }).await.is_err() {
         tracing::debug!("nobody takes requests any more");
     }

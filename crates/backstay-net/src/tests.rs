@@ -65,7 +65,7 @@ impl Site {
     }
 
     fn key(&self) -> String {
-        self.net.pair_key(Vec::new(), TTL).unwrap()
+        self.net.pair_key(Vec::new(), TTL, None).unwrap()
     }
 
     /// What is in its files, read anew.
@@ -91,7 +91,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// Two sites, paired: the first made the key.
 async fn pair() -> (Site, Site, Arc<PeerRecord>) {
     let (east, west) = (Site::new(1, "east"), Site::new(2, "west"));
-    let record = west.net.join(&east.key()).await.unwrap();
+    let record = west.net.join(&east.key(), None).await.unwrap();
     (east, west, record)
 }
 

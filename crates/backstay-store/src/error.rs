@@ -152,8 +152,8 @@ pub enum StoreError {
         /// What stopped the walk.
         source: Box<StoreError>,
     },
-    /// No hashing key was given for a pair.
-    #[error("pair {pair} has no hashing key in this store")]
+    /// Nobody knows the hashing key of a pair.
+    #[error("{LOST_KEY} (pair {pair})")]
     NoKey {
         /// Which pair.
         pair: PairId,
@@ -177,6 +177,9 @@ pub enum StoreError {
 fn newest_text(newest: Option<RestorePointId>) -> String {
     newest.map_or_else(|| " and none at all".to_owned(), |newest| format!("; the newest is {newest}"))
 }
+
+/// What is said of everything whose ids nobody can check any more.
+pub(crate) const LOST_KEY: &str = "the hashing key that its chunks were made with is lost";
 
 impl StoreError {
     /// An I/O error with what was being done; a full disk becomes its own kind.
@@ -219,8 +222,9 @@ impl Classify for StoreError {
             Self::Incomplete { .. } => Class::Incomplete,
             Self::PointRefused { .. } => Class::Invalid,
             Self::NoSuchPoint { .. } => Class::NotFound,
+            Self::NoKey { .. } => Class::Corrupt,
             Self::Limit { .. } => Class::LimitExceeded,
-            Self::NoKey { .. } | Self::Broken { .. } => Class::Bug,
+            Self::Broken { .. } => Class::Bug,
         }
     }
 
@@ -246,9 +250,11 @@ impl Classify for StoreError {
             Self::ChunkRefused { .. } | Self::Batch(_) | Self::Manifest { .. } => {
                 "the peer sent bad data; check that both sites run the same version"
             }
-            Self::PointRefused { .. } | Self::Limit { .. } | Self::NoKey { .. } | Self::Broken { .. } => {
-                return None;
+            Self::NoKey { .. } => {
+                "its file in the site's `pairs` folder is lost: put it back from a backup, or give the plan's restore \
+                 points up with `backstay plan delete PLAN --purge`"
             }
+            Self::PointRefused { .. } | Self::Limit { .. } | Self::Broken { .. } => return None,
         };
         Some(hint.to_owned())
     }

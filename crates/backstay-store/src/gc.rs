@@ -8,6 +8,8 @@
 //! 3. Packs are deleted after the catalog durably says so; a crash in between leaves files that the next open
 //!    deletes. Chunks are durable in their new pack before their old one goes.
 //! 4. Packs of a session that broke off are kept for a day, so that the next cycle can resume.
+//! 5. Of a restore point whose pair's hashing key is lost it cannot be told what it needs: it is named, the packs of its
+//!    pair stay as they are, and the rest of the store is collected (test `a_lost_key_stops_nothing_else`).
 //!
 //! What is dead goes first and needs no room, so a full disk can be collected.
 
@@ -21,12 +23,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use backstay_types::{PackId, Span};
+use backstay_types::point::RestorePoint;
+use backstay_types::{PackId, PairId, PlanName, RestorePointId, Span};
 use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
 use crate::index::{Marks, PackStage};
 use crate::inner::{Inner, lock};
+use crate::pack::check_header;
 use crate::session::Session;
 
 /// How long the packs of a session that broke off are kept for the next one.
@@ -74,8 +78,22 @@ pub struct GcPlan {
     pub packs_total: u64,
     /// Their bytes.
     pub bytes_total: u64,
-    /// Packs left alone for sessions in flight, or so that a broken one can resume.
+    /// Packs left alone for sessions in flight, so that a broken one can resume, or for restore points whose hashing key
+    /// is lost.
     pub packs_claimed: u64,
+    /// Restore points whose hashing key is lost.
+    #[serde(default)]
+    pub keyless: Vec<KeylessPoint>,
+}
+
+/// A restore point that nobody can read, because the hashing key of its pair is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeylessPoint {
+    /// Its plan.
+    pub plan: PlanName,
+    /// Which.
+    pub id: RestorePointId,
 }
 
 impl GcPlan {
@@ -94,6 +112,9 @@ impl fmt::Display for GcPlan {
         writeln!(f, "rewrite {} packs, moving {moved} bytes", self.packs.len() - dead)?;
         if self.packs_claimed > 0 {
             writeln!(f, "leave {} packs to sessions in flight or broken off", self.packs_claimed)?;
+        }
+        for KeylessPoint { plan, id } in &self.keyless {
+            writeln!(f, "leave {plan} {id}, whose hashing key is lost")?;
         }
         write!(f, "free {} bytes", self.freed_bytes())
     }
@@ -129,11 +150,12 @@ impl fmt::Display for GcReport {
 pub(crate) fn plan(inner: &Inner) -> Result<GcPlan, StoreError> {
     let _exclusive = inner.maintain()?;
     prepare(inner)?;
-    let claims = Claims::of(inner);
+    let claims = Claims::of(inner)?;
     let mut live = Marks::default();
     mark_reachable(inner, &mut live, &claims)?;
     let usage = usage(inner, &live)?;
     let mut plan = GcPlan { packs_total: usage.len() as u64, ..GcPlan::default() };
+    plan.keyless.clone_from(&claims.keyless_points);
     let mut small = Vec::new();
     for (pack, usage) in &usage {
         plan.bytes_total += usage.bytes;
@@ -176,20 +198,40 @@ pub(crate) struct Claims {
     floor: Option<PackId>,
     fresh: HashSet<PackId>,
     unsettled: HashSet<PackId>,
+    keyless_pairs: HashSet<PairId>,
+    keyless_points: Vec<KeylessPoint>,
+    /// Packs of those pairs.
+    keyless: HashSet<PackId>,
 }
 
 impl Claims {
-    fn of(inner: &Inner) -> Self {
+    fn of(inner: &Inner) -> Result<Self, StoreError> {
         let sessions = inner.sessions.all();
         let floor = sessions.iter().map(|session| session.floor).min();
         let oldest = inner.now().minus(RESUME_SPAN);
         let fresh =
             lock(&inner.fresh).iter().filter(|(_, at)| **at > oldest).map(|(pack, _)| *pack).collect();
-        let state = inner.index.read();
         let settled = |stage| stage == PackStage::InRun;
-        let unsettled =
-            state.packs().iter().filter(|(_, pack)| !settled(pack.stage)).map(|(pack, _)| *pack).collect();
-        Self { sessions, floor, fresh, unsettled }
+        let unsettled = {
+            let state = inner.index.read();
+            state.packs().iter().filter(|(_, pack)| !settled(pack.stage)).map(|(pack, _)| *pack).collect()
+        };
+        let all = inner.points.all();
+        let of_sessions = sessions.iter().flat_map(|session| &session.points);
+        let points = all.iter().map(|held| &held.point).chain(of_sessions);
+        let keyless_pairs: HashSet<PairId> =
+            points.map(|point| point.pair).filter(|pair| inner.is_keyless(*pair)).collect();
+        let mut lost = all.iter().map(|held| &held.point).collect::<Vec<_>>();
+        lost.retain(|point| keyless_pairs.contains(&point.pair));
+        let lost = lost.into_iter().map(|point| KeylessPoint { plan: point.plan.clone(), id: point.id });
+        let keyless_points = lost.collect();
+        let keyless = packs_of(inner, &keyless_pairs)?;
+        Ok(Self { sessions, floor, fresh, unsettled, keyless_pairs, keyless_points, keyless })
+    }
+
+    /// Whether it cannot be told what a restore point needs.
+    fn is_keyless(&self, point: &RestorePoint) -> bool {
+        self.keyless_pairs.contains(&point.pair)
     }
 
     /// Whether a pack is claimed whole.
@@ -197,7 +239,29 @@ impl Claims {
         self.floor.is_some_and(|floor| pack >= floor)
             || self.fresh.contains(&pack)
             || self.unsettled.contains(&pack)
+            || self.keyless.contains(&pack)
     }
+}
+
+/// The packs of some pairs. What stands under a patch is of the same pair, for ids of another key never meet its own. A
+/// pack whose header is damaged may be anybody's.
+fn packs_of(inner: &Inner, pairs: &HashSet<PairId>) -> Result<HashSet<PackId>, StoreError> {
+    let mut found = HashSet::new();
+    if pairs.is_empty() {
+        return Ok(found);
+    }
+    let packs: Vec<PackId> = inner.index.read().packs().keys().copied().collect();
+    for pack in packs {
+        let path = inner.layout.pack(pack);
+        match inner.packs.open(pack).and_then(|file| check_header(&file, &path, pack)) {
+            Ok(pair) if !pairs.contains(&pair) => {}
+            Err(error) if !error.is_damage() => return Err(error),
+            Ok(_) | Err(_) => {
+                found.insert(pack);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// How much of a pack is needed.

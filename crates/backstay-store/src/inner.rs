@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
 
 use backstay_types::frame::batch::Codec;
 use backstay_types::{ChunkId, HashKey, PackId, PairId, Time};
@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) cache: ChunkCache,
     keys: RwLock<HashMap<PairId, HashKey>>,
+    /// Asked for keys that nobody has given.
+    key_source: OnceLock<KeySource>,
     /// Packs whose session ended without a commit, to be written on by the next one of the pair.
     pub(crate) orphans: Mutex<Vec<PackWriter>>,
     /// Packs with chunks of sessions that have not committed, and since when.
@@ -46,6 +48,9 @@ pub(crate) struct Inner {
     /// Kept for as long as the store is open.
     _lock: File,
 }
+
+/// Knows the hashing keys of pairs, also of those that are over.
+pub(crate) type KeySource = Box<dyn Fn(PairId) -> Option<HashKey> + Send + Sync>;
 
 /// What opening a store found.
 pub(crate) struct Opened {
@@ -74,6 +79,7 @@ impl Inner {
             points,
             sessions: Sessions::default(),
             keys: RwLock::default(),
+            key_source: OnceLock::new(),
             orphans: Mutex::default(),
             fresh: Mutex::new(fresh),
             bad_packs: Mutex::new(bad_packs),
@@ -92,9 +98,25 @@ impl Inner {
         self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(pair, key);
     }
 
+    /// Whether it is the first.
+    pub(crate) fn set_key_source(&self, source: KeySource) -> bool {
+        self.key_source.set(source).is_ok()
+    }
+
+    /// The key of a pair. It never changes, so what was told once is not asked again.
     pub(crate) fn key(&self, pair: PairId) -> Result<HashKey, StoreError> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        keys.get(&pair).cloned().ok_or(StoreError::NoKey { pair })
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(&pair).cloned();
+        if let Some(key) = known {
+            return Ok(key);
+        }
+        let key = self.key_source.get().and_then(|source| source(pair)).ok_or(StoreError::NoKey { pair })?;
+        self.set_key(pair, key.clone());
+        Ok(key)
+    }
+
+    /// Whether the key of a pair is lost: what it made the ids of cannot be read.
+    pub(crate) fn is_keyless(&self, pair: PairId) -> bool {
+        matches!(self.key(pair), Err(StoreError::NoKey { .. }))
     }
 
     /// Takes the right to garbage collection or verification.

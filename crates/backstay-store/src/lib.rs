@@ -47,7 +47,7 @@ pub use commit::Durable;
 pub use config::{CommitStep, StepHook, StoreConfig};
 pub use diff::{Change, ChangeKind, diff};
 pub use error::StoreError;
-pub use gc::{GcPack, GcPlan, GcReason, GcReport};
+pub use gc::{GcPack, GcPlan, GcReason, GcReport, KeylessPoint};
 pub use ingest::Ingest;
 pub use reader::ChunkReader;
 pub use rebuild::RebuildReport;

@@ -60,6 +60,14 @@ impl Store {
         self.inner.set_key(pair, key);
     }
 
+    /// Where the store learns the key of a pair at the moment that it needs it: a pair may be made while the store is
+    /// open, and one that is over still has restore points. Only the first source counts.
+    pub fn set_key_source(&self, source: impl Fn(PairId) -> Option<HashKey> + Send + Sync + 'static) {
+        if !self.inner.set_key_source(Box::new(source)) {
+            tracing::warn!("the store has a source of hashing keys already");
+        }
+    }
+
     /// Begins to receive a restore point.
     pub fn begin(&self, pair: PairId, plan: &PlanName, id: RestorePointId) -> Result<Ingest, StoreError> {
         Ingest::begin(&self.inner, pair, plan, id)

@@ -120,6 +120,8 @@ frames! {
     QuerySectors = 25,
     /// Answer to `QuerySectors`.
     ToldSectors = 26,
+    /// Where the sender of this frame is reached; the answer is `Done`.
+    Whereabouts = 34,
     /// A site announces a new certificate authority.
     Rotate = 32,
     /// Answer to `Rotate`.
@@ -234,6 +236,24 @@ impl Check for Hello {
     fn check(&self) -> Result<(), &'static str> {
         within(self.name.len(), limits::NAME_BYTES_MAX, "the name is too long")?;
         within(self.program.len(), limits::NAME_BYTES_MAX, "the program version is too long")
+    }
+}
+
+/// See [`Frame::Whereabouts`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whereabouts {
+    /// Where its operator says that it is reached, `HOST:PORT`, best first; if nowhere, at the address that it is seen at
+    /// and this port.
+    pub endpoints: Vec<String>,
+    /// The UDP port that it listens at.
+    pub port: u16,
+}
+
+impl Check for Whereabouts {
+    fn check(&self) -> Result<(), &'static str> {
+        within(self.endpoints.len(), limits::ENDPOINTS_MAX, "there are too many endpoints")?;
+        let longest = self.endpoints.iter().map(String::len).max().unwrap_or_default();
+        within(longest, limits::ENDPOINT_BYTES_MAX, "an endpoint is too long")
     }
 }
 

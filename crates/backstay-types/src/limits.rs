@@ -5,6 +5,12 @@ use crate::Span;
 /// A plan, volume or site name: a DNS label.
 pub const NAME_BYTES_MAX: usize = 63;
 
+/// Endpoints of one site: several addresses and names of each of its links, with room.
+pub const ENDPOINTS_MAX: usize = 8;
+
+/// Longest endpoint: a DNS name of 253 bytes, a colon and a port.
+pub const ENDPOINT_BYTES_MAX: usize = 259;
+
 /// One path of a manifest. Linux limits one *call* to 4096 bytes, not the depth of a tree; deeper trees are
 /// walked folder by folder, and 64 KiB is 16 times what any tool can address at once.
 pub const PATH_BYTES_MAX: usize = 64 << 10;

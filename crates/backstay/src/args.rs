@@ -192,16 +192,48 @@ pub(crate) enum PairCommand {
         /// How long the key can be used: 1s to 7d
         #[arg(long, default_value = "15m", value_name = "DURATION")]
         ttl: Span,
+        /// The site that joins takes the place of this peer, which is gone for good: its plans go on with the new one
+        #[arg(long, value_name = "PEER")]
+        replaces: Option<String>,
     },
     /// Pair with the site that printed a key
+    ///
+    /// Two sites that were paired before keep their pair: their plans go on, and nothing is sent again.
     Join {
         /// The key; `-` reads it from standard input, which keeps it out of the list of processes
         key: String,
+        /// The site that made the key takes the place of this peer, which is gone for good: its plans go on with the new one
+        #[arg(long, value_name = "PEER")]
+        replaces: Option<String>,
         #[command(flatten)]
         output: OutputArgs,
     },
     /// List pairs
     List {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Say where a peer is reached, when both sites have moved
+    ///
+    /// As long as either side still reaches the other, each tells where it is by itself.
+    Set {
+        /// Name of the peer
+        peer: String,
+        /// Where it is reached, in the place of what was known. May be repeated, best first
+        #[arg(long = "endpoint", value_name = "HOST:PORT", required = true)]
+        endpoints: Vec<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Have the plans of a peer that is gone for good go on with another one
+    ///
+    /// Pair with the new one first. For one that was made anew under the old name, give `--replaces NAME` to `pair key` or
+    /// `pair join` instead. Epochs and restore points stay; the next cycle sends everything.
+    Replace {
+        /// Name of the peer that is gone
+        old: String,
+        /// Name of the peer that takes its place
+        new: String,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -212,7 +244,7 @@ pub(crate) enum PairCommand {
     },
     /// Cut a peer off at once
     ///
-    /// Its restore points stay. To pair again, make a new key.
+    /// Its restore points stay, and can be read. Its plans stay, too, and go on when the two sites are paired again.
     Remove {
         /// Name of the peer
         peer: String,

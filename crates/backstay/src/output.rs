@@ -48,6 +48,13 @@ pub(crate) fn render<T: Serialize>(
     }
 }
 
+/// Tells something beside the result, on standard error. Nobody may be listening there.
+pub(crate) fn note(text: &str) {
+    if let Err(error) = writeln!(io::stderr().lock(), "{text}") {
+        tracing::debug!(%error, "a note was not written");
+    }
+}
+
 /// Writes text and one newline at its end. A reader that has gone (`| head`) has seen what it wanted.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let text = text.trim_end_matches('\n');

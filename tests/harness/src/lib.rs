@@ -40,7 +40,7 @@ pub use crash::Crasher;
 pub use loopfs::{FileSystem, LoopFs};
 pub use manifests::{object, objects_under};
 pub use netns::Wan;
-pub use pair::Pair;
+pub use pair::{KeyOf, Pair};
 pub use plan::Plan;
 pub use ports::free_address;
 pub use rig::{Rng, env_or, is_root, seed, skip};

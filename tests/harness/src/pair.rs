@@ -8,6 +8,15 @@ use serde_json::Value;
 
 use crate::{Site, SiteOptions, eventually};
 
+/// Which of the two makes the key that they are paired with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyOf {
+    /// The active side.
+    East,
+    /// The standby.
+    West,
+}
+
 /// The active site `east`, its peer `west`, and a folder for sources and saved copies.
 #[derive(Debug)]
 pub struct Pair {
@@ -24,16 +33,27 @@ impl Pair {
         Pair::with(SiteOptions::default(), SiteOptions::default())
     }
 
+    /// The same, with a key of this side.
+    pub fn start_with_key_of(issuer: KeyOf) -> Pair {
+        let pair = Pair::unpaired(SiteOptions::default(), SiteOptions::default());
+        pair.join_with_key_of(issuer);
+        pair
+    }
+
     /// The same, made as told.
     pub fn with(east: SiteOptions, west: SiteOptions) -> Pair {
+        let pair = Pair::unpaired(east, west);
+        pair.join();
+        pair
+    }
+
+    fn unpaired(east: SiteOptions, west: SiteOptions) -> Pair {
         let mut east = Site::init("east", east);
         let mut west = Site::init("west", west);
         east.serve();
         west.serve();
         let work = tempfile::Builder::new().prefix("backstay-work-").tempdir().unwrap();
-        let pair = Pair { east, west, work };
-        pair.join();
-        pair
+        Pair { east, west, work }
     }
 
     /// Starts a keeper beside each daemon.
@@ -42,11 +62,20 @@ impl Pair {
         self.west.keep();
     }
 
-    /// Pairs the sites with a new key.
+    /// Pairs the sites with a new key of the standby.
     pub fn join(&self) {
-        let endpoint = self.west.listen().to_string();
-        let key = self.west.cli(["pair", "key", "--endpoint", &endpoint]).ok().stdout;
-        self.east.cli(["pair", "join", key.trim()]).ok();
+        self.join_with_key_of(KeyOf::West);
+    }
+
+    /// Pairs the sites with a new key of this side.
+    pub fn join_with_key_of(&self, issuer: KeyOf) {
+        let (issuer, joiner) = match issuer {
+            KeyOf::East => (&self.east, &self.west),
+            KeyOf::West => (&self.west, &self.east),
+        };
+        let endpoint = issuer.listen().to_string();
+        let key = issuer.cli(["pair", "key", "--endpoint", &endpoint]).ok().stdout;
+        joiner.cli(["pair", "join", key.trim()]).ok();
         self.wait_connected();
     }
 

@@ -109,6 +109,16 @@ impl Site {
         }
     }
 
+    /// Has it listen somewhere else from its next start on.
+    pub fn move_away(&mut self) {
+        assert!(self.daemon.is_none(), "a running site cannot be moved");
+        let (old, new) = (self.listen.to_string(), free_address());
+        let config = self.dir.join("site.toml");
+        let text = fs::read_to_string(&config).unwrap().replace(&old, &new.to_string());
+        fs::write(&config, text).unwrap();
+        self.listen = new;
+    }
+
     /// Its name, by which its peers know it.
     pub fn name(&self) -> &str {
         &self.name

@@ -141,6 +141,10 @@ impl Node {
             News::Nothing => Ok(()),
             News::Adopt { epoch } => self.write("epoch of the peer", |disk| disk.record.epoch = epoch).await,
             News::StepDown { epoch } => self.learn_epoch(epoch).await,
+            News::Leap { epoch } => {
+                self.w.fail(format!("epoch {epoch} is claimed, which no plan of this world reaches"));
+                Ok(())
+            }
             News::Conflict { epoch } => {
                 self.w.fail(format!("both sides are active at epoch {epoch}"));
                 self.write("conflict", |disk| disk.record.conflict = true).await

@@ -176,7 +176,7 @@ impl Node {
                 SiteRole::Standby | SiteRole::Demoting => return Ok(()),
             }
             epoch = epoch.max(record.epoch);
-            lease.update(epoch, Terms::new(AFTER), true, now);
+            lease.update(epoch, Terms::new(AFTER), true, true, now);
             let actions = lease.handle(event, now);
             if lease.kept() != kept {
                 match self.store_kept(epoch, lease.kept()).await {

@@ -9,12 +9,14 @@ use crate::api_types::API_PREFIX;
 type Route = (&'static str, &'static str, &'static str, bool);
 
 /// Every route under the prefix.
-pub(super) const ROUTES: [Route; 29] = [
+pub(super) const ROUTES: [Route; 31] = [
     ("get", "/site", "The site itself", false),
     ("get", "/openapi.json", "This document", false),
     ("get", "/pairs", "Every pair", false),
     ("post", "/pairs/key", "Print one pair key", true),
     ("post", "/pairs/join", "Pair with the site that printed a key", true),
+    ("post", "/pairs/{peer}/set", "Say where a peer is reached", true),
+    ("post", "/pairs/{peer}/replace", "Have the plans of a peer go on with another", true),
     ("post", "/pairs/{peer}/rotate", "Replace the certificate authorities of a pair", false),
     ("delete", "/pairs/{peer}", "Cut a peer off", false),
     ("get", "/plans", "Every plan", false),

@@ -136,6 +136,9 @@ fn every_class_answers_an_error_status() {
 
 #[test]
 fn keys_do_not_show_in_debug_output() {
-    let request = JoinRequest { key: "bsk1_secret".into() };
-    assert!(!format!("{request:?} {:?}", PairKey { key: "bsk1_secret".into() }).contains("secret"));
+    let request = JoinRequest { key: "bsk1_secret".into(), replaces: None };
+    assert!(
+        !format!("{request:?} {:?}", PairKey { key: "bsk1_secret".into(), endpoints: Vec::new() })
+            .contains("secret")
+    );
 }

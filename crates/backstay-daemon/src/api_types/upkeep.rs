@@ -81,6 +81,10 @@ pub struct GcOutcome {
     pub bytes_freed: u64,
     /// Bytes in use.
     pub bytes_live: u64,
+    /// Restore points that nobody can read because the hashing key of their pair is lost, as `PLAN/ID`: what they need
+    /// cannot be told, so their space is kept.
+    #[serde(default)]
+    pub skipped_restore_points: Vec<String>,
     /// Whether nothing was changed.
     pub dry_run: bool,
     /// How long it took.

@@ -156,7 +156,7 @@ impl Site {
         let state = self.ask_plan(pair, plan).await?;
         let record = self.plans.get(plan)?;
         let local = Local { role: record.role, epoch: record.epoch };
-        if let News::StepDown { epoch } = role::on_peer_state(local, &state) {
+        if let News::StepDown { epoch } | News::Leap { epoch } = role::on_peer_state(local, &state) {
             self.learn_epoch(plan, epoch)?;
             return Ok(PeerAnswer::Silent);
         }

@@ -98,6 +98,9 @@ impl Site {
 
     /// The active side is at an epoch that this side has not heard of.
     fn adopt_epoch(&self, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
+        if backstay_engine::role::is_leap(self.plans.get(name)?.epoch, epoch) {
+            return self.note_leap(name, epoch);
+        }
         self.plans.update(name, |record| {
             if record.role == SiteRole::Standby {
                 record.epoch = record.epoch.max(epoch);

@@ -49,6 +49,7 @@ impl Site {
             cluster: None,
             time: Some(clock::now()),
             written_here: true,
+            pair: Some(point.pair),
         };
         self.plans.set_applied(&record.name, &applied)?;
         Ok(point)

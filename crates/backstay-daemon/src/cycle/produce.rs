@@ -98,7 +98,8 @@ impl ChunkSink for Sink {
 
 impl Job {
     fn run(mut self, site: &Site, sender: mpsc::Sender<Produced>) -> Result<Done, DaemonError> {
-        let peer = site.peer(self.record.pair)?;
+        // A side that steps down keeps what it has also when the pair was removed meanwhile.
+        let peer = site.last_peer(self.record.pair)?;
         let spec = &self.record.spec;
         let context = VolumeContext {
             plan: self.record.name.clone(),

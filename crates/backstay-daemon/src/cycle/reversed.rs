@@ -98,6 +98,12 @@ impl Site {
             }
             here => here?,
         };
+        if point.pair != record.pair {
+            tracing::info!(
+                "{theirs}, which the other side shows, has ids of another key: everything is offered"
+            );
+            return Ok(());
+        }
         if point.origin == self.id {
             // Sent by this side, which has not heard of it: what it remembers is as good, and knows what was read.
             return Ok(());
@@ -116,6 +122,10 @@ impl Site {
         activity: &Arc<Activity>,
     ) -> Result<(), DaemonError> {
         let point = match self.store.point(&record.name, ours) {
+            Ok(point) if point.pair != record.pair => {
+                tracing::info!("{ours} has ids of another key: everything is offered");
+                return Ok(());
+            }
             Ok(point) => point,
             Err(error) => {
                 tracing::warn!("{ours} cannot be sent against, so that everything is offered: {error}");

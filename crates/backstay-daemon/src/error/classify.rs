@@ -41,6 +41,7 @@ impl Classify for DaemonError {
             Self::NotASite { .. }
             | Self::PlanNotFound { .. }
             | Self::PeerNotFound { .. }
+            | Self::PeerRemoved { .. }
             | Self::VolumeNotFound { .. }
             | Self::NoRestorePoint { .. } => Class::NotFound,
             Self::WrongRole { .. }
@@ -49,6 +50,7 @@ impl Classify for DaemonError {
             | Self::Conflict { .. }
             | Self::StillWritten { .. }
             | Self::WrittenMeanwhile { .. }
+            | Self::EpochLeap { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
             Self::RolledBack { cause, .. } => cause.class(),
@@ -102,12 +104,23 @@ impl Classify for DaemonError {
             Self::PlanNotFound { known: names, .. } => known("plan", names),
             Self::PeerNotFound { known: names, .. } => known("peer", names)
                 .map(|names| format!("{names}; pair with `backstay pair key` there and `backstay pair join KEY` here")),
+            Self::PeerRemoved { peer } => {
+                let name = peer.as_deref().unwrap_or("OLD");
+                Some(format!(
+                    "pair with it again (`backstay pair key` on one side, `backstay pair join KEY` on the other), and its plans \
+                     go on as they were; or, if it is gone for good, let a new site take its place: `backstay pair key \
+                     --replaces {name}`, or `backstay pair replace {name} NEW` with one that is paired already"
+                ))
+            }
+            Self::EpochLeap { plan, .. } => Some(backstay_engine::role::leap_hint(plan)),
             Self::PolicyNotFound { policy, .. } => Some(format!("apply a SchedulePolicy named {policy} first, or in the same call")),
             Self::RuleNotFound { rule, .. } => Some(format!("apply a Rule named {rule} first, or in the same call; config/rules has some to begin with")),
             Self::Rule { source, .. } => source.hint(),
             Self::VolumeUnclear { .. } => Some("name one with --volume".into()),
             Self::OtherPair { plan } => Some(format!(
-                "delete it first with `backstay plan delete {plan}`, restore points kept for the other peer with --purge; or choose another name"
+                "if the other peer is gone for good, `backstay pair replace OLD NEW` has all of its plans go on with the new \
+                 one; if the plan is to move alone, choose another name for it, or delete {plan} first, restore points kept \
+                 for the other peer with --purge"
             )),
             Self::WrongRole { role: "demoting", plan, .. } => Some(format!(
                 "the other site was promoted; what was written here since is kept, and `backstay status {plan}` shows both epochs"

@@ -132,7 +132,8 @@ impl Open {
         match asked {
             Ok(frame) => match report_of(frame) {
                 Some(report) => {
-                    let epoch = report.epoch;
+                    // It takes over at exactly the epoch that it was offered.
+                    let epoch = self.handover.epoch;
                     Ok(self.taken_over(Some(report), None, epoch))
                 }
                 None => Err(Answer::Done),

@@ -12,7 +12,6 @@ use backstay_types::frame::{
 
 use crate::DaemonError;
 use crate::api_types::PromotionReport;
-use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::site::Site;
 
@@ -27,7 +26,7 @@ impl Site {
         let (plan, epoch) = (offer.plan.clone(), offer.epoch);
         let outcome = self.promote_as_offered(pair, offer).await;
         let audited = format!("offered epoch {epoch}");
-        self.record(&Actor::Daemon, "takeOver", Some(&plan), audited, outcome.as_ref().err());
+        self.record(&self.actor_of(pair), "takeOver", Some(&plan), audited, outcome.as_ref().err());
         match outcome {
             Ok(report) => {
                 let frame = TakenOver { plan, epoch: report.epoch, report: told(&report)? };
@@ -78,7 +77,7 @@ impl Site {
         }
         let outcome = self.hand_over(&asked.plan, other_side(&record)).await;
         self.record(
-            &Actor::Daemon,
+            &self.actor_of(pair),
             "handOver",
             Some(&asked.plan),
             "the peer asks".into(),

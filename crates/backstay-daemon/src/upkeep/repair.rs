@@ -11,17 +11,20 @@ use crate::DaemonError;
 
 /// Looks for every damaged chunk in the replicas and gives those found back to the store, which checks them too.
 pub(super) fn from_replicas(site: &Verifier<'_>, report: &VerifyReport) -> Result<(), DaemonError> {
+    if report.damaged_chunks.is_empty() {
+        return Ok(());
+    }
     for record in site.plans.list() {
         let applied = site.plans.applied(&record.name)?;
-        let lost = lost_of(report, record.pair);
-        let key = site.keys.iter().find(|(pair, _)| *pair == record.pair).map(|(_, key)| key);
-        let (Some(id), Some(key), false) = (applied.point, key, lost.is_empty()) else { continue };
+        let Some(id) = applied.point else { continue };
         let point = site.store.point(&record.name, id)?;
+        let lost = lost_of(report, point.pair);
+        let (Some(key), false) = (site.book.hash_key(point.pair), lost.is_empty()) else { continue };
         let reader = site.store.reader(point.pair);
         for volume in &point.volumes {
             let target = (site.replica)(&record.name, &volume.name);
             let mut refused: Option<StoreError> = None;
-            let found = salvage(&reader, &volume.root, &target, key, &lost, |id, bytes| {
+            let found = salvage(&reader, &volume.root, &target, &key, &lost, |id, bytes| {
                 match site.store.repair_chunk(point.pair, id, &bytes) {
                     Ok(_) => Ok(()),
                     Err(error) => {

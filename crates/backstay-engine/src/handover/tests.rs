@@ -258,3 +258,26 @@ proptest! {
         prop_assert!(world.giver.handover.is_none());
     }
 }
+
+/// Neither an answer nor an offer that is taken back moves an epoch further than a peer may.
+#[test]
+fn an_epoch_that_is_not_believed_ends_no_handover() {
+    let stages = [
+        Stage::Offered { restore_point: RestorePointId { epoch: Epoch(1), number: 1 }, held_time: Time(0) },
+        Stage::TakingBack { epoch: Epoch(3) },
+    ];
+    for stage in stages {
+        let handover = Handover { stage, ..Handover::begin(shop(), Epoch(1), Time(0)) };
+        let answered = |epoch| handover.on_answer(Answer::Refused(Some(Epoch(epoch))));
+        assert_eq!(answered(1002), Next::StepDown { epoch: Epoch(1002) });
+        for claimed in [1003, 1 << 48, u64::MAX] {
+            assert_eq!(answered(claimed), Next::TakeBack { epoch: Epoch(3) }, "{stage:?} {claimed}");
+        }
+    }
+    let local = Some(Local { role: SiteRole::Standby, epoch: Epoch(2) });
+    let back = |epoch| admit_take_back(local, &TakeBack { plan: shop(), epoch: Epoch(epoch) });
+    assert!(back(1002).is_ok());
+    for claimed in [1003, 1 << 48, u64::MAX] {
+        assert_eq!(back(claimed).err().and_then(|refusal| refusal.leaps_to()), Some(Epoch(claimed)));
+    }
+}

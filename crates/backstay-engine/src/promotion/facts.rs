@@ -121,6 +121,16 @@ pub enum PromotionRefused {
         /// The plan.
         plan: PlanName,
     },
+    /// The lease is of an epoch too far above the one known here.
+    #[error("plan {plan}: the lease is of epoch {lease}, and this side knows epoch {epoch}")]
+    LeaseLeap {
+        /// The plan.
+        plan: PlanName,
+        /// The epoch of the lease.
+        lease: Epoch,
+        /// The epoch known here.
+        epoch: Epoch,
+    },
     /// A promotion is being carried out.
     #[error("plan {plan}: this side is {doing}")]
     UnderWay {
@@ -137,6 +147,7 @@ impl Classify for PromotionRefused {
             PromotionRefused::PeerActive { .. }
             | PromotionRefused::PeerUnknown { .. }
             | PromotionRefused::ActiveAlready { .. }
+            | PromotionRefused::LeaseLeap { .. }
             | PromotionRefused::SteppedDown { .. } => Class::Fenced,
             PromotionRefused::NoPoint { .. } | PromotionRefused::UnknownPoint { .. } => Class::NotFound,
             PromotionRefused::Damaged { .. } => Class::Corrupt,
@@ -176,6 +187,7 @@ impl Classify for PromotionRefused {
             PromotionRefused::ActiveAlready { plan, wanted } => {
                 format!("take older data out with: backstay restore {plan} --restore-point {wanted} --to DIR")
             }
+            PromotionRefused::LeaseLeap { plan, .. } => crate::role::leap_hint(plan),
             PromotionRefused::SteppedDown { plan } => {
                 format!("the other side was promoted; both epochs are in: backstay status {plan}")
             }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{PointFacts, PromotionFacts, PromotionRefused};
 use super::steps::{Step, StepError, StepName, Steps};
+use crate::role::is_leap;
 
 /// What the apply step has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +109,11 @@ pub fn plan(facts: &PromotionFacts<'_>, now: Time) -> Result<Planned, PromotionR
         return Err(PromotionRefused::PeerUnknown { plan: name() });
     }
     let point = choose(facts)?;
-    let known = peer.map_or(facts.epoch, |peer| peer.epoch.max(facts.epoch)).max(point.id.epoch);
+    let believed = peer.map(|peer| peer.epoch).filter(|epoch| !is_leap(facts.epoch, *epoch));
+    let known = believed.unwrap_or(facts.epoch).max(facts.epoch).max(point.id.epoch);
+    if let Some(lease) = facts.lease.filter(|lease| is_leap(known, *lease)) {
+        return Err(PromotionRefused::LeaseLeap { plan: name(), lease, epoch: known });
+    }
     Ok(Planned::Promote(PromotionPlan {
         plan: name(),
         epoch_before: facts.epoch,
@@ -164,6 +169,9 @@ fn apply_of(facts: &PromotionFacts<'_>, target: RestorePointId) -> Apply {
 fn warnings(facts: &PromotionFacts<'_>, point: &PointFacts, peer_active: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |text: String| warnings.push(text);
+    if let Some(peer) = facts.peer.state.as_ref().filter(|peer| is_leap(facts.epoch, peer.epoch)) {
+        warn(format!("the peer claims epoch {}, which is not believed", peer.epoch));
+    }
     if facts.lease.is_some() {
         warn("by the lease: what the peer ran had to be held before".to_owned());
     } else if peer_active {

@@ -100,6 +100,20 @@ impl Case {
     }
 }
 
+/// A promotion goes above what the peer says: that must not be where the epochs end.
+#[test]
+fn an_epoch_that_is_not_believed_is_not_gone_above() {
+    for (claimed, epoch) in [(1002, 1003), (1003, 3), (1 << 48, 3), (u64::MAX, 3)] {
+        let case = Case { peer: peer(true, SiteRole::Active, claimed), force: true, ..Case::default() };
+        let plan = case.planned();
+        assert_eq!(plan.epoch, Epoch(epoch), "{claimed}");
+        let is_told = plan.warnings.iter().any(|warning| warning.contains("not believed"));
+        assert_eq!(is_told, epoch == 3, "{:?}", plan.warnings);
+    }
+    let case = Case { lease: Some(Epoch(1 << 48)), ..Case::default() };
+    case.refused(Class::Fenced, "promote shop --force");
+}
+
 #[test]
 fn the_newest_point_is_promoted_to_the_next_epoch() {
     let plan = Case::default().planned();

@@ -42,10 +42,12 @@ fn a_new_plan_begins_after_an_earlier_one_of_its_name() {
         (state(SiteRole::Active, 3), 1),
         (state(SiteRole::Promoting, 3), 1),
         (state(SiteRole::Demoting, 3), 1),
-        (nobody(EPOCH_MAX.0 + 1), 1),
+        (nobody(EPOCH_NEW_MAX.0), EPOCH_NEW_MAX.0),
+        (nobody(EPOCH_NEW_MAX.0 + 1), 1),
     ] {
         assert_eq!(first_epoch(Epoch::FIRST, &peer), Epoch(begins), "{peer:?}");
-        assert_eq!(first_epoch(Epoch(5), &peer), Epoch(5), "{peer:?}");
+        let most = if begins > 5 { begins } else { 5 };
+        assert_eq!(first_epoch(Epoch(5), &peer), Epoch(most), "{peer:?}");
     }
 }
 
@@ -130,20 +132,90 @@ fn a_plan_that_was_never_shared_is_not_found_and_a_new_one_is_taken() {
     assert_eq!(grant, Grant { local: Local { role: SiteRole::Standby, epoch: Epoch(4) }, is_new: true });
 }
 
+fn share(epoch: u64) -> SharePlan {
+    SharePlan { plan: shop(), epoch: Epoch(epoch), spec: String::new(), rules: String::new() }
+}
+
 #[test]
-fn an_epoch_that_no_plan_reaches_is_not_taken() {
-    for epoch in [0, EPOCH_MAX.0 + 1, u64::MAX] {
-        let share =
-            SharePlan { plan: shop(), epoch: Epoch(epoch), spec: String::new(), rules: String::new() };
-        for result in [
-            admit_share(None, &share),
-            admit_share(local(SiteRole::Standby, 2), &share),
-            admit_begin(local(SiteRole::Standby, 2), &begin(epoch, 5), None),
-        ] {
-            assert!(matches!(result, Err(Refusal::BadEpoch { .. })), "{result:?}");
+fn a_plan_that_is_new_here_begins_at_an_epoch_that_plans_reach() {
+    for (epoch, is_taken) in
+        [(0, false), (1, true), (EPOCH_NEW_MAX.0, true), (EPOCH_NEW_MAX.0 + 1, false), (u64::MAX, false)]
+    {
+        let result = admit_share(None, &share(epoch));
+        assert_eq!(result.is_ok(), is_taken, "{epoch}: {result:?}");
+        assert!(is_taken || matches!(result, Err(Refusal::BadEpoch { .. })), "{result:?}");
+    }
+    assert!(matches!(admit_share(local(SiteRole::Standby, 2), &share(0)), Err(Refusal::BadEpoch { .. })));
+}
+
+/// One frame may not use the epochs up: from then on nothing could be told from anything older.
+#[test]
+fn a_leap_of_the_epoch_stops_the_plan_and_moves_nothing() {
+    let step = 2 + EPOCH_STEP_MAX;
+    for role in ROLES {
+        for (epoch, is_leap) in
+            [(step, false), (step + 1, true), (EPOCH_MAX.0, true), (EPOCH_MAX.0 + 1, true), (u64::MAX, true)]
+        {
+            let us = Local { role, epoch: Epoch(2) };
+            let promoted = Promoted { plan: shop(), epoch: Epoch(epoch) };
+            let refused = Refused { class: 0, message: String::new(), hint: None, epoch: Some(Epoch(epoch)) };
+            for news in [
+                on_promoted(us, &promoted),
+                on_peer_state(us, &state(SiteRole::Active, epoch)),
+                on_peer_state(us, &state(SiteRole::Standby, epoch)),
+                on_refused(us, &refused),
+            ] {
+                assert_eq!(news == News::Leap { epoch: Epoch(epoch) }, is_leap, "{role:?} {epoch}: {news:?}");
+            }
+            for result in [
+                admit_share(Some(us), &share(epoch)).map(drop),
+                admit_begin(Some(us), &begin(epoch, 5), None).map(drop),
+                admit_question(Some(us), &shop(), Epoch(epoch)),
+            ] {
+                let leaps = result.as_ref().err().and_then(Refusal::leaps_to);
+                assert_eq!(leaps, is_leap.then_some(Epoch(epoch)), "{role:?} {epoch}: {result:?}");
+                if let Err(refusal @ Refusal::EpochLeap { .. }) = &result {
+                    assert_eq!((refusal.class(), refusal.epoch()), (Class::Fenced, None));
+                    assert!(refusal.hint().is_some_and(|hint| hint.contains("promote shop --force")));
+                }
+            }
         }
-        let us = Local { role: SiteRole::Active, epoch: Epoch(2) };
-        assert_eq!(on_peer_state(us, &state(SiteRole::Active, epoch)), News::Nothing);
+    }
+    // What is known for certain is never out of reach of one more promotion.
+    assert!(!is_leap(Epoch(EPOCH_NEW_MAX.0), Epoch(EPOCH_NEW_MAX.0).next()));
+}
+
+#[test]
+fn numbers_cannot_be_used_up() {
+    let admit = |number, newest: Option<u64>| {
+        let newest = newest.map(|newest| point(1, newest));
+        admit_begin(local(SiteRole::Standby, 3), &begin(3, number), newest).map(drop)
+    };
+    for (number, newest, is_taken) in [
+        (NUMBER_NEW_MAX, None, true),
+        (NUMBER_NEW_MAX + 1, None, false),
+        (u64::MAX - 1, None, false),
+        (u64::MAX, None, false),
+        (7 + NUMBER_STEP_MAX, Some(7), true),
+        (8 + NUMBER_STEP_MAX, Some(7), false),
+        (u64::MAX - 1, Some(7), false),
+    ] {
+        let result = admit(number, newest);
+        assert_eq!(result.is_ok(), is_taken, "{number} after {newest:?}: {result:?}");
+        assert!(is_taken || matches!(result, Err(Refusal::NumberLeap { .. })), "{result:?}");
+    }
+    // The side that sends believes no more of the side that receives.
+    for (ours, theirs, next) in [
+        (0, None, Some(1)),
+        (0, Some(NUMBER_NEW_MAX), Some(NUMBER_NEW_MAX + 1)),
+        (0, Some(u64::MAX), None),
+        (9, Some(12), Some(13)),
+        (12, Some(9), Some(13)),
+        (9, Some(9 + NUMBER_STEP_MAX), Some(10 + NUMBER_STEP_MAX)),
+        (9, Some(10 + NUMBER_STEP_MAX), None),
+    ] {
+        let found = next_number(&shop(), ours, theirs.map(|number| point(1, number)));
+        assert_eq!(found.ok(), next, "{ours} {theirs:?}");
     }
 }
 
@@ -175,6 +247,8 @@ enum Act {
     Hear(usize),
     /// A site that is demoting is done with it.
     HeldDown(usize),
+    /// Somebody with the identity of the other site claims an epoch.
+    Claim(usize, u64),
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -182,14 +256,17 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         1 => site.clone().prop_map(Act::Promote),
         3 => site.clone().prop_map(Act::Hear),
-        2 => site.prop_map(Act::HeldDown),
+        2 => site.clone().prop_map(Act::HeldDown),
+        1 => (site, 0..5_usize).prop_map(|(who, far)| {
+            Act::Claim(who, [EPOCH_STEP_MAX + 70, 1 << 33, EPOCH_MAX.0, EPOCH_MAX.0 + 1, u64::MAX][far])
+        }),
     ]
 }
 
 fn hear(sites: &mut [Local; 2], who: usize) {
     let (us, peer) = if who == 0 { (sites[0], sites[1]) } else { (sites[1], sites[0]) };
     sites[who] = match on_peer_state(us, &state(peer.role, peer.epoch.0)) {
-        News::Nothing | News::Conflict { .. } => us,
+        News::Nothing | News::Conflict { .. } | News::Leap { .. } => us,
         News::Adopt { epoch } => Local { epoch, ..us },
         News::StepDown { epoch } => Local { role: SiteRole::Demoting, epoch },
     };
@@ -222,6 +299,10 @@ proptest! {
                 Act::Hear(who) => hear(&mut sites, who),
                 Act::HeldDown(who) if sites[who].role == SiteRole::Demoting => sites[who].role = SiteRole::Standby,
                 Act::HeldDown(_) => {}
+                Act::Claim(who, epoch) => {
+                    let promoted = Promoted { plan: shop(), epoch: Epoch(epoch) };
+                    prop_assert_eq!(on_promoted(sites[who], &promoted), News::Leap { epoch: Epoch(epoch) });
+                }
             }
             let [a, b] = sites;
             prop_assert!(!(a.holds_active() && b.holds_active() && a.epoch == b.epoch), "{a:?} {b:?}");
@@ -239,6 +320,7 @@ proptest! {
             News::Adopt { epoch } | News::StepDown { epoch } => prop_assert!(epoch > us.epoch),
             News::Conflict { epoch } => prop_assert_eq!(epoch, us.epoch),
             News::Nothing => prop_assert!(theirs <= ours),
+            News::Leap { epoch } => prop_assert!(epoch.0 > ours + EPOCH_STEP_MAX),
         }
         if let Ok(grant) = admit_begin(Some(us), &begin(theirs, 1), None) {
             prop_assert!(grant.local.epoch >= us.epoch);

@@ -22,6 +22,9 @@ pub struct PeerRecord {
     pub name: String,
     /// Where to reach it, `HOST:PORT`, best first. Empty if only it can dial us.
     pub endpoints: Vec<String>,
+    /// Where it said last that it is reached, if that is news to `endpoints`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
     /// Its certificate authorities, oldest first; more than one only while they are being replaced.
     pub peer_cas: Vec<CaCert>,
     /// Which of our authorities it trusts: its leaf is what we present.
@@ -39,6 +42,23 @@ pub struct PeerRecord {
 }
 
 impl PeerRecord {
+    /// Where to reach it: where it said last, then where it was known to be before, each once.
+    pub fn reached_at(&self) -> Vec<String> {
+        let mut all = self.told.clone();
+        all.extend(self.endpoints.iter().filter(|endpoint| !self.told.contains(endpoint)).cloned());
+        all
+    }
+
+    /// Whether it is known by this authority.
+    pub(crate) fn pins(&self, authority: &Fingerprint) -> bool {
+        self.peer_cas.iter().any(|ca| ca.fingerprint() == *authority)
+    }
+
+    /// Its newest authority, as a person compares it.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.newest_ca().map(CaCert::fingerprint)
+    }
+
     /// The peer's newest authority: what it must show when we dial it.
     pub(crate) fn newest_ca(&self) -> Option<&CaCert> {
         self.peer_cas.last()
@@ -72,8 +92,10 @@ impl PeerRecord {
                 self.peer_cas.len()
             ));
         }
-        if self.endpoints.len() > ENDPOINTS_MAX {
-            return Err(format!("{} endpoints: at most {ENDPOINTS_MAX} allowed", self.endpoints.len()));
+        for endpoints in [&self.endpoints, &self.told] {
+            if endpoints.len() > ENDPOINTS_MAX {
+                return Err(format!("{} endpoints: at most {ENDPOINTS_MAX} allowed", endpoints.len()));
+            }
         }
         check_params(&self.params).map_err(str::to_owned)
     }

@@ -14,6 +14,7 @@ fn record(pair: u8, site: u8, name: &str, paired_at: i64) -> PeerRecord {
         site: SiteId([site; 16]),
         name: name.to_owned(),
         endpoints: vec!["127.0.0.1:1".to_owned()],
+        told: Vec::new(),
         our_ca: ca.fingerprint(),
         our_next: None,
         peer_cas: vec![ca],
@@ -38,7 +39,9 @@ fn records_survive_a_restart_and_are_private() {
     let (found, ca) = again.by_authority(&west.our_ca).unwrap();
     assert_eq!((found.pair, ca.fingerprint()), (west.pair, west.our_ca));
     for entry in fs::read_dir(dir.path()).unwrap() {
-        assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let meta = entry.unwrap().metadata().unwrap();
+        let expected = if meta.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(meta.permissions().mode() & 0o777, expected);
     }
 
     again.remove(west.pair).unwrap();
@@ -56,6 +59,7 @@ fn a_site_paired_again_replaces_its_record_and_a_taken_name_is_refused() {
     assert_eq!(book.by_name("west").unwrap().pair, PairId([2; 16]));
     let error = book.insert(record(3, 9, "west", 7)).unwrap_err();
     assert!(matches!(error, BookError::NameTaken { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("--replaces west"));
     assert!(error.hint().unwrap().contains("backstay pair remove west"));
     assert_eq!(PeerBook::open(dir.path()).unwrap().list(), book.list());
 }
@@ -115,5 +119,101 @@ fn at_most_three_authorities_are_pinned_and_the_one_in_use_stays() {
         assert_eq!(record.newest_ca(), Some(&ca));
         assert_eq!(record.peer_cas[0].fingerprint(), in_use);
         assert_eq!(record.peer_cas.len(), (round + 2).min(PEER_CAS_MAX));
+    }
+}
+
+/// Its chunks are still stored, and only the key can read them.
+#[test]
+fn a_removed_pair_keeps_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    book.insert(record(2, 2, "north", 5)).unwrap();
+    book.remove(west.pair).unwrap();
+    // Paired again as another pair, as an older version did.
+    book.insert(record(3, 2, "north", 6)).unwrap();
+    for book in [&book, &PeerBook::open(dir.path()).unwrap()] {
+        assert_eq!(book.hash_key(west.pair), Some(HashKey([1; 32])));
+        assert_eq!(book.hash_key(PairId([2; 16])), Some(HashKey([2; 32])));
+        assert_eq!(book.name_of(west.pair).as_deref(), Some("west"));
+        assert!(book.by_name("west").is_none() && book.successor(west.pair).is_none());
+        assert_eq!(book.successor(PairId([2; 16])).map(|record| record.pair), Some(PairId([3; 16])));
+        assert!(book.by_authority(&west.our_ca).is_none(), "it is trusted no more");
+    }
+    let path = dir.path().join(format!("retired/{}.json", west.pair));
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_pair_that_stands_again_is_not_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    book.remove(west.pair).unwrap();
+    book.insert(PeerRecord::clone(&west)).unwrap();
+    for book in [&book, &PeerBook::open(dir.path()).unwrap()] {
+        assert!(book.retired().is_empty());
+        assert_eq!(book.successor(west.pair), Some(Arc::clone(&west)));
+    }
+}
+
+#[test]
+fn a_site_that_takes_the_place_of_another_goes_on_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    book.insert(record(1, 1, "west", 5)).unwrap();
+    let new = record(2, 2, "west", 6);
+    assert!(matches!(book.insert(new.clone()), Err(BookError::NameTaken { .. })));
+    let old = record_path(dir.path(), PairId([1; 16]));
+    let kept = fs::read(&old).unwrap();
+    let new = book.insert_in_place_of(new, Some(SiteId([1; 16]))).unwrap();
+    // A crash before the old record went.
+    fs::write(&old, kept).unwrap();
+    for book in [&book, &PeerBook::open(dir.path()).unwrap()] {
+        assert_eq!(book.list(), [Arc::clone(&new)]);
+        assert_eq!(book.successor(PairId([1; 16])), Some(Arc::clone(&new)));
+        assert_eq!(book.hash_key(PairId([1; 16])), Some(HashKey([1; 32])));
+    }
+    // And a third for the second, which was removed before: all the way.
+    let book = PeerBook::open(dir.path()).unwrap();
+    book.remove(new.pair).unwrap();
+    assert!(book.successor(PairId([1; 16])).is_none());
+    let third = book.insert(record(3, 3, "third", 7)).unwrap();
+    assert_eq!(book.replace("west", third.site).unwrap(), [PairId([1; 16]), PairId([2; 16])]);
+    for book in [&book, &PeerBook::open(dir.path()).unwrap()] {
+        assert_eq!(book.successor(PairId([1; 16])), Some(Arc::clone(&third)));
+        assert_eq!(book.successor(PairId([2; 16])), Some(Arc::clone(&third)));
+    }
+}
+
+#[test]
+fn a_change_that_was_cut_off_before_the_new_record_leaves_the_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    book.write_retired(&west, Some(SiteId([2; 16]))).unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    assert_eq!(book.list(), [west]);
+    assert!(book.retired().is_empty());
+}
+
+/// Whoever issues a key names the pair and its key: one that is ours keeps the key that its chunks were made with.
+#[test]
+fn a_pair_is_not_given_another_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    let other_key = PeerRecord { hash_key: HashKey([9; 32]), ..PeerRecord::clone(&west) };
+    let other_site =
+        PeerRecord { site: SiteId([7; 16]), name: "mars".to_owned(), ..PeerRecord::clone(&west) };
+    for is_over in [false, true] {
+        for claimed in [&other_key, &other_site] {
+            let error = book.insert(claimed.clone()).unwrap_err();
+            assert!(matches!(error, BookError::PairTaken { .. }), "{error}");
+        }
+        assert_eq!(book.hash_key(west.pair), Some(HashKey([1; 32])));
+        if !is_over {
+            book.remove(west.pair).unwrap();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backstay_types::SiteId;
 use quinn::Connection;
 
 use super::PairError;
@@ -18,7 +19,13 @@ use crate::identity::Authority;
 use crate::tls::{ALPN_PAIR, Handshake};
 
 /// Pairs this site with the one that made the key.
-pub(crate) async fn join(core: &Core, text: &str) -> Result<Arc<PeerRecord>, PairError> {
+///
+/// With `replaces`, that site takes the place of the peer of this name.
+pub(crate) async fn join(
+    core: &Core,
+    text: &str,
+    replaces: Option<&str>,
+) -> Result<Arc<PeerRecord>, PairError> {
     let key = PairKey::parse(text).map_err(|why| PairError::Malformed { why })?;
     if core.identity.authority(&key.authority).is_ok() {
         return Err(PairError::Own);
@@ -26,13 +33,36 @@ pub(crate) async fn join(core: &Core, text: &str) -> Result<Arc<PeerRecord>, Pai
     if clock::now() > key.expires {
         return Err(PairError::Expired { at: key.expires });
     }
-    let ours = core.identity.current();
+    let replaced = match replaces {
+        Some(name) => match core.book.last_named(name) {
+            Some(replaced) => Some(replaced.site),
+            None => {
+                let name = name.to_owned();
+                return Err(PairError::NothingToReplace { action: "join with the pair key", name });
+            }
+        },
+        None => None,
+    };
+    let ours = known_by(core, &key);
     let (connection, endpoint) = reach(core, &key, &ours).await?;
-    let paired = Joining { core, key: &key, ours: &ours, connection: &connection, endpoint }.run().await;
+    let joining = Joining { core, key: &key, ours: &ours, connection: &connection, endpoint, replaced };
+    let paired = joining.run().await;
     connection.close(code::DONE, b"pairing is over");
     let record = paired?;
-    tracing::info!(peer = %record.name, pair = %record.pair, "paired");
+    tracing::info!(
+        peer = %record.name, pair = %record.pair, site = %record.site,
+        authority = record.fingerprint().map(tracing::field::display), "paired"
+    );
     Ok(record)
+}
+
+/// The authority to present: that by which the issuer knows this site, if the two were paired before.
+fn known_by(core: &Core, key: &PairKey) -> Arc<Authority> {
+    let by_authority = core.book.by_authority(&key.authority).map(|(record, _)| record);
+    let before = by_authority.or_else(|| core.book.last_named(&key.name));
+    before
+        .and_then(|record| core.identity.authority(&record.our_ca).ok())
+        .unwrap_or_else(|| core.identity.current())
 }
 
 /// Connects to the first endpoint of the key that answers as the key says.
@@ -64,6 +94,8 @@ struct Joining<'a> {
     ours: &'a Authority,
     connection: &'a Connection,
     endpoint: String,
+    /// The site whose place the issuer takes.
+    replaced: Option<SiteId>,
 }
 
 impl Joining<'_> {
@@ -77,8 +109,8 @@ impl Joining<'_> {
             return Err(PairError::Unproved { issuer: self.key.name.clone() });
         }
         let record = self.record(offer)?;
-        let book = self.core.book.clone();
-        let record = blocking(move || book.insert(record)).await?;
+        let (book, replaced) = (self.core.book.clone(), self.replaced);
+        let record = blocking(move || book.insert_in_place_of(record, replaced)).await?;
         let unconfirmed = |why: String| PairError::Unconfirmed { issuer: self.key.name.clone(), why };
         talk.say(&Stored {}).await.map_err(|error| unconfirmed(error.to_string()))?;
         match talk.hear().await {
@@ -109,6 +141,18 @@ impl Joining<'_> {
         let handshake = Handshake::of(self.connection);
         let theirs =
             handshake.ok_or_else(|| PairError::Broken { why: "no certificate".to_owned() })?.authority;
+        if let Some(before) = self.core.book.last_of_site(offer.site) {
+            // It may present an authority that was made for another pair since; then it holds the key of this one.
+            let same_pair = before.pair == offer.pair && before.hash_key == offer.hash_key;
+            let known = before.pins(&theirs.fingerprint()) || same_pair;
+            if !known && self.replaced != Some(offer.site) {
+                return Err(PairError::NotThePeer {
+                    issuer: self.key.name.clone(),
+                    name: before.name.clone(),
+                    found: theirs.fingerprint(),
+                });
+            }
+        }
         let mut endpoints = vec![self.endpoint.clone()];
         endpoints.extend(self.key.endpoints.iter().filter(|other| **other != self.endpoint).cloned());
         Ok(PeerRecord {
@@ -116,6 +160,7 @@ impl Joining<'_> {
             site: offer.site,
             name: offer.name,
             endpoints,
+            told: Vec::new(),
             peer_cas: vec![theirs],
             our_ca: self.ours.fingerprint(),
             our_next: None,

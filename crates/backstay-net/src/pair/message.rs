@@ -56,6 +56,10 @@ pub(crate) enum Refusal {
     NameTaken,
     /// The issuer failed.
     Failed(String),
+    /// The issuer knows the joiner's site by another authority than the joiner presents.
+    OtherAuthority,
+    /// The key was made for a site that takes the place of another, and the issuer knows none of that name.
+    NothingToReplace,
 }
 
 #[derive(Serialize, Deserialize)]

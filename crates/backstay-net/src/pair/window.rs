@@ -48,6 +48,8 @@ enum State {
 struct Key {
     expires: Time,
     authority: Fingerprint,
+    /// Name of the peer whose place the joiner takes.
+    replaces: Option<String>,
     state: State,
 }
 
@@ -60,7 +62,14 @@ pub(crate) struct Window {
 
 impl Window {
     /// Remembers a key; false if there are too many.
-    pub(crate) fn issue(&mut self, secret: Secret, authority: Fingerprint, expires: Time, now: Time) -> bool {
+    pub(crate) fn issue(
+        &mut self,
+        secret: Secret,
+        authority: Fingerprint,
+        replaces: Option<String>,
+        expires: Time,
+        now: Time,
+    ) -> bool {
         self.forget(now);
         if self.keys.len() >= KEYS_MAX {
             return false;
@@ -68,7 +77,8 @@ impl Window {
         if !self.keys.values().any(Key::is_pending) {
             self.bad = 0;
         }
-        self.keys.insert(key_id(&secret), Key { expires, authority, state: State::Pending(secret) });
+        self.keys
+            .insert(key_id(&secret), Key { expires, authority, replaces, state: State::Pending(secret) });
         true
     }
 
@@ -107,6 +117,11 @@ impl Window {
             self.bad_attempt();
         }
         Err(spent)
+    }
+
+    /// Whose place the joiner with this key takes.
+    pub(crate) fn replaces(&self, id: &KeyId) -> Option<String> {
+        self.keys.get(id).and_then(|key| key.replaces.clone())
     }
 
     /// Makes a taken key good again: it was not what failed.
@@ -150,7 +165,7 @@ mod tests {
         let secrets: Vec<Secret> = (0..keys).map(|_| Secret::draw()).collect();
         let ids = secrets.iter().map(key_id).collect();
         for secret in secrets {
-            assert!(window.issue(secret, CA, EXPIRES, NOW));
+            assert!(window.issue(secret, CA, None, EXPIRES, NOW));
         }
         (window, ids)
     }
@@ -188,7 +203,7 @@ mod tests {
 
         let fresh = Secret::draw();
         let id = key_id(&fresh);
-        assert!(window.issue(fresh, CA, EXPIRES, NOW));
+        assert!(window.issue(fresh, CA, None, EXPIRES, NOW));
         assert_eq!(window.take(&id, NOW, |_| false).err(), Some(Spent::Wrong));
         assert_eq!(take(&mut window, &id, NOW), None);
         assert_eq!(take(&mut window, &ids[0], NOW), Some(Spent::Closed));
@@ -200,7 +215,7 @@ mod tests {
         for _ in 1..BAD_ATTEMPTS_MAX {
             window.bad_attempt();
         }
-        assert!(window.issue(Secret::draw(), CA, EXPIRES, NOW));
+        assert!(window.issue(Secret::draw(), CA, None, EXPIRES, NOW));
         window.bad_attempt();
         assert_eq!(take(&mut window, &ids[0], NOW), Some(Spent::Closed));
     }
@@ -218,6 +233,6 @@ mod tests {
     #[test]
     fn keys_are_bounded() {
         let (mut window, _) = window(KEYS_MAX);
-        assert!(!window.issue(Secret::draw(), CA, EXPIRES, NOW));
+        assert!(!window.issue(Secret::draw(), CA, None, EXPIRES, NOW));
     }
 }

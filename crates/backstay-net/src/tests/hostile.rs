@@ -34,6 +34,7 @@ fn intruder(victim: &Site) -> (Site, PeerRecord) {
         site: victim.net.core().identity.site(),
         name: "victim".to_owned(),
         endpoints: vec![victim.net.local_addr().to_string()],
+        told: Vec::new(),
         peer_cas: vec![CaCert::parse(certificate).unwrap()],
         our_ca: core.identity.fingerprint(),
         our_next: None,

@@ -116,3 +116,47 @@ async fn a_port_in_use_is_named() {
     let error = Net::start(NetConfig::new(listen), identity, book).err().unwrap();
     assert!(error.to_string().contains(&listen.to_string()) && error.hint().is_some(), "{error}");
 }
+
+/// West moves while east does not know where to: it dials, tells, and is dialed there from then on, after a restart too.
+#[tokio::test]
+async fn a_site_that_moves_is_found_from_then_on() {
+    let (east, west, record) = pair().await;
+    east.connected(&record).await;
+    let old = west.net.local_addr();
+    // It dials alone: what it is dialed at from here on is what it told.
+    let west = west.restart(|config| config.listen = loopback()).await;
+    assert_ne!(west.net.local_addr(), old);
+    let here = west.net.local_addr().to_string();
+    until("east is told", || {
+        let at_east = east.net.book().get(record.pair).unwrap();
+        at_east.reached_at() == [here.clone(), old.to_string()]
+    })
+    .await;
+    // Only east can dial now.
+    west.net.core().book.update(record.pair, |record| record.endpoints.clear()).unwrap();
+    west.net.core().book.update(record.pair, |record| record.told.clear()).unwrap();
+    let east = east.restart(|config| config.advertise = vec!["east.invalid:7443".to_owned()]).await;
+    east.connected(&record).await;
+    until("west is told what is advertised", || {
+        west.net.book().get(record.pair).unwrap().reached_at() == ["east.invalid:7443"]
+    })
+    .await;
+}
+
+/// Both have moved: neither finds the other until an operator says where it is.
+#[tokio::test]
+async fn the_operator_says_where_a_peer_is() {
+    let (east, west, record) = pair().await;
+    east.net.core().book.update(record.pair, |record| record.endpoints.clear()).unwrap();
+    let west = west.restart(|config| config.listen = loopback()).await;
+    west.net.core().book.update(record.pair, |record| record.endpoints.clear()).unwrap();
+    let here = west.net.local_addr().to_string();
+    for bad in [vec!["nonsense".to_owned()], vec!["a:1".to_owned(); crate::ENDPOINTS_MAX + 1]] {
+        let error = east.net.set_endpoints(record.pair, bad).await.unwrap_err();
+        assert!(matches!(error, crate::NetError::Endpoint { .. }), "{error}");
+    }
+    let set = east.net.set_endpoints(record.pair, vec![here.clone()]).await.unwrap();
+    assert_eq!(set.reached_at(), [here]);
+    east.connected(&record).await;
+    west.connected(&record).await;
+}

@@ -7,7 +7,7 @@ use crate::PairError;
 use crate::pair::testing;
 
 async fn refused(joiner: &Site, key: &str) -> PairError {
-    let error = joiner.net.join(key).await.unwrap_err();
+    let error = joiner.net.join(key, None).await.unwrap_err();
     assert!(error.hint().is_some(), "{error} has no hint");
     error
 }
@@ -37,7 +37,7 @@ async fn two_sites_pair_with_one_key_and_agree_on_everything() {
 async fn a_joiner_that_advertises_is_reached_there() {
     let east = Site::new(1, "east");
     let west = Site::with(2, "west", |config| config.advertise = vec!["west.invalid:7444".to_owned()]);
-    west.net.join(&east.key()).await.unwrap();
+    west.net.join(&east.key(), None).await.unwrap();
     assert_eq!(east.net.core().book.by_name("west").unwrap().endpoints, ["west.invalid:7444"]);
 }
 
@@ -51,14 +51,14 @@ async fn a_cut_or_mistyped_key_is_found_before_anything_is_dialed() {
         assert_eq!(error.class(), Class::Invalid);
         assert!(bad.len() < 10 || !error.to_string().contains(&bad[5..]), "the key is a secret");
     }
-    west.net.join(&key).await.unwrap();
+    west.net.join(&key, None).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_key_is_good_once() {
     let (east, west, north) = (Site::new(1, "east"), Site::new(2, "west"), Site::new(3, "north"));
     let key = east.key();
-    west.net.join(&key).await.unwrap();
+    west.net.join(&key, None).await.unwrap();
     let error = refused(&north, &key).await;
     assert!(matches!(error, PairError::Used), "{error}");
     assert!(north.stored().is_empty());
@@ -69,7 +69,7 @@ async fn a_key_is_good_once() {
 async fn of_two_who_join_at_once_one_is_paired() {
     let (east, west, north) = (Site::new(1, "east"), Site::new(2, "west"), Site::new(3, "north"));
     let key = east.key();
-    let (one, two) = tokio::join!(west.net.join(&key), north.net.join(&key));
+    let (one, two) = tokio::join!(west.net.join(&key, None), north.net.join(&key, None));
     assert!(one.is_ok() != two.is_ok());
     let error = one.err().or(two.err()).unwrap();
     assert!(matches!(error, PairError::Used), "{error}");
@@ -79,7 +79,7 @@ async fn of_two_who_join_at_once_one_is_paired() {
 #[tokio::test]
 async fn an_expired_key_says_so_on_either_clock() {
     let (east, west) = (Site::new(1, "east"), Site::new(2, "west"));
-    let key = east.net.pair_key(Vec::new(), Span(0)).unwrap();
+    let key = east.net.pair_key(Vec::new(), Span(0), None).unwrap();
     until("the key has expired", || crate::clock::now() > testing::expiry(&key)).await;
     let error = refused(&west, &key).await;
     assert!(matches!(error, PairError::Expired { .. }), "{error}");
@@ -101,7 +101,7 @@ async fn a_wrong_key_is_refused_and_five_close_the_window() {
     let error = refused(&west, &key).await;
     assert!(matches!(error, PairError::Closed { .. }), "{error}");
     assert!(east.stored().is_empty() && west.stored().is_empty());
-    west.net.join(&east.key()).await.unwrap();
+    west.net.join(&east.key(), None).await.unwrap();
 }
 
 #[tokio::test]
@@ -111,14 +111,14 @@ async fn a_site_that_restarted_has_no_window_open() {
     let east = east.restart(|_| {}).await;
     let error = refused(&west, &key).await;
     assert!(matches!(error, PairError::NoWindow { .. }), "{error}");
-    west.net.join(&east.key()).await.unwrap();
+    west.net.join(&east.key(), None).await.unwrap();
 }
 
 #[tokio::test]
 async fn another_site_at_the_endpoint_is_named_and_gets_no_proof() {
     let (east, west, north) = (Site::new(1, "east"), Site::new(2, "west"), Site::new(3, "north"));
     let _open = north.key();
-    let key = east.net.pair_key(vec![north.net.local_addr().to_string()], TTL).unwrap();
+    let key = east.net.pair_key(vec![north.net.local_addr().to_string()], TTL, None).unwrap();
     let error = refused(&west, &key).await;
     let found = north.net.core().identity.fingerprint();
     assert!(matches!(&error, PairError::OtherAuthority { found: met, .. } if *met == found), "{error}");
@@ -132,7 +132,7 @@ async fn every_endpoint_that_was_tried_is_listed() {
     let silent = UdpSocket::bind(loopback()).unwrap();
     let silent = silent.local_addr().unwrap().to_string();
     let names = vec!["no.such.host.invalid:1".to_owned(), silent.clone()];
-    let error = refused(&west, &east.net.pair_key(names.clone(), TTL).unwrap()).await;
+    let error = refused(&west, &east.net.pair_key(names.clone(), TTL, None).unwrap()).await;
     let PairError::Unreachable { tried, .. } = &error else { panic!("{error}") };
     assert_eq!(
         tried.iter().map(|tried| &tried.endpoint).collect::<Vec<_>>(),
@@ -143,8 +143,8 @@ async fn every_endpoint_that_was_tried_is_listed() {
         assert!(error.to_string().contains(name), "{error}");
     }
     // The next endpoint of the key is used if one does not answer.
-    let key = east.net.pair_key(vec![silent, east.net.local_addr().to_string()], TTL).unwrap();
-    let record = west.net.join(&key).await.unwrap();
+    let key = east.net.pair_key(vec![silent, east.net.local_addr().to_string()], TTL, None).unwrap();
+    let record = west.net.join(&key, None).await.unwrap();
     assert_eq!(record.endpoints[0], east.net.local_addr().to_string());
 }
 
@@ -155,17 +155,108 @@ async fn a_site_does_not_join_itself() {
     assert!(matches!(error, PairError::Own), "{error}");
 }
 
+/// Whatever was bound to the pair goes on: plans by its id, stored chunks by its hashing key.
 #[tokio::test]
-async fn pairing_again_replaces_the_pair_on_both_sides() {
+async fn the_same_two_sites_keep_their_pair_whichever_of_them_asks() {
+    let (mut east, mut west, old) = pair().await;
+    for round in 0..4 {
+        let (issuer, joiner) = if round % 2 == 0 { (&west, &east) } else { (&east, &west) };
+        if round == 2 {
+            // Removed on the side that makes the key, then on both.
+            west.net.remove(old.pair).await.unwrap();
+        } else if round == 3 {
+            west.net.remove(old.pair).await.unwrap();
+            east.net.remove(old.pair).await.unwrap();
+        }
+        let new = joiner.net.join(&issuer.key(), None).await.unwrap();
+        assert_eq!(
+            (new.pair, &new.hash_key, new.params),
+            (old.pair, &old.hash_key, old.params),
+            "round {round}"
+        );
+        let theirs = issuer.net.core().book.get(old.pair).unwrap();
+        assert_eq!((&theirs.hash_key, theirs.params), (&old.hash_key, old.params), "round {round}");
+        assert_eq!((east.stored().len(), west.stored().len()), (1, 1));
+        west.connected(&old).await;
+        east.connected(&old).await;
+        (east, west) = (east.restart(|_| {}).await, west.restart(|_| {}).await);
+        west.connected(&old).await;
+    }
+}
+
+/// Authorities are replaced pair by pair: what is shown is the one that the other side knows.
+#[tokio::test]
+async fn a_site_that_has_rotated_with_another_peer_is_known_all_the_same() {
     let (east, west, old) = pair().await;
-    let before = west.connected(&old).await;
-    let new = east.net.join(&west.key()).await.unwrap();
-    assert_ne!(old.pair, new.pair);
-    assert_eq!((east.stored().len(), west.stored().len()), (1, 1));
-    before.closed().await;
-    west.connected(&new).await;
-    east.connected(&new).await;
-    assert!(west.net.connection(old.pair).is_none());
+    let north = Site::new(3, "north");
+    for site in [&east, &west] {
+        let with_north = north.net.join(&site.key(), None).await.unwrap();
+        site.net.rotate(with_north.pair).await.unwrap();
+    }
+    for (issuer, joiner) in [(&east, &west), (&west, &east)] {
+        let new = joiner.net.join(&issuer.key(), None).await.unwrap();
+        assert_eq!(new.pair, old.pair);
+    }
+}
+
+/// The holder of any key could say that it is another peer: its plans, its restore points and its place would be his.
+#[tokio::test]
+async fn a_known_site_id_is_believed_to_its_own_authority_alone() {
+    let (east, west, old) = pair().await;
+    let impostor = Site::new(2, "west");
+    for is_removed in [false, true] {
+        let key = east.key();
+        let error = refused(&impostor, &key).await;
+        assert!(matches!(error, PairError::KnownByAnother { .. }), "{error}");
+        assert_eq!(error.class(), Class::Unauthorized);
+        assert!(error.hint().unwrap().contains("--replaces"), "{:?}", error.hint());
+        assert!(impostor.stored().is_empty());
+        // The key was not at fault: the real one can use it.
+        if !is_removed {
+            assert_eq!(east.stored().len(), 1);
+            east.connected(&old).await;
+            east.net.remove(old.pair).await.unwrap();
+        }
+    }
+    assert!(east.stored().is_empty());
+    let again = west.net.join(&east.key(), None).await.unwrap();
+    assert_eq!(again.pair, old.pair);
+}
+
+/// The same the other way round: the key may come from one who says that he is a peer of ours.
+#[tokio::test]
+async fn an_issuer_that_claims_to_be_a_peer_is_refused() {
+    let (_east, west, old) = pair().await;
+    let impostor = Site::new(1, "east");
+    let error = refused(&west, &impostor.key()).await;
+    assert!(matches!(&error, PairError::NotThePeer { name, .. } if name == "east"), "{error}");
+    assert_eq!(west.stored(), [Arc::clone(&old)]);
+    assert!(impostor.stored().is_empty());
+    let new = west.net.join(&impostor.key(), Some("east")).await.unwrap();
+    assert_ne!(new.pair, old.pair);
+    assert_eq!(west.net.book().successor(old.pair), Some(new));
+}
+
+/// A peer that is gone for good, and was made anew under its name.
+#[tokio::test]
+async fn the_operator_says_who_takes_the_place_of_whom() {
+    let (east, west, old) = pair().await;
+    drop(west);
+    let error = east.net.pair_key(Vec::new(), TTL, Some("mars".to_owned())).unwrap_err();
+    assert!(matches!(error, PairError::NothingToReplace { .. }), "{error}");
+    let mut joined = east.net.joined();
+    let anew = Site::new(9, "west");
+    let key = east.net.pair_key(Vec::new(), TTL, Some("west".to_owned())).unwrap();
+    let (told, new) = tokio::join!(joined.recv(), async { anew.net.join(&key, None).await.unwrap() });
+    let told = told.unwrap();
+    assert_eq!(told.known, crate::JoinedAs::InPlaceOf("west".to_owned()));
+    assert_eq!(told.record.site, SiteId([9; 16]));
+    assert_ne!(new.pair, old.pair);
+    for book in [east.net.book(), &PeerBook::open(&east.dir.path().join("pairs")).unwrap()] {
+        assert_eq!(book.list().len(), 1);
+        assert_eq!(book.successor(old.pair).map(|record| record.pair), Some(new.pair));
+        assert_eq!(book.hash_key(old.pair).as_ref(), Some(&old.hash_key));
+    }
 }
 
 #[tokio::test]
@@ -178,11 +269,12 @@ async fn a_name_taken_by_another_site_is_refused_on_either_side_and_the_key_stay
     assert!(other_west.stored().is_empty());
     let taken = east.net.core().book.by_name("west").unwrap();
     east.net.remove(taken.pair).await.unwrap();
-    other_west.net.join(&key).await.unwrap();
+    other_west.net.join(&key, None).await.unwrap();
 
     let other_east = Site::new(8, "east");
     let error = refused(&west, &other_east.key()).await;
     assert!(error.hint().unwrap().contains("pair remove east"), "{error}");
+    assert!(error.hint().unwrap().contains("--replaces east"), "{error}");
     assert_eq!(west.stored().len(), 1);
     assert!(other_east.stored().is_empty());
 }
@@ -191,7 +283,7 @@ async fn a_name_taken_by_another_site_is_refused_on_either_side_and_the_key_stay
 async fn bad_endpoints_make_no_key() {
     let east = Site::new(1, "east");
     for bad in [vec!["nonsense".to_owned()], vec!["a:1".to_owned(); crate::ENDPOINTS_MAX + 1]] {
-        let error = east.net.pair_key(bad, TTL).unwrap_err();
+        let error = east.net.pair_key(bad, TTL, None).unwrap_err();
         assert!(matches!(error, PairError::Endpoint { .. }), "{error}");
     }
 }
@@ -213,7 +305,7 @@ async fn an_issuer_that_dies_before_it_stores_leaves_a_pair_that_a_fresh_key_rep
 
     let error = refused(&west, &key).await;
     assert!(matches!(error, PairError::Used), "{error}");
-    let record = west.net.join(&east.key()).await.unwrap();
+    let record = west.net.join(&east.key(), None).await.unwrap();
     assert_eq!(west.stored(), [Arc::clone(&record)]);
     west.connected(&record).await;
 }

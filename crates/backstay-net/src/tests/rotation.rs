@@ -135,7 +135,7 @@ async fn a_rotation_broken_off_anywhere_leaves_a_pair_that_connects_and_rotates_
 async fn a_second_pair_keeps_its_own_authority_and_the_files_it_needs() {
     let (east, west, record) = pair().await;
     let north = Site::new(3, "north");
-    let with_north = north.net.join(&east.key()).await.unwrap();
+    let with_north = north.net.join(&east.key(), None).await.unwrap();
     west.connected(&record).await;
     east.net.rotate(record.pair).await.unwrap();
     until("west is settled", || west.net.core().book.get(record.pair).unwrap().peer_cas.len() == 1).await;

@@ -36,7 +36,7 @@ fn digest(batch: &crate::Batch) -> blake3::Hash {
 async fn sixty_four_mebibytes(congestion: Congestion) {
     let east = Site::with(1, "east", |config| config.congestion = congestion);
     let west = Site::with(2, "west", |config| config.congestion = congestion);
-    let record = west.net.join(&east.key()).await.unwrap();
+    let record = west.net.join(&east.key(), None).await.unwrap();
     let (sending, receiving) = ends(&east, &west, &record).await;
     let mut batches = receiving.register(SESSION);
     let before = sending.wire_stats();

@@ -28,11 +28,11 @@ pub(crate) fn execute(inner: &Inner, plan: &GcPlan) -> Result<GcReport, StoreErr
     let _exclusive = inner.maintain()?;
     prepare(inner)?;
     let mut live = Marks::default();
-    mark_reachable(inner, &mut live, &Claims::of(inner))?;
+    mark_reachable(inner, &mut live, &Claims::of(inner)?)?;
     // From here on no session comes to depend on a chunk of these packs that is not marked …
     let doomed = Doomed::set(inner, plan, &live);
     // … so what was claimed or committed while marking, which is little, is all that can be added.
-    let claims = Claims::of(inner);
+    let claims = Claims::of(inner)?;
     mark_reachable(inner, &mut live, &claims)?;
     doomed.save(&live);
     let usage = usage(inner, &live)?;

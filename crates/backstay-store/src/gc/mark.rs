@@ -25,10 +25,10 @@ pub(crate) fn mark_reachable(inner: &Inner, live: &mut Marks, claims: &Claims) -
     }
     for session in &claims.sessions {
         session.pinned(&mut |id| mark(inner, live, &id).map(drop))?;
-        session.points.iter().try_for_each(|point| mark_point(inner, live, &mut walked, point))?;
+        session.points.iter().try_for_each(|point| mark_point(inner, claims, live, &mut walked, point))?;
     }
     mark_claimed_packs(inner, live, claims)?;
-    inner.points.all().iter().try_for_each(|held| mark_point(inner, live, &mut walked, &held.point))
+    inner.points.all().iter().try_for_each(|held| mark_point(inner, claims, live, &mut walked, &held.point))
 }
 
 /// Everything in packs that are claimed whole, for what stands under their patches.
@@ -56,10 +56,15 @@ fn mark_claimed_packs(inner: &Inner, live: &mut Marks, claims: &Claims) -> Resul
 
 fn mark_point(
     inner: &Inner,
+    claims: &Claims,
     live: &mut Marks,
     walked: &mut Marks,
     point: &Arc<RestorePoint>,
 ) -> Result<(), StoreError> {
+    if claims.is_keyless(point) {
+        // Its packs are claimed whole.
+        return Ok(());
+    }
     let unwalkable =
         |source| StoreError::Unwalkable { plan: point.plan.clone(), id: point.id, source: Box::new(source) };
     let key = inner.key(point.pair)?;

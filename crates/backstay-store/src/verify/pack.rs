@@ -54,7 +54,10 @@ impl PackCheck {
     }
 
     fn chunks(&mut self, inner: &Inner, pair: Option<PairId>, entries: &[Entry]) -> Result<(), StoreError> {
-        let key = pair.map(|pair| inner.key(pair)).transpose()?;
+        let key = match pair.map(|pair| inner.key(pair)).transpose() {
+            Err(StoreError::NoKey { .. }) => None,
+            key => key?,
+        };
         let cache = ChunkCache::new(CACHE_BYTES);
         for entry in entries {
             let hit = inner.index.read().find(&entry.id)?;
@@ -94,7 +97,7 @@ fn check_chunk(
 ) -> Result<(), StoreError> {
     match key {
         Some(key) => inner.load_at(key, entry, cache, u32::from(limits::PATCH_DEPTH_MAX)).map(drop),
-        // The header that says whose key it is is gone; the record's own checksum is left.
+        // The header that says whose key it is is gone, or the key is; the record's own checksum is left.
         None => inner.packs.record(entry).map(drop),
     }
 }

@@ -7,6 +7,7 @@ use backstay_types::{ChunkId, HashKey, PackId, PlanName, VolumeName};
 
 use super::{DamagedFile, DamagedPoint, VerifyReport};
 use crate::StoreError;
+use crate::error::LOST_KEY;
 use crate::index::{Hit, Marks};
 use crate::inner::Inner;
 use crate::points::{Held, read_file};
@@ -49,6 +50,10 @@ pub(super) fn packs_needed(inner: &Inner, points: &[Held]) -> Result<Option<BTre
     let mut packs = BTreeSet::new();
     let mut seen = Marks::default();
     for Held { point, .. } in points {
+        if inner.is_keyless(point.pair) {
+            // What it stands on cannot be told: whole packs are checked, by their own checksums.
+            return Ok(None);
+        }
         let key = inner.key(point.pair)?;
         let mut visitor = Gather { inner, key: &key, seen: &mut seen, packs: &mut packs };
         for root in point.roots() {
@@ -111,7 +116,10 @@ pub(super) fn damage_of(inner: &Inner, points: &[Held]) -> Result<Vec<Option<Str
 
 fn damage_of_one(inner: &Inner, held: &Held, walked: &mut Marks) -> Result<Option<String>, StoreError> {
     let point = &held.point;
-    let key = inner.key(point.pair)?;
+    let key = match inner.key(point.pair) {
+        Err(StoreError::NoKey { .. }) => return Ok(Some(LOST_KEY.to_owned())),
+        key => key?,
+    };
     let volumes = point.volumes.iter().map(|volume| (Some(&volume.name), volume.root));
     for (name, root) in volumes.chain(point.bundle.iter().map(|bundle| (None, bundle.root))) {
         let volume = name.map_or_else(|| "bundle".to_owned(), VolumeName::to_string);

@@ -6,7 +6,7 @@ use backstay_types::frame::{
     Begin, Commit, Committed, Done, DropPlan, Frame, HandOver, HandedOver, Hello, ListPoints, Missing, Offer,
     PlanState, Points, Promoted, QueryPlan, QuerySectors, QueryTree, Ready, Refused, Rotate, Rotated,
     SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver, ToldSectors, ToldTree,
-    WireVersion,
+    Whereabouts, WireVersion,
 };
 use backstay_types::manifest::{
     Device, Entry, Extent, Mtime, NodeKind, RelPath, SegmentWriter, TreeBuilder, VolumeKind, Xattr,
@@ -158,6 +158,11 @@ fn session_frames() -> Vec<Frame> {
         }
         .into(),
         Committed { id: point_id(42), committed_time: Time(1_800_000_009_456) }.into(),
+        Whereabouts {
+            endpoints: vec!["west.example.org:7443".into(), "[2001:db8::1]:7443".into()],
+            port: 7443,
+        }
+        .into(),
         Rotate { ca_der: vec![0x30, 0x82, 0x01] }.into(),
         Rotated { ca_der: vec![0x30, 0x82, 0x02] }.into(),
     ]

@@ -2,7 +2,10 @@
 
 use std::io::Read as _;
 
-use backstay_daemon::api_types::{Changed, Empty, JoinRequest, List, Pair, PairKey, PairKeyRequest};
+use backstay_daemon::api_types::{
+    Changed, Empty, JoinRequest, List, Pair, PairKey, PairKeyRequest, PairReplaceRequest, PairSetRequest,
+    Replaced, Unpaired,
+};
 use backstay_types::Class;
 
 use crate::args::PairCommand;
@@ -15,15 +18,17 @@ const KEY_BYTES_MAX: u64 = 16 << 10;
 
 pub(super) async fn run(client: &Client, command: PairCommand) -> Result<(), Failure> {
     match command {
-        PairCommand::Key { endpoints, ttl } => {
+        PairCommand::Key { endpoints, ttl, replaces } => {
             // A part of a second would be none; the shortest key lives for one.
-            let request = PairKeyRequest { endpoints, ttl_seconds: Some(ttl.0.div_ceil(1000)) };
+            let request = PairKeyRequest { endpoints, ttl_seconds: Some(ttl.0.div_ceil(1000)), replaces };
             let made: PairKey = client.post("/pairs/key", &request).await?;
+            // Beside the key, which stands alone on standard output.
+            output::note(&format!("The other site will look for this one at {}.", made.endpoints.join(", ")));
             output::print(&made.key)
         }
-        PairCommand::Join { key, output } => {
+        PairCommand::Join { key, replaces, output } => {
             let key = if key == "-" { read_key()? } else { key };
-            let request = JoinRequest { key: key.trim().to_owned() };
+            let request = JoinRequest { key: key.trim().to_owned(), replaces };
             let pair: Pair = client.post("/pairs/join", &request).await?;
             output::show(output.format, &pair, |_| format!("Paired with {}.", pair.name))
         }
@@ -35,12 +40,21 @@ pub(super) async fn run(client: &Client, command: PairCommand) -> Result<(), Fai
             let _: Changed = client.post(&format!("/pairs/{}/rotate", segment(&peer)?), &Empty {}).await?;
             output::print(&format!("Certificates of the pair with {peer} replaced."))
         }
-        PairCommand::Remove { peer } => {
-            let removed = client.delete(&format!("/pairs/{}", segment(&peer)?)).await;
-            output::print(&match super::plan::changed_or_gone(removed)? {
-                true => format!("Pair with {peer} removed."),
-                false => format!("There is no pair with {peer}; nothing to do."),
+        PairCommand::Set { peer, endpoints, output } => {
+            let request = PairSetRequest { endpoints };
+            let pair: Pair = client.post(&format!("/pairs/{}/set", segment(&peer)?), &request).await?;
+            output::show(output.format, &pair, |_| {
+                format!("Peer {} is looked for at {}.", pair.name, pair.endpoints.join(", "))
             })
+        }
+        PairCommand::Replace { old, new, output } => {
+            let request = PairReplaceRequest { by: new.clone() };
+            let done: Replaced = client.post(&format!("/pairs/{}/replace", segment(&old)?), &request).await?;
+            output::show(output.format, &done, |_| render::replaced(&old, &new, &done))
+        }
+        PairCommand::Remove { peer } => {
+            let removed: Unpaired = client.delete(&format!("/pairs/{}", segment(&peer)?)).await?;
+            output::print(&render::unpaired(&peer, &removed))
         }
     }
 }

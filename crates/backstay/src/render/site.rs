@@ -1,9 +1,10 @@
 //! Pairs, plans and upkeep.
 
 use backstay_daemon::api_types::{
-    Applied, GcOutcome, Pair, PlanDetail, PlanSummary, RebuildOutcome, VerifyOutcome,
+    Applied, GcOutcome, Pair, PlanDetail, PlanSummary, RebuildOutcome, Replaced, Unpaired, VerifyOutcome,
 };
 use backstay_daemon::audit::AuditRecord;
+use backstay_types::frame::SiteRole;
 
 use crate::output::{bytes, or_dash, seconds, table, time, word};
 
@@ -17,17 +18,34 @@ pub(crate) fn pairs(pairs: &[Pair], wide: bool) -> String {
         |pair: &Pair| if pair.endpoints.is_empty() { "-".to_owned() } else { pair.endpoints.join(",") };
     let round_trip = |pair: &Pair| or_dash(pair.round_trip_millis, |millis| format!("{millis:.1}ms"));
     let seen = |pair: &Pair| or_dash(pair.last_seen, time);
+    let fingerprint = |pair: &Pair, digits: Option<usize>| {
+        or_dash(pair.fingerprint.as_deref(), |print| {
+            digits.and_then(|digits| print.get(..digits)).unwrap_or(print).to_owned()
+        })
+    };
     if !wide {
         return table(
             NO_PAIRS,
-            ["peer", "connected", "round trip", "endpoints", "last seen"],
-            pairs.iter().map(|p| [p.name.clone(), connected(p), round_trip(p), endpoints(p), seen(p)]),
+            ["peer", "connected", "round trip", "endpoints", "last seen", "fingerprint"],
+            pairs.iter().map(|p| {
+                [p.name.clone(), connected(p), round_trip(p), endpoints(p), seen(p), fingerprint(p, Some(16))]
+            }),
         );
     }
     let remote = |pair: &Pair| or_dash(pair.remote.as_ref(), |remote| remote.address.clone());
     table(
         NO_PAIRS,
-        ["peer", "connected", "round trip", "endpoints", "last seen", "address", "site", "pair"],
+        [
+            "peer",
+            "connected",
+            "round trip",
+            "endpoints",
+            "last seen",
+            "address",
+            "site",
+            "pair",
+            "fingerprint",
+        ],
         pairs.iter().map(|p| {
             [
                 p.name.clone(),
@@ -38,8 +56,42 @@ pub(crate) fn pairs(pairs: &[Pair], wide: bool) -> String {
                 remote(p),
                 p.site_id.to_string(),
                 p.pair_id.to_string(),
+                fingerprint(p, None),
             ]
         }),
+    )
+}
+
+/// What became of the plans of a peer that was removed.
+pub(crate) fn unpaired(peer: &str, done: &Unpaired) -> String {
+    if !done.changed {
+        return format!("There is no pair with {peer}; nothing to do.");
+    }
+    let mut text = format!("Pair with {peer} removed. Its restore points can be read as before.");
+    for plan in &done.plans {
+        let what = match plan.role {
+            SiteRole::Active => "active here, is replicated no more: its cycles fail",
+            _ => "standing by here, gets nothing more; it can be promoted",
+        };
+        text.push_str(&format!("\nPlan {}, {what}.", plan.plan));
+    }
+    if !done.plans.is_empty() {
+        text.push_str(&format!(
+            "\nThey go on when {peer} is paired again, or with a site that takes its place: backstay pair key --replaces {peer}"
+        ));
+    }
+    text
+}
+
+/// The plans that go on with another peer.
+pub(crate) fn replaced(old: &str, new: &str, done: &Replaced) -> String {
+    if done.plans.is_empty() {
+        return format!("{new} takes the place of {old}, which had no plans.");
+    }
+    let plans: Vec<_> = done.plans.iter().map(ToString::to_string).collect();
+    format!(
+        "{new} takes the place of {old}: {} go on with it, at their epochs; the next cycle sends everything.",
+        plans.join(", ")
     )
 }
 
@@ -111,7 +163,7 @@ pub(crate) fn verified(outcome: &VerifyOutcome) -> String {
 
 pub(crate) fn collected(outcome: &GcOutcome) -> String {
     let verb = if outcome.dry_run { "Would free" } else { "Freed" };
-    format!(
+    let mut text = format!(
         "{verb} {} in {}: {} restore points let go, {} packs removed, {} rewritten; {} in use.",
         bytes(outcome.bytes_freed),
         seconds(outcome.duration_seconds),
@@ -119,7 +171,15 @@ pub(crate) fn collected(outcome: &GcOutcome) -> String {
         outcome.packs_removed,
         outcome.packs_rewritten,
         bytes(outcome.bytes_live),
-    )
+    );
+    if !outcome.skipped_restore_points.is_empty() {
+        text.push_str(&format!(
+            "\nThe hashing key of these is lost, nobody can read them, and they keep their space until they are given up with \
+             `backstay plan delete PLAN --purge`: {}",
+            outcome.skipped_restore_points.join(", ")
+        ));
+    }
+    text
 }
 
 pub(crate) fn rebuilt(outcome: &RebuildOutcome) -> String {

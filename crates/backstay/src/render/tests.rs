@@ -2,8 +2,8 @@
 
 use backstay_daemon::api_types::{
     Applied, ApplyResult, Change, CycleOutcome, CyclePhase, CycleStatus, Damage, DiffEntry, DiffList,
-    ErrorInfo, GcOutcome, LastCycle, Pair, PlanStatus, PlanSummary, PointVolumeInfo, PromotionReport,
-    PromotionStep, RebuildOutcome, RestorePointInfo, StepState, VerifyOutcome,
+    ErrorInfo, GcOutcome, LastCycle, OrphanedPlan, Pair, PlanStatus, PlanSummary, PointVolumeInfo,
+    PromotionReport, PromotionStep, RebuildOutcome, RestorePointInfo, StepState, Unpaired, VerifyOutcome,
 };
 use backstay_daemon::audit::AuditRecord;
 use backstay_types::frame::SiteRole;
@@ -233,6 +233,7 @@ fn pairs_and_plans() {
         pair_id: PairId([1; 16]),
         site_id: SiteId([2; 16]),
         endpoints: vec!["10.0.0.2:7443".into()],
+        fingerprint: Some("0123456789abcdef".repeat(4)),
         connected: false,
         remote: None,
         round_trip_millis: None,
@@ -241,10 +242,28 @@ fn pairs_and_plans() {
     assert_eq!(
         pairs(std::slice::from_ref(&pair), false),
         "\
-PEER  CONNECTED  ROUND TRIP  ENDPOINTS      LAST SEEN
-west  no         -           10.0.0.2:7443  2023-11-14T22:13:20Z"
+PEER  CONNECTED  ROUND TRIP  ENDPOINTS      LAST SEEN             FINGERPRINT
+west  no         -           10.0.0.2:7443  2023-11-14T22:13:20Z  0123456789abcdef"
     );
-    assert!(pairs(&[pair], true).contains("02020202020202020202020202020202"));
+    let wide = pairs(&[pair], true);
+    assert!(wide.contains("02020202020202020202020202020202"));
+    assert!(wide.contains(&"0123456789abcdef".repeat(4)));
+    let removed = Unpaired {
+        changed: true,
+        plans: vec![
+            OrphanedPlan { plan: shop(), role: SiteRole::Active },
+            OrphanedPlan { plan: "db".parse().expect("a name"), role: SiteRole::Standby },
+        ],
+    };
+    assert_eq!(
+        unpaired("west", &removed),
+        "\
+Pair with west removed. Its restore points can be read as before.
+Plan shop, active here, is replicated no more: its cycles fail.
+Plan db, standing by here, gets nothing more; it can be promoted.
+They go on when west is paired again, or with a site that takes its place: backstay pair key --replaces west"
+    );
+    assert_eq!(unpaired("west", &Unpaired::default()), "There is no pair with west; nothing to do.");
     let plan = PlanSummary {
         name: shop(),
         peer: "west".into(),
@@ -280,6 +299,12 @@ fn upkeep_tells_what_it_did() {
     let text = verified(&outcome);
     assert!(text.contains("pack     00000001  no        shop/e1-000042  digest of chunk 7"), "{text}");
     assert!(text.ends_with("DAMAGED."), "{text}");
+    let lost = GcOutcome { skipped_restore_points: vec!["shop/e1-000001".into()], ..Default::default() };
+    assert!(
+        collected(&lost).ends_with("`backstay plan delete PLAN --purge`: shop/e1-000001"),
+        "{}",
+        collected(&lost)
+    );
     let freed = GcOutcome { dry_run: true, bytes_freed: 1024, ..Default::default() };
     assert!(collected(&freed).starts_with("Would free 1.0 KiB in 0ms"), "{}", collected(&freed));
     let outcome =
