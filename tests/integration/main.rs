@@ -33,6 +33,7 @@ mod memory;
 mod odd_moments;
 mod operator;
 mod promotion;
+mod replicas;
 mod schedule;
 mod shop;
 mod snapshots;

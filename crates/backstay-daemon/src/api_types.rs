@@ -25,6 +25,7 @@ pub use point::{
 pub use promotion::{PromoteRequest, PromotionReport, PromotionStep, StepState};
 pub use status::{
     AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, LastCycle, ObjectsStatus, PlanStatus,
+    ReplicaWarning, StandbyError, StandbyStatus,
 };
 pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
 

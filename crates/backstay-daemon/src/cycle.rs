@@ -14,6 +14,7 @@ mod reversed;
 mod sources;
 mod standby;
 mod transfer;
+mod watch;
 
 use std::sync::Arc;
 
@@ -160,6 +161,7 @@ impl Site {
         point.stats.wire_bytes = wire.total();
         point.stats.duration_millis = clock::now().since(activity.started).0;
         self.acknowledged(record, &point, done).await?;
+        self.watch_standby_soon(record, id);
         Ok(point)
     }
 

@@ -1,10 +1,11 @@
 //! The steps of the side that gives a plan away, up to the offer, and the way back from each of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backstay_engine::handover::{Handover, HandoverStep, Stage, Target};
 use backstay_types::frame::SiteRole;
-use backstay_types::{Classify, Epoch, PlanName};
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 
 use super::outcome::Outcome;
 use super::report::StepClock;
@@ -14,6 +15,9 @@ use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::standstill::GONE_WITHIN;
 use crate::{DaemonError, clock};
+
+/// Between two questions how far the standby is.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Site {
     /// The steps on the side that gives the plan away. The caller holds the cycle gate.
@@ -54,7 +58,8 @@ impl Site {
         let mut clock = StepClock::start();
         handover.steps.push(clock.lap(HandoverStep::CheckPeer));
         *at = HandoverStep::Sync;
-        self.cycle(name, activity).await?;
+        let point = self.cycle(name, activity).await?;
+        self.until_applied(name, point.id).await?;
         handover.steps.push(clock.lap(HandoverStep::Sync));
         *at = HandoverStep::Hold;
         self.note_preparing(name, handover)?;
@@ -82,6 +87,30 @@ impl Site {
             record.handover = Some(kept);
         })?;
         Ok(())
+    }
+
+    /// Waits until the standby shows a point: nothing is stopped here for one that cannot take over.
+    async fn until_applied(
+        self: &Arc<Self>,
+        name: &PlanName,
+        point: RestorePointId,
+    ) -> Result<(), DaemonError> {
+        loop {
+            let record = self.plans.get(name)?;
+            let state = self.ask_plan(record.pair, name).await?;
+            if let Some(failure) = state.apply_failure.filter(|failure| failure.point >= point) {
+                let peer = self.peer_label(&record);
+                let (class, message) = (Class::from_wire_code(failure.class), failure.message);
+                return Err(DaemonError::StandbyBehind { peer, point: failure.point, class, message });
+            }
+            if state.role != Some(SiteRole::Standby) || state.applied >= Some(point) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = self.stop.cancelled() => return Err(DaemonError::Stopping { what: "the handover" }),
+            }
+        }
     }
 
     /// Nothing is held before this is on disk: after a crash it says what to let go.
