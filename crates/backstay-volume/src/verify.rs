@@ -125,8 +125,10 @@ where
                     seen = walker.next_found()?;
                     continue;
                 }
-                (std::cmp::Ordering::Greater, _, Some(entry)) if self.lives.is_none() => {
-                    self.note(&entry.path, "it is missing");
+                (std::cmp::Ordering::Greater, _, Some(entry)) => {
+                    if self.lives.is_none() {
+                        self.note(&entry.path, "it is missing");
+                    }
                 }
                 (_, Some(found), Some(entry)) => {
                     if found.stat.is_folder() && !found.path.is_root() {

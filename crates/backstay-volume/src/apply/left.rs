@@ -17,6 +17,8 @@ use crate::manifest_in::ManifestStream;
 use crate::mark::{Change, Mark};
 use crate::walk::{Found, Walker, name_of};
 
+const OTHER_TIME: &str = "its modification time differs";
+
 /// Changed entries that are named; the others are counted.
 const NAMED_MAX: usize = 10;
 
@@ -34,7 +36,7 @@ pub struct Shown<'a> {
 pub struct Touched {
     /// Entries changed, added or missing.
     pub count: u64,
-    /// Entries changed in the last moment of the last apply, by it or right after.
+    /// Entries changed in the last moment of the last apply, by it or right after, and folders whose time was changed.
     pub unsure: u64,
     /// The first of them, and what is seen of it.
     pub first: Vec<(RelPath, &'static str)>,
@@ -197,6 +199,9 @@ where
                     let (differs, changed) =
                         (difference(entry, &found.stat, &last.mark), last.mark.is_changed(&found.stat));
                     match differs {
+                        // The time of a folder tells that something in it was changed, which is told itself.
+                        Some(OTHER_TIME) if found.stat.is_folder() => self.touched.unsure += 1,
+                        None if changed == Change::Yes && found.stat.is_folder() => self.touched.unsure += 1,
                         Some(why) => self.touched.add(&found.path, why),
                         None if changed == Change::Yes => self.touched.add(&found.path, "it was changed"),
                         None => {
@@ -252,7 +257,7 @@ fn difference(entry: &Entry, stat: &Stat, mark: &Mark) -> Option<&'static str> {
     } else if (stat.uid, stat.gid) != (entry.uid, entry.gid) {
         Some("its owner differs")
     } else if stat.mtime != mark.times().held(entry.mtime) {
-        Some("its modification time differs")
+        Some(OTHER_TIME)
     } else {
         None
     }

@@ -144,8 +144,10 @@ fn an_image_that_was_cut_or_written_is_another() {
     (site.spec.path, site.spec.device) = (None, Some(source.clone()));
     let (root, _) = site.cycle();
     let target = site.dir.path().join("replica.img");
-    let bring =
-        |shown| apply(&site.store, shown, &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
+    let bring = |shown: Option<(&ChunkId, &Mark)>| {
+        let shown = shown.map(|(root, mark)| Shown { root, mark });
+        apply(&site.store, shown, &root, VolumeKind::Block, &target, &Progress::new()).unwrap()
+    };
     let mut mark = bring(None).mark.unwrap();
     let damages: [&dyn Fn(); 3] = [
         &|| fs::OpenOptions::new().write(true).open(&target).unwrap().set_len(10).unwrap(),
@@ -158,7 +160,7 @@ fn an_image_that_was_cut_or_written_is_another() {
         damage();
         let found = mark.standing(&target, VolumeKind::Block).unwrap();
         assert!(matches!(found, Standing::Other { .. }), "{number}: {found:?}");
-        let report = bring(Some(Shown { root: &root, mark: &mark }));
+        let report = bring(Some((&root, &mark)));
         assert!(report.compared_in_full);
         assert!(fs::read(&target).unwrap() == fs::read(&source).unwrap(), "{number}");
         mark = report.mark.unwrap();
