@@ -206,7 +206,7 @@ impl Site {
                 dir.display()
             )
         });
-        for message in &told {
+        if let Some(message) = &told {
             tracing::warn!(%plan, "{message}");
         }
         Ok(told.into_iter().collect())
