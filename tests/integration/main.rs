@@ -36,6 +36,7 @@ mod odd_moments;
 mod operator;
 mod pairing_again;
 mod promotion;
+mod replicas;
 mod schedule;
 mod shop;
 mod snapshots;

@@ -1,7 +1,7 @@
 //! The manifest folder as the cluster: captured with the volumes, held on the standby, released exactly.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backstay_tests::{Pair, Plan, eventually, object, objects_under};
@@ -163,27 +163,111 @@ fn promotion_releases_everything_exactly() {
     assert_eq!(released.len(), originals.len(), "{:?}", released.keys());
 }
 
-/// An object that cannot be released stops the promotion after all others were, and is named; the operator may leave it, and
-/// the site is active then.
+/// A file of somebody else's where an object is to be stops the promotion, and is named; the operator may leave it, and the
+/// site is active then, with all others released.
 #[test]
 fn what_cannot_be_released_is_named_and_may_be_left() {
     let mut pair = synced();
     pair.west.allow_errors("promotion stopped");
-    let broken = pair.west.manifests("shop").join("shop/apps_StatefulSet/db.yaml");
     eventually("the objects are applied", Duration::from_secs(30), || {
         pair.west.status("shop")["appliedRestorePoint"] == pair.east.status("shop")["lastRestorePoint"]
     });
-    let text = fs::read_to_string(&broken).unwrap();
-    fs::write(&broken, format!("{text}\n: [\n")).unwrap();
+    let taken = file_of(&pair.west.manifests("shop"), "StatefulSet", "db");
+    let foreign = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: by-hand, namespace: shop}\n";
+    fs::write(&taken, foreign).unwrap();
     pair.east.kill();
     pair.west.cli(["promote", "shop"]).refused(&[7], &["shop/apps_StatefulSet/db", "--accept-partial"]);
     assert_eq!(pair.west.status("shop")["role"], "promoting");
     let report = pair.west.promote("shop", &["--accept-partial"]);
     assert!(report["warnings"].to_string().contains("shop/apps_StatefulSet/db"), "{report}");
     assert_eq!(pair.west.status("shop")["role"], "active");
-    fs::write(&broken, text).unwrap();
+    assert_eq!(fs::read_to_string(&taken).unwrap(), foreign, "a file of others was changed");
     let released = objects_under(&pair.west.manifests("shop"));
     assert_eq!(object(&released, "shop/Deployment/web").pointer("/spec/replicas"), Some(&json!(3)));
+}
+
+/// The file of an object in a held folder.
+fn file_of(dir: &Path, kind: &str, name: &str) -> PathBuf {
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().contains(kind) && file.ends_with(&format!("{name}.yaml")) {
+                return path;
+            }
+        }
+    }
+    panic!("no file of {kind} {name} under {}", dir.display());
+}
+
+/// What somebody does to the held files: one removed, one edited, one that would run.
+fn tamper(dir: &Path) {
+    fs::remove_file(file_of(dir, "Deployment", "one-by-default")).unwrap();
+    let settings = file_of(dir, "ConfigMap", "settings");
+    fs::write(&settings, fs::read_to_string(&settings).unwrap().replace("value", "TAMPERED")).unwrap();
+    let web = file_of(dir, "Deployment", "web");
+    fs::write(&web, fs::read_to_string(&web).unwrap().replace("replicas: 0", "replicas: 5")).unwrap();
+}
+
+/// The objects of a held folder, whichever restore point wrote them last.
+fn held_in(dir: &Path) -> std::collections::BTreeMap<String, Value> {
+    let mut objects = objects_under(dir);
+    for object in objects.values_mut() {
+        if let Some(marks) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            marks.remove("backstay.dev/restore-point");
+        }
+    }
+    objects
+}
+
+/// Files of the standby's folder that were removed, edited or let go are as they were after the next cycle, and `verify`
+/// sees them.
+#[test]
+fn what_somebody_changed_in_the_folder_is_held_again() {
+    let pair = synced();
+    let folder = pair.west.manifests("shop");
+    let before = held_in(&folder);
+    let held_again = |what: &str| {
+        pair.east.sync("shop");
+        eventually(what, Duration::from_secs(20), || folder.exists() && held_in(&folder) == before);
+    };
+    tamper(&folder);
+    let verified = pair.west.cli(["verify", "shop"]).refused(&[6], &[]);
+    assert!(format!("{}{}", verified.stdout, verified.stderr).contains("3 files in"), "{verified}");
+    held_again("the files are as they were");
+    let told = pair.west.status("shop")["replicaWarning"].to_string();
+    assert!(told.contains("apps_Deployment/web"), "{told}");
+    tamper(&folder);
+    pair.west.cli(["verify", "shop", "--repair"]).ok();
+    assert_eq!(held_in(&folder), before);
+    fs::remove_dir_all(&folder).unwrap();
+    held_again("the folder is made anew");
+}
+
+/// … and before a promotion that comes first.
+#[test]
+fn what_somebody_changed_in_the_folder_is_not_promoted() {
+    for whole in [false, true] {
+        let mut pair = synced();
+        let folder = pair.west.manifests("shop");
+        if whole {
+            fs::remove_dir_all(&folder).unwrap();
+        } else {
+            tamper(&folder);
+        }
+        let report = pair.take_over("shop");
+        assert!(report["warnings"].to_string().contains("were changed here"), "{report}");
+        let released = objects_under(&folder);
+        for (key, original) in &originals(&pair.work("originals")) {
+            let found = object(&released, key);
+            for part in ["spec", "data", "webhooks"] {
+                assert_eq!(found.get(part), original.get(part), "{key}: {part}");
+            }
+        }
+    }
 }
 
 /// How the plan holds may change, and so may what it has: the standby follows though no object at the source did.

@@ -215,6 +215,7 @@ impl Node {
             newest: newest.map(|(id, _)| *id),
             newest_snapshot_time: newest.map(|(_, point)| time(point.time)),
             applied: disk.applied,
+            apply_failure: None,
         }
     }
 

@@ -28,6 +28,7 @@ pub use point::{
 pub use promotion::{PromoteRequest, PromotionReport, PromotionStep, StepState};
 pub use status::{
     AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, HoldStatus, LastCycle, ObjectsStatus, PlanStatus,
+    ReplicaWarning, StandbyError, StandbyStatus,
 };
 pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
 

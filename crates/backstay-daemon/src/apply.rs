@@ -1,17 +1,18 @@
 //! Brings the replicas of a plan to a restore point.
 //!
 //! 1. The target is on disk before the first byte is touched, and stays there until all volumes and objects
-//!    show it; an apply that was cut off is finished before anything else is applied.
+//!    show it. An apply that was cut off, or cannot be finished, blocks no other: what it did is seen, and any point can be
+//!    applied over it (tests `a_point_that_does_not_fit_blocks_no_later_one` and its like).
 //! 2. No replica is written where workloads beside it were written at a higher epoch, as far as the cluster answers: a site
 //!    brought back from a backup does not know of them.
 //! 3. No replica is written that somebody else writes, and none that was a source before everybody has let go of it: they
 //!    are named, and it goes on once they are gone (tests of `hosthold`).
-//! 4. Applying is idempotent: what the manifests of two points say differs is written, and writing it twice
-//!    changes nothing.
+//! 4. Replicas are believed only as far as they were looked at: see [`replicas`].
 //!
-//! At a crash: the next start finishes the apply; a promotion finishes it first.
+//! At a crash: the next start, or a promotion, applies what is wanted then.
 
 mod cluster;
+mod replicas;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,10 @@ use std::time::Duration;
 use backstay_engine::retention::Rule;
 use backstay_kube::failure::Failures;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
+use backstay_store::ChunkReader;
 use backstay_types::frame::SiteRole;
-use backstay_types::point::{Consistency, PointVolume, RestorePoint};
+use backstay_types::plan::PlanSpec;
+use backstay_types::point::{Bundle, Consistency, PointVolume, RestorePoint};
 use backstay_types::{Class, Classify, PairId, PlanName, RestorePointId, Span};
 
 use crate::api_types::{CyclePhase, ErrorInfo};
@@ -99,51 +102,54 @@ impl Site {
         let Some(newest) = self.store.newest(plan)? else { return Ok(()) };
         let activity = Activity::begin(CyclePhase::Apply);
         let _shown = runtime.show(activity.clone());
-        self.bring_to(plan, newest, activity).await
+        runtime.set_apply_target(newest.id);
+        self.bring_to(plan, newest, activity).await.map(drop)
     }
 
-    /// Brings the replicas to `point`. The caller holds the plan's apply gate.
+    /// Brings the replicas to `point`, wherever they are. Gives what was found in them that nobody had applied. The caller
+    /// holds the plan's apply gate.
     pub(crate) async fn bring_to(
         self: &Arc<Self>,
         plan: &PlanName,
         point: RestorePoint,
         activity: Arc<Activity>,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<Vec<String>, DaemonError> {
         let (site, plan) = (self.clone(), plan.clone());
         self.blocking("apply", move || site.bring_to_blocking(&plan, &point, &activity)).await
     }
 
-    fn bring_to_blocking(
+    pub(crate) fn bring_to_blocking(
         &self,
         plan: &PlanName,
         point: &RestorePoint,
         activity: &Activity,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<Vec<String>, DaemonError> {
         let mut applied = self.plans.applied(plan)?;
-        if let Some(unfinished) = applied.target.filter(|target| *target != point.id) {
-            // Only the difference between two whole points can be applied: finish the one that was begun.
-            let finished = self
-                .store
-                .point(plan, unfinished)
-                .map_err(DaemonError::from)
-                .and_then(|unfinished| self.apply_point(plan, &mut applied, &unfinished, activity));
-            match finished {
-                Err(error) if matches!(error.class(), Class::Corrupt | Class::NotFound) => {
-                    tracing::warn!(
-                        "the apply of {unfinished} that was cut off cannot be finished ({error}): the replicas are \
-                         compared with {} in full",
-                        point.id
-                    );
-                    applied.volumes.clear();
-                    applied.objects = None;
-                }
-                finished => finished?,
+        self.check_mounted(plan, &applied, point)?;
+        if self.is_untouched(plan, &applied, point)? {
+            let before = applied.clone();
+            let told = self.apply_folder(plan, &mut applied, point)?;
+            applied.warn(point, told.clone());
+            if applied != before {
+                self.plans.set_applied(plan, &applied)?;
             }
+            return Ok(told);
         }
-        if applied.point != Some(point.id) || applied.target.is_some() {
-            self.apply_point(plan, &mut applied, point, activity)?;
+        match self.apply_point(plan, &mut applied, point, activity) {
+            Err(error)
+                if matches!(error.class(), Class::Corrupt | Class::NotFound) && !applied.marks.is_empty() =>
+            {
+                tracing::warn!(
+                    "the difference to {} cannot be applied ({error}): the replicas are compared with it in full",
+                    point.id
+                );
+                // The mounts stay known.
+                applied.volumes.clear();
+                applied.objects = None;
+                self.apply_point(plan, &mut applied, point, activity)
+            }
+            outcome => outcome,
         }
-        Ok(())
     }
 
     fn apply_point(
@@ -152,14 +158,13 @@ impl Site {
         applied: &mut Applied,
         point: &RestorePoint,
         activity: &Activity,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<Vec<String>, DaemonError> {
         activity.enter(CyclePhase::Apply, point.volumes.iter().map(|volume| volume.bytes).sum());
         let changes = |volume: &&PointVolume| applied.volumes.get(&volume.name) != Some(&volume.root);
         let changing: Vec<_> =
             point.volumes.iter().filter(changes).map(|volume| self.place(plan, &volume.name)).collect();
         if !changing.is_empty() {
-            self.check_epoch_on_cluster(plan)?;
-            self.check_unused(plan, &changing, whom(applied))?;
+            self.check_may_write(plan, &changing, applied)?;
         }
         if !applied.volumes.is_empty() && self.applied_pair(plan, applied) != Some(point.pair) {
             tracing::info!("{} has ids of another key than what is shown: compared in full", point.id);
@@ -167,36 +172,39 @@ impl Site {
             applied.objects = None;
         }
         applied.pair = Some(point.pair);
+        // What a side kept, and what an apply that was cut off has done, is nobody's doing.
+        let is_ours = applied.kept || applied.target.is_some();
         applied.target = Some(point.id);
         self.plans.set_applied(plan, applied)?;
-        let reader = self.store.reader(point.pair);
+        let mut told = Vec::new();
         for volume in &point.volumes {
-            let from = applied.volumes.get(&volume.name).copied();
-            if from == Some(volume.root) {
-                continue;
+            let before = applied.marks.get(&volume.name).cloned();
+            told.extend(self.apply_volume(plan, applied, point, volume, is_ours, activity)?);
+            if applied.marks.get(&volume.name) != before.as_ref() {
+                self.plans.set_applied(plan, applied)?;
             }
-            let target = self.place(plan, &volume.name);
-            let report = backstay_volume::apply(
-                &reader,
-                from.as_ref(),
-                &volume.root,
-                volume.kind,
-                &target,
-                &activity.progress,
-            )?;
-            if from.is_some() && report.compared_in_full {
-                tracing::warn!(volume = %volume.name, "the replica was not as it was left: compared and made whole");
-            }
-            applied.volumes.insert(volume.name.clone(), volume.root);
-            self.plans.set_applied(plan, applied)?;
         }
         applied.volumes.retain(|name, _| point.volume(name).is_some());
-        self.apply_objects(plan, applied, point)?;
+        applied.marks.retain(|name, _| point.volume(name).is_some());
+        told.extend(self.apply_objects(plan, applied, point)?);
         applied.point = Some(point.id);
         applied.target = None;
-        applied.written_here &= changing.is_empty();
+        applied.kept &= changing.is_empty();
         applied.time = Some(clock::now());
-        self.plans.set_applied(plan, applied)
+        applied.warn(point, told.clone());
+        self.plans.set_applied(plan, applied)?;
+        Ok(told)
+    }
+
+    /// Refuses to write volumes beside workloads of a higher epoch, or under somebody who has them open. Blocks.
+    fn check_may_write(
+        &self,
+        plan: &PlanName,
+        places: &[PathBuf],
+        applied: &Applied,
+    ) -> Result<(), DaemonError> {
+        self.check_epoch_on_cluster(plan)?;
+        self.check_unused(plan, places, whom(applied))
     }
 
     /// Refuses to write volumes that somebody has open. Blocks.
@@ -228,43 +236,66 @@ impl Site {
         plan: &PlanName,
         applied: &mut Applied,
         point: &RestorePoint,
-    ) -> Result<(), DaemonError> {
+    ) -> Result<Vec<String>, DaemonError> {
         let spec = self.plans.get(plan)?.spec.clone();
         if spec.covers_cluster() {
             // Every time: somebody may have changed the objects since. An unchanged one costs no request.
-            applied.objects = None;
-            return self.apply_to_cluster(plan, &spec, applied, point, self.bundle(point)?);
+            (applied.objects, applied.object_files) = (None, None);
+            self.apply_to_cluster(plan, &spec, applied, point, self.bundle(point)?)?;
+            return Ok(Vec::new());
         }
         if applied.cluster.is_some() {
             // The plan has no namespaces any more: what they brought goes.
             self.apply_to_cluster(plan, &spec, applied, point, Vec::new())?;
             applied.cluster = None;
         }
+        self.apply_folder(plan, applied, point)
+    }
+
+    /// The objects in the folder of manifests. Every time: somebody may have changed the files since. Files that look as
+    /// they were left cost one `stat` each. Gives what was found that nobody had applied.
+    fn apply_folder(
+        &self,
+        plan: &PlanName,
+        applied: &mut Applied,
+        point: &RestorePoint,
+    ) -> Result<Vec<String>, DaemonError> {
+        let spec = self.plans.get(plan)?.spec.clone();
+        if spec.covers_cluster() {
+            return Ok(Vec::new());
+        }
+        let dir = self.manifests(plan);
         let wanted = point.bundle.as_ref().map(|bundle| AppliedObjects::new(bundle.root, &spec));
-        if applied.objects == wanted {
-            return Ok(());
+        let was_applied = applied.objects == wanted;
+        if was_applied {
+            let looks = folder::look(&dir)?;
+            if wanted.is_none() || (looks.is_some() && looks == applied.object_files) {
+                return Ok(Vec::new());
+            }
         }
         let objects = self.bundle(point)?;
-        let options = ApplyOptions {
-            plan,
-            restore_point: point.id,
-            holds: &spec.holds,
-            start_applications: spec.start_applications,
-            purge_all: false,
-        };
-        let report = folder::apply_held(&self.manifests(plan), &objects, &options)?;
+        let report = folder::apply_held(&dir, &objects, &held(plan, point, &spec))?;
         report.failures.check(plan)?;
         applied.objects = wanted;
-        Ok(())
+        applied.object_files = folder::look(&dir)?;
+        let mended = report.created + report.changed + report.removed;
+        let told = (was_applied && mended > 0).then(|| {
+            let first = report.written.join(", ");
+            format!(
+                "objects: {mended} files in {} were changed here and are held again: {first}",
+                dir.display()
+            )
+        });
+        if let Some(message) = &told {
+            tracing::warn!(%plan, "{message}");
+        }
+        Ok(told.into_iter().collect())
     }
 
     /// The objects of a restore point; none if its plan had none, and then what was applied before goes.
     pub(crate) fn bundle(&self, point: &RestorePoint) -> Result<Vec<CapturedObject>, DaemonError> {
         let Some(bundle) = &point.bundle else { return Ok(Vec::new()) };
-        let reader = self.store.reader(point.pair);
-        let objects = backstay_volume::read_bundle(&reader, &bundle.root)?;
-        let objects = objects.map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }));
-        Ok(objects.collect::<Result<_, _>>()?)
+        read_objects(&self.store.reader(point.pair), bundle)
     }
 
     /// The points that must stay whatever the plan's retention says: those that a replica shows or is on its way to or
@@ -284,7 +315,28 @@ impl Site {
 
 /// Who must not have open what is written next.
 pub(crate) const fn whom(applied: &Applied) -> Counts {
-    if applied.written_here { Counts::Everybody } else { Counts::Writers }
+    if applied.kept { Counts::Everybody } else { Counts::Writers }
+}
+
+/// Reads a bundle.
+pub(crate) fn read_objects(
+    reader: &ChunkReader,
+    bundle: &Bundle,
+) -> Result<Vec<CapturedObject>, DaemonError> {
+    let objects = backstay_volume::read_bundle(reader, &bundle.root)?;
+    let objects = objects.map(|object| object.map(|(key, bytes)| CapturedObject { key, bytes }));
+    Ok(objects.collect::<Result<_, _>>()?)
+}
+
+/// How the objects of a point are held in a folder.
+pub(crate) fn held<'a>(plan: &'a PlanName, point: &RestorePoint, spec: &'a PlanSpec) -> ApplyOptions<'a> {
+    ApplyOptions {
+        plan,
+        restore_point: point.id,
+        holds: &spec.holds,
+        start_applications: spec.start_applications,
+        purge_all: false,
+    }
 }
 
 /// Failures of single objects as one error.

@@ -63,7 +63,9 @@ impl Site {
     pub(crate) async fn ask_plan(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
         match self.ask(pair, QueryPlan { plan: plan.clone() }.into()).await? {
             Frame::PlanState(state) => {
-                self.runtimes.of(plan).set_peer_epoch(state.epoch);
+                let runtime = self.runtimes.of(plan);
+                runtime.set_peer_epoch(state.epoch);
+                runtime.set_standby(&state);
                 Ok(state)
             }
             other => Err(self.unexpected(pair, &other)),

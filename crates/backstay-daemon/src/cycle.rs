@@ -16,6 +16,7 @@ mod reversed;
 mod sources;
 mod standby;
 mod transfer;
+mod watch;
 
 use std::sync::Arc;
 
@@ -167,6 +168,7 @@ impl Site {
         point.stats.wire_bytes = wire.total();
         point.stats.duration_millis = clock::now().since(activity.started).0;
         self.acknowledged(record, &point, done).await?;
+        self.watch_standby_soon(record, id);
         Ok(point)
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use backstay_types::frame::{FrameError, Refused, SiteRole};
 use backstay_types::plan::InvalidRule;
-use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, VolumeName};
 use backstay_volume::VolumeError;
 
 pub(crate) use classify::{io_class, io_hint};
@@ -515,6 +515,32 @@ pub enum DaemonError {
     NoRestorePoint {
         /// The plan.
         plan: PlanName,
+    },
+    /// Something was mounted where a replica is, and is not now.
+    #[error(
+        "use replica {place} of volume {volume} of plan {plan}: {mount} is not mounted, and was when the replica was applied last"
+    )]
+    NotMounted {
+        /// The plan.
+        plan: PlanName,
+        /// The volume.
+        volume: VolumeName,
+        /// Where the replica is.
+        place: PathBuf,
+        /// What was mounted.
+        mount: String,
+    },
+    /// The standby could not be brought to a restore point, so that it cannot take over.
+    #[error("bring site {peer} to {point}: {message}")]
+    StandbyBehind {
+        /// The standby.
+        peer: String,
+        /// What it was to be brought to.
+        point: RestorePointId,
+        /// Class of what failed there.
+        class: Class,
+        /// What failed there.
+        message: String,
     },
     /// Data that does not match.
     #[error("plan {plan}, restore point {point}: {why}")]

@@ -212,6 +212,7 @@ impl Site {
             newest: newest.as_ref().map(|point| point.id),
             newest_snapshot_time: newest.as_ref().map(|point| point.snapshot_time),
             applied: if record.is_some() { self.plans.applied(plan)?.point } else { None },
+            apply_failure: record.and_then(|_| self.runtimes.of(plan).apply_failure()),
         })
     }
 

@@ -59,6 +59,7 @@ pub(crate) struct Metrics {
     epoch: Family<Label<PLAN>, Gauge>,
     errors: Family<Label<CLASS>, Counter>,
     witness: Family<Label<PLAN>, Gauge>,
+    apply_failed: Family<Label<PLAN>, Gauge>,
 }
 
 /// 0.1 s to 14 h, doubling.
@@ -84,6 +85,7 @@ impl Metrics {
             epoch: Family::default(),
             errors: Family::default(),
             witness: Family::default(),
+            apply_failed: Family::default(),
         };
         let r = &mut all.registry;
         r.register("lag_seconds", "Now minus the snapshot time of the newest restore point", all.lag.clone());
@@ -102,6 +104,8 @@ impl Metrics {
         r.register("errors", "Failures by class", all.errors.clone());
         let help = "Whether the witness of automatic failover answered the last question";
         r.register("witness_reachable", help, all.witness.clone());
+        let help = "Whether the standby failed to bring its replicas up, as it says or as the active side heard last";
+        r.register("apply_failed", help, all.apply_failed.clone());
         all
     }
 
@@ -149,6 +153,7 @@ impl Site {
         metrics.role.clear();
         metrics.epoch.clear();
         metrics.witness.clear();
+        metrics.apply_failed.clear();
         metrics.connected.clear();
         for peer in self.net.peers() {
             metrics.connected.get_or_create(&Label(peer.record.name.clone())).set(i64::from(peer.connected));
@@ -166,6 +171,9 @@ impl Site {
             if let Some(automatic) = &status.automatic_failover {
                 metrics.witness.get_or_create(&label).set(i64::from(automatic.reachable));
             }
+            let heard = status.standby.as_ref().is_some_and(|standby| standby.apply_error.is_some());
+            let failed = heard || (record.role == SiteRole::Standby && status.apply_error.is_some());
+            metrics.apply_failed.get_or_create(&label).set(i64::from(failed));
             let held = self.store.points(&record.name)?.len();
             metrics.restore_points.get_or_create(&label).set(i64::try_from(held).unwrap_or(i64::MAX));
             metrics.role.get_or_create(&label).set(role_value(record.role));

@@ -17,10 +17,11 @@ use backstay_types::frame::SiteRole;
 use backstay_types::plan::{HoldSpec, Irreversible, PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::point::RestorePoint;
 use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, SiteId, Time, VolumeName};
+use backstay_volume::{Mark, Shown};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::api_types::ObjectsStatus;
+use crate::api_types::{ObjectsStatus, ReplicaWarning};
 use crate::plan_ops::wrong_role;
 use crate::{DaemonError, files};
 
@@ -115,20 +116,37 @@ pub(crate) struct Applied {
     pub(crate) target: Option<RestorePointId>,
     /// Manifest roots the volumes show, or showed before `target` was begun.
     pub(crate) volumes: BTreeMap<VolumeName, ChunkId>,
+    /// What the last apply of each volume left; a volume without one is compared in full.
+    #[serde(default)]
+    pub(crate) marks: BTreeMap<VolumeName, Mark>,
+    /// What is shown was kept by a side that stepped down, and was not applied: its application may believe that it still
+    /// runs here.
+    #[serde(default)]
+    pub(crate) kept: bool,
+    /// What was last found in the replicas that nobody had applied.
+    #[serde(default)]
+    pub(crate) warning: Option<ReplicaWarning>,
     /// The objects shown.
     #[serde(default)]
     pub(crate) objects: Option<AppliedObjects>,
+    /// What the files of the objects looked like then.
+    #[serde(default)]
+    pub(crate) object_files: Option<String>,
     /// What the objects became on a cluster; none where they are in a folder.
     #[serde(default)]
     pub(crate) cluster: Option<ObjectsStatus>,
     /// When `point` was reached.
     pub(crate) time: Option<Time>,
-    /// Whether it was reached by an application of this side, which may believe that it still runs here.
-    #[serde(default)]
-    pub(crate) written_here: bool,
     /// The pair whose hashing key made the ids above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pair: Option<PairId>,
+}
+
+impl Applied {
+    /// What a volume shows, if it is known well enough to apply a difference.
+    pub(crate) fn shown(&self, volume: &VolumeName) -> Option<Shown<'_>> {
+        Some(Shown { root: self.volumes.get(volume)?, mark: self.marks.get(volume)? })
+    }
 }
 
 /// Objects as they were applied: the same bundle held in another way is another thing.

@@ -261,7 +261,9 @@ impl Site {
                 StepName::Release => self.release(&mut plan, accept_partial).await,
                 StepName::WaitReady => self.wait_ready(&mut plan).await,
                 StepName::Hooks => self.run_hooks(&mut plan).await,
-                step => self.carry_out_step(runtime, &plan, step, &activity).await,
+                StepName::Apply => self.apply_promoted(&mut plan, accept_partial, &activity).await,
+                StepName::Verify => self.check_replicas(&mut plan, &activity).await,
+                step => self.carry_out_step(runtime, &plan, step).await,
             };
             done.inspect_err(|error| {
                 tracing::error!(class = error.class().label(), %step, "promotion stopped: {error}");
@@ -302,7 +304,6 @@ impl Site {
         runtime: &PlanRuntime,
         plan: &PromotionPlan,
         step: StepName,
-        activity: &Arc<Activity>,
     ) -> Result<(), DaemonError> {
         match step {
             StepName::CheckRestorePoint => self.check_point(plan).await,
@@ -326,13 +327,10 @@ impl Site {
                 });
                 begun.map(drop)
             }
-            StepName::Apply => {
-                let point = self.store.point(&plan.plan, plan.restore_point)?;
-                self.bring_to(&plan.plan, point, activity.clone()).await
-            }
-            StepName::Verify => self.check_replicas(plan),
             // The others are the caller's, who adds to the warnings; the report is the answer itself.
             StepName::Fence
+            | StepName::Apply
+            | StepName::Verify
             | StepName::Release
             | StepName::WaitReady
             | StepName::Hooks
@@ -349,6 +347,7 @@ impl Site {
         self.blocking("checking the restore point", move || {
             let point = site.store.point(&plan.plan, plan.restore_point)?;
             let applied = site.plans.applied(&plan.plan)?;
+            site.check_mounted(&plan.plan, &applied, &point)?;
             let reader = site.store.reader(point.pair);
             let changes = |volume: &&PointVolume| {
                 applied.target.is_some() || applied.volumes.get(&volume.name) != Some(&volume.root)
@@ -364,7 +363,9 @@ impl Site {
                 why: format!("{what}: {why}"),
             };
             for volume in &point.volumes {
-                let shown = applied.volumes.get(&volume.name).filter(|_| is_of_key);
+                // Of another root than the one that was left nothing is taken for there.
+                let is_there = is_of_key && site.stands_at_all(&plan.plan, &applied, volume)?;
+                let shown = applied.volumes.get(&volume.name).filter(|_| is_there);
                 check::readable(&reader, shown, &volume.root)
                     .map_err(|why| damaged(format!("volume {}", volume.name), why))?;
             }
@@ -378,18 +379,64 @@ impl Site {
         .await
     }
 
-    /// The replicas are where they should be and were brought to exactly this point.
-    fn check_replicas(&self, plan: &PromotionPlan) -> Result<(), DaemonError> {
+    /// Brings the replicas to the point, and what somebody changed in them back to it. The operator may go on without objects
+    /// that cannot be put in place.
+    async fn apply_promoted(
+        self: &Arc<Self>,
+        plan: &mut PromotionPlan,
+        accept_partial: bool,
+        activity: &Arc<Activity>,
+    ) -> Result<(), DaemonError> {
         let point = self.store.point(&plan.plan, plan.restore_point)?;
-        let applied = self.plans.applied(&plan.plan)?;
-        for volume in &point.volumes {
-            let target = self.place(&plan.plan, &volume.name);
-            let shown = applied.volumes.get(&volume.name) == Some(&volume.root);
-            if !shown || !target.exists() {
-                let why = format!("replica {} does not show volume {}", target.display(), volume.name);
-                return Err(DaemonError::Damaged { plan: plan.plan.clone(), point: point.id, why });
+        match self.bring_to(&plan.plan, point, activity.clone()).await {
+            Ok(told) => plan.warnings.extend(told),
+            Err(error @ DaemonError::Objects { .. }) if accept_partial => {
+                plan.warnings.push(format!("not put in place: {error}"));
             }
+            Err(error) => return Err(error),
         }
+        Ok(())
+    }
+
+    /// The replicas are those that were just looked through, and a sample of their content is that of the point; one whose
+    /// is not is compared in full.
+    async fn check_replicas(
+        self: &Arc<Self>,
+        plan: &mut PromotionPlan,
+        activity: &Arc<Activity>,
+    ) -> Result<(), DaemonError> {
+        let (site, name, id, activity) =
+            (self.clone(), plan.plan.clone(), plan.restore_point, activity.clone());
+        // Another sample each time.
+        let seed = u32::try_from(clock::now().0.unsigned_abs() % u64::from(u32::MAX)).unwrap_or(0);
+        let work = move || {
+            let point = site.store.point(&name, id)?;
+            let mut told = Vec::new();
+            let failed = site.sampled(&name, &point, seed)?;
+            if !failed.is_empty() {
+                let mut applied = site.plans.applied(&name)?;
+                for (volume, why) in &failed {
+                    applied.volumes.remove(&volume.name);
+                    told.push(format!(
+                        "volume {}: content of the replica was not that of {id} ({why}): it was compared in full",
+                        volume.name
+                    ));
+                }
+                applied.point = None;
+                site.plans.set_applied(&name, &applied)?;
+                told.extend(site.bring_to_blocking(&name, &point, &activity)?);
+            }
+            let applied = site.plans.applied(&name)?;
+            for volume in &point.volumes {
+                if !site.stands(&name, &applied, volume)? {
+                    let place = site.place(&name, &volume.name);
+                    let why = format!("replica {} does not show volume {}", place.display(), volume.name);
+                    return Err(DaemonError::Damaged { plan: name.clone(), point: id, why });
+                }
+            }
+            Ok(told)
+        };
+        plan.warnings.extend(self.blocking("looking at the replicas", work).await?);
         Ok(())
     }
 
@@ -472,8 +519,10 @@ impl Site {
         let mut report = report(plan, true);
         let (site, record, point) = (self.clone(), record.clone(), plan.restore_point);
         let work = move || {
+            let shown = site.store.point(&record.name, point)?;
+            site.check_mounted(&record.name, &site.plans.applied(&record.name)?, &shown)?;
             if record.spec.covers_cluster() {
-                let point = site.store.point(&record.name, point)?;
+                let point = shown;
                 return site.release_plan(&record.name, &record.spec, &point);
             }
             // What another point than the one that is shown would release is known once it is applied.

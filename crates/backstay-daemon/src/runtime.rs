@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
-use backstay_types::{Epoch, PlanName, Span, Time};
+use backstay_types::frame::{ApplyFailure, PlanState, SiteRole};
+use backstay_types::{Class, Epoch, PlanName, RestorePointId, Span, Time};
 use backstay_volume::Progress;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::api_types::{CycleOutcome, CyclePhase, CycleStatus, ErrorInfo, LastCycle};
+use crate::api_types::{
+    CycleOutcome, CyclePhase, CycleStatus, ErrorInfo, LastCycle, StandbyError, StandbyStatus,
+};
 use crate::clock;
 
 const POISONED: &str = "no holder of this lock panics";
@@ -46,6 +49,10 @@ struct State {
     retry: Option<Backoff>,
     next_run: Option<Time>,
     apply_error: Option<ErrorInfo>,
+    /// What the replicas were to be brought to last.
+    apply_target: Option<RestorePointId>,
+    /// What the standby said of itself last.
+    standby: Option<StandbyStatus>,
     /// The epoch that the peer said last.
     peer_epoch: Option<Epoch>,
     /// Ends the session that is receiving.
@@ -232,6 +239,35 @@ impl PlanRuntime {
 
     pub(crate) fn set_apply_error(&self, failure: Option<ErrorInfo>) {
         self.lock().apply_error = failure;
+    }
+
+    /// Why the replicas do not show what they were to be brought to, if that failed.
+    pub(crate) fn apply_failure(&self) -> Option<ApplyFailure> {
+        let state = self.lock();
+        let (point, error) = (state.apply_target?, state.apply_error.as_ref()?);
+        Some(ApplyFailure::new(point, error.class, &error.message))
+    }
+
+    pub(crate) fn set_apply_target(&self, point: RestorePointId) {
+        self.lock().apply_target = Some(point);
+    }
+
+    pub(crate) fn standby(&self) -> Option<StandbyStatus> {
+        self.lock().standby.clone()
+    }
+
+    /// The standby has said how far it is.
+    pub(crate) fn set_standby(&self, state: &PlanState) {
+        if state.role != Some(SiteRole::Standby) {
+            return;
+        }
+        let apply_error = state.apply_failure.as_ref().map(|failure| StandbyError {
+            restore_point: failure.point,
+            class: Class::from_wire_code(failure.class),
+            message: failure.message.clone(),
+        });
+        let time = clock::now();
+        self.lock().standby = Some(StandbyStatus { time, applied_restore_point: state.applied, apply_error });
     }
 
     pub(crate) fn peer_epoch(&self) -> Option<Epoch> {

@@ -109,6 +109,8 @@ impl Site {
             cycle: runtime.activity().map(|activity| activity.view()),
             last_cycle: runtime.last(),
             apply_error: runtime.apply_error().or_else(offered).or_else(leap),
+            replica_warning: shown.warning,
+            standby: runtime.standby().filter(|_| record.role == SiteRole::Active),
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,

@@ -1,6 +1,7 @@
 //! Keeping a store in shape: retention, garbage collection, verification, and what works without a daemon.
 
 mod repair;
+mod replicas;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +12,11 @@ use backstay_net::PeerBook;
 use backstay_store::{Store, VerifyReport};
 use backstay_types::frame::SiteRole;
 use backstay_types::{Class, Classify, PlanName, RestorePointId};
-use backstay_volume::Progress;
 
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
 use crate::config::{Overrides, SiteConfig};
 use crate::places::Places;
-use crate::plans::{PlanBook, PlanRecord};
+use crate::plans::PlanBook;
 use crate::runtime::{Activity, Runtimes};
 use crate::serve::store_config;
 use crate::site::{Site, layout};
@@ -157,6 +157,7 @@ impl Site {
             book: self.net.book(),
             runtimes: Some(&self.runtimes),
             replica: &replica,
+            manifests: &|plan| self.manifests(plan),
             may_write: &|plan| self.check_epoch_on_cluster(plan),
         };
         site.verify(plan, repair)
@@ -171,6 +172,8 @@ struct Verifier<'a> {
     /// Gates of a running daemon; `None` without one.
     runtimes: Option<&'a Runtimes>,
     replica: &'a dyn Fn(&PlanName, &backstay_types::VolumeName) -> std::path::PathBuf,
+    /// Where the objects of a plan are.
+    manifests: &'a dyn Fn(&PlanName) -> std::path::PathBuf,
     /// Refuses where workloads run on the replicas.
     may_write: &'a dyn Fn(&PlanName) -> Result<(), DaemonError>,
 }
@@ -212,69 +215,6 @@ impl Verifier<'_> {
         outcome.duration_seconds = clock::now().since(started).as_secs_f64();
         Ok(outcome)
     }
-
-    /// Compares the replicas of a standby plan with the point they show; with `repair`, makes them that point again.
-    fn verify_replicas(
-        &self,
-        plan: &PlanName,
-        repair: bool,
-        outcome: &mut VerifyOutcome,
-    ) -> Result<(), DaemonError> {
-        let runtime = self.runtimes.map(|runtimes| runtimes.of(plan));
-        let _gate = runtime.as_ref().map(|runtime| runtime.apply.blocking_lock());
-        // Only now, with the gate shut: what was promoted in the meantime belongs to its application.
-        let is_replica =
-            |record: Arc<PlanRecord>| record.role == SiteRole::Standby && record.promotion.is_none();
-        if !self.plans.find(plan).is_some_and(is_replica) {
-            return Ok(());
-        }
-        let applied = self.plans.applied(plan)?;
-        // While an apply is unfinished a replica shows no point; the apply itself mends it.
-        let (Some(id), None) = (applied.point, applied.target) else { return Ok(()) };
-        let point = self.store.point(plan, id)?;
-        let reader = self.store.reader(point.pair);
-        for volume in &point.volumes {
-            let target = (self.replica)(plan, &volume.name);
-            let compared = backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true);
-            outcome.replicas += 1;
-            let mismatches = match compared {
-                // What the store lost is named above; the rest of the list is wanted all the same.
-                Err(error) if error.class() == Class::Corrupt => {
-                    outcome.damaged.push(Damage {
-                        kind: "replica".into(),
-                        name: format!("{plan}/{}", volume.name),
-                        detail: format!("not compared with {id}: {error}"),
-                        restore_points: Vec::new(),
-                        repaired: false,
-                    });
-                    continue;
-                }
-                compared => compared?,
-            };
-            if let Some(first) = mismatches.first() {
-                let repaired = repair && {
-                    (self.may_write)(plan)?;
-                    let progress = Progress::new();
-                    backstay_volume::apply(&reader, None, &volume.root, volume.kind, &target, &progress)?;
-                    backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true)?
-                        .is_empty()
-                };
-                outcome.damaged.push(Damage {
-                    kind: "replica".into(),
-                    name: format!("{plan}/{}", volume.name),
-                    detail: format!(
-                        "{} entries differ from {id}; first: {}: {}",
-                        mismatches.len(),
-                        first.path,
-                        first.why
-                    ),
-                    restore_points: Vec::new(),
-                    repaired,
-                });
-            }
-        }
-        Ok(())
-    }
 }
 
 fn damage_of(report: &VerifyReport) -> Vec<Damage> {
@@ -313,6 +253,8 @@ pub fn verify_offline(
     let replica = |plan: &PlanName, volume: &backstay_types::VolumeName| {
         Places { dir, config: &config }.volume(plans.find(plan).as_deref(), plan, volume)
     };
+    let manifests =
+        |plan: &PlanName| Places { dir, config: &config }.manifests(plans.find(plan).as_deref(), plan);
     let may_write = |plan: &PlanName| match plans.find(plan).is_some_and(|plan| plan.spec.covers_cluster()) {
         false => Ok(()),
         true => Err(DaemonError::Decision {
@@ -327,6 +269,7 @@ pub fn verify_offline(
         book: &book,
         runtimes: None,
         replica: &replica,
+        manifests: &manifests,
         may_write: &may_write,
     };
     site.verify(plan, repair)

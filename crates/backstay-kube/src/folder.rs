@@ -39,9 +39,9 @@ use backstay_types::manifest::RelPath;
 use backstay_types::{Class, Classify, RestorePointId};
 use serde_json::Value;
 
-pub use apply::{ApplyOptions, ApplyReport, apply_held};
+pub use apply::{ApplyOptions, ApplyReport, apply_held, check_held};
 pub use capture::{CaptureError, CapturedObject, capture};
-pub use layout::State;
+pub use layout::{State, look};
 pub use release::{ReleaseReport, release, release_plan};
 pub use standstill::{StandstillError, let_go, stand_still};
 

@@ -367,8 +367,34 @@ pub struct PlanState {
     pub newest_snapshot_time: Option<Time>,
     /// The restore point its replicas show.
     pub applied: Option<RestorePointId>,
+    /// Why they do not show another one, if that was tried last and failed.
+    pub apply_failure: Option<ApplyFailure>,
 }
-impl Check for PlanState {}
+
+impl Check for PlanState {
+    fn check(&self) -> Result<(), &'static str> {
+        let message = self.apply_failure.as_ref().map_or(0, |failure| failure.message.len());
+        within(message, limits::MESSAGE_BYTES_MAX, "the message is too long")
+    }
+}
+
+/// Replicas that could not be brought to a restore point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyFailure {
+    /// The restore point.
+    pub point: RestorePointId,
+    /// [`Class::wire_code`].
+    pub class: u8,
+    /// What failed and why.
+    pub message: String,
+}
+
+impl ApplyFailure {
+    /// A failure, its message cut to the limit.
+    pub fn new(point: RestorePointId, class: Class, message: &str) -> Self {
+        Self { point, class: class.wire_code(), message: cut(message.to_owned()) }
+    }
+}
 
 /// See [`Frame::Promoted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

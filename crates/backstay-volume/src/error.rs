@@ -5,6 +5,7 @@ use std::path::Path;
 
 use backstay_types::manifest::{CursorError, InvalidPath, RelPath, SegmentError, TreeError};
 use backstay_types::{Class, Classify};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 /// Why a volume cannot be read, applied, verified or restored.
@@ -192,7 +193,7 @@ impl Classify for VolumeError {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            VolumeError::Io { source, .. } => return io_hint(source),
+            VolumeError::Io { source, path, .. } => return io_hint(source, Path::new(path)),
             VolumeError::SourceMissing { path } => {
                 format!("check the volume's path in the plan, or mount {path}")
             }
@@ -238,8 +239,11 @@ fn io_class(source: &io::Error) -> Class {
     }
 }
 
-fn io_hint(source: &io::Error) -> Option<String> {
+fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
     let hint = match Errno::from_io_error(source)? {
+        Errno::PERM if is_protected(path) || path.parent().is_some_and(is_protected) => {
+            "it is immutable or append-only, also for root: `lsattr` shows that, and `chattr -i -a` takes it away"
+        }
         Errno::PERM | Errno::ACCESS => {
             "run the daemon as root, or give it the capabilities to read and own every file of the volume"
         }
@@ -250,6 +254,14 @@ fn io_hint(source: &io::Error) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+/// Whether somebody has forbidden every change, with `chattr +i` or `+a`.
+fn is_protected(path: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::BASIC_STATS);
+    let protects = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    stat.is_ok_and(|stat| stat.stx_attributes.intersects(protects))
 }
 
 impl VolumeError {
@@ -282,6 +294,12 @@ impl VolumeError {
             *path = whole.display().to_string();
         }
         self
+    }
+
+    /// Whether the cause is that there is no room.
+    pub(crate) fn is_full(&self) -> bool {
+        let is = |e: &io::Error| matches!(Errno::from_io_error(e), Some(Errno::NOSPC | Errno::DQUOT));
+        matches!(self, VolumeError::Io { source, .. } if is(source))
     }
 
     /// Whether the cause is that something does not exist.

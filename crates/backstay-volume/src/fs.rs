@@ -5,9 +5,11 @@ mod folders;
 mod listing;
 pub(crate) mod safe;
 mod stat;
+mod times;
 mod xattr;
 
 pub(crate) use folders::FolderStack;
 pub(crate) use listing::Listing;
 pub(crate) use stat::Stat;
+pub use times::TimesHeld;
 pub(crate) use xattr::{XattrReader, make_fd_equal, make_name_equal, set_on_fd};

@@ -3,7 +3,7 @@
 //! ```text
 //! active    snapshot(spec) → Snapshot::scan → Scanned::read → VolumeRead ─ after the ack ─ PendingState::adopt
 //!           what changed, without reading    chunks and patches to a ChunkSink
-//! standby   apply(from, to)     verify_replica     restore, restore_cloned     salvage
+//! standby   apply(shown, to)    verify_replica     restore, restore_cloned     salvage
 //! ```
 //!
 //! 1. What is rebuilt equals what was read, in content and metadata (`fidelity_round_trip`).
@@ -26,6 +26,7 @@ mod extents;
 mod fs;
 mod manifest_in;
 mod manifest_out;
+mod mark;
 mod progress;
 mod read;
 mod restore;
@@ -38,10 +39,12 @@ mod tests;
 mod verify;
 mod walk;
 
-pub use apply::{ApplyReport, apply, clones_work, remove_tree};
+pub use apply::{ApplyReport, Shown, Touched, apply, clones_work, remove_tree};
 pub use bundle::{BundleObjects, OBJECT_BYTES_MAX, read_bundle, write_bundle};
 pub use context::VolumeContext;
 pub use error::VolumeError;
+pub use fs::TimesHeld;
+pub use mark::{Mark, Standing};
 pub use progress::{Cancel, Progress};
 pub use read::{VolumeRead, VolumeStats};
 pub use restore::{RestoreReport, restore, restore_cloned};
@@ -49,4 +52,4 @@ pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
 pub use snapshot::{ParentUse, Scanned, Snapshot, release_left_over, snapshot};
 pub use state::{Elsewhere, PendingState, SentState, fingerprint_run, sent_of_point};
-pub use verify::{MISMATCHES_MAX, Mismatch, salvage, verify_replica};
+pub use verify::{Look, MISMATCHES_MAX, Mismatch, inspect, salvage, sample, verify_replica};

@@ -12,6 +12,7 @@ mod hostile;
 mod incremental;
 mod links;
 mod live;
+mod marks;
 mod memory;
 mod providers;
 mod restore;

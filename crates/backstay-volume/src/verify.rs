@@ -8,11 +8,12 @@ use backstay_types::manifest::{Entry, Extent, FetchChunk, NodeKind, RelPath, Vol
 use backstay_types::{ChunkId, Classify, HashKey};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::VolumeError;
-use crate::apply::{is_zero, read_at, read_exact_or_short, single_size};
-use crate::fs::{FolderStack, Stat, XattrReader};
+use crate::apply::{Left, Shown, Touched, is_zero, read_at, read_exact_or_short, single_size};
+use crate::fs::{FolderStack, Stat, TimesHeld, XattrReader};
 use crate::manifest_in::ManifestStream;
+use crate::mark::Change;
 use crate::walk::{Found, Walker, name_of};
+use crate::{Mark, Standing, VolumeError};
 
 /// Mismatches that are named; a replica with more is simply not that restore point.
 pub const MISMATCHES_MAX: usize = 1000;
@@ -26,24 +27,46 @@ pub struct Mismatch {
     pub why: &'static str,
 }
 
-/// Compares `target` with a manifest: names, types and attributes, and with `deep` every byte of content.
+/// How a replica is compared.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Look<'a> {
+    /// What the last apply left: which times its file system can hold, and when it was over.
+    pub mark: Option<&'a Mark>,
+    /// Its application runs: what was changed, added or removed since the mark is none of our business.
+    pub lives: bool,
+}
+
+/// Compares `target` with a manifest: names, types, attributes and every byte of content.
 /// Returns the first [`MISMATCHES_MAX`] differences.
 pub fn verify_replica<F>(
     reader: &F,
     root: &ChunkId,
     kind: VolumeKind,
     target: &Path,
-    deep: bool,
+    look: Look<'_>,
 ) -> Result<Vec<Mismatch>, VolumeError>
 where
     F: FetchChunk,
     F::Error: Classify + Send + Sync + 'static,
 {
+    let Look { mark, lives } = look;
+    if lives {
+        // Of an image one write changes all that is known of it.
+        let standing = mark.map(|mark| mark.standing(target, kind)).transpose()?;
+        if standing != Some(Standing::Same) {
+            return Ok(Vec::new());
+        }
+    }
+    if !target.exists() {
+        let path = RelPath::root();
+        return Ok(if lives { Vec::new() } else { vec![Mismatch { path, why: "it is missing" }] });
+    }
     let stream = ManifestStream::open(reader, root).map_err(VolumeError::manifest)?;
     let mut check = Check {
         reader,
         stream,
-        deep,
+        times: mark.map(Mark::times).unwrap_or_default(),
+        lives: mark.filter(|_| lives),
         found: Vec::new(),
         inodes: HashMap::new(),
         xattrs: XattrReader::new(),
@@ -55,7 +78,7 @@ where
         let there = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0));
         if there.map_err(|e| VolumeError::io("find the size of", target, e))? < size {
             check.note(&RelPath::root(), "it is shorter");
-        } else if deep {
+        } else {
             check.content(&RelPath::root(), &file, target)?;
         }
         return Ok(check.found);
@@ -67,7 +90,9 @@ where
 struct Check<'f, F> {
     reader: &'f F,
     stream: ManifestStream<&'f F>,
-    deep: bool,
+    times: TimesHeld,
+    /// Of a replica that lives: what was changed since is its application's.
+    lives: Option<&'f Mark>,
     found: Vec<Mismatch>,
     /// Inode of each group of hard links.
     inodes: HashMap<u64, u64>,
@@ -94,11 +119,17 @@ where
             };
             match (order, &seen, &entry) {
                 (std::cmp::Ordering::Less, Some(found), _) => {
-                    self.note(&found.path, "it is not in the restore point");
+                    if self.lives.is_none() {
+                        self.note(&found.path, "it is not in the restore point");
+                    }
                     seen = walker.next_found()?;
                     continue;
                 }
-                (std::cmp::Ordering::Greater, _, Some(entry)) => self.note(&entry.path, "it is missing"),
+                (std::cmp::Ordering::Greater, _, Some(entry)) => {
+                    if self.lives.is_none() {
+                        self.note(&entry.path, "it is missing");
+                    }
+                }
                 (_, Some(found), Some(entry)) => {
                     if found.stat.is_folder() && !found.path.is_root() {
                         walker.descend(name_of(&found.path))?;
@@ -115,6 +146,9 @@ where
 
     fn entry(&mut self, walker: &Walker, entry: &Entry, stat: &Stat) -> Result<(), VolumeError> {
         let (stack, path) = (walker.stack(), &entry.path);
+        if self.lives.is_some_and(|mark| mark.is_changed(stat) != Change::No) {
+            return Ok(());
+        }
         let (folder, name) = (stack.current(), name_of(path));
         let fail = |action| move |e: rustix::io::Errno| VolumeError::at(action, stack.shown_root(), path, e);
         let same_type = match &entry.kind {
@@ -152,7 +186,7 @@ where
         if (stat.uid, stat.gid) != (entry.uid, entry.gid) {
             self.note(path, "its owner differs");
         }
-        if stat.mtime != entry.mtime {
+        if stat.mtime != self.times.held(entry.mtime) {
             self.note(path, "its modification time differs");
         }
         let xattrs = match entry.kind {
@@ -172,10 +206,17 @@ where
             NodeKind::File { size } => {
                 if stat.size != *size {
                     self.note(path, "its size differs");
-                } else if self.deep {
+                } else {
                     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                     let fd = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(fail("open"))?;
-                    self.content(path, &File::from(fd), stack.shown_root())?;
+                    let file = File::from(fd);
+                    let before = self.found.len();
+                    self.content(path, &file, stack.shown_root())?;
+                    // It may have been written to while it was read.
+                    let now = Stat::of_fd(&file).map_err(fail("stat"))?;
+                    if self.lives.is_some_and(|mark| mark.is_changed(&now) != Change::No) {
+                        self.found.truncate(before);
+                    }
                 }
             }
             _ => {}
@@ -205,6 +246,76 @@ where
     fn note(&mut self, path: &RelPath, why: &'static str) {
         self.found.push(Mismatch { path: path.clone(), why });
     }
+}
+
+/// What somebody else changed in a replica since the apply that left `shown.mark`, by looking at every entry and at no content.
+/// A target that is not the one that was left is `None`.
+pub fn inspect<F>(
+    reader: &F,
+    shown: Shown<'_>,
+    kind: VolumeKind,
+    target: &Path,
+) -> Result<Option<Touched>, VolumeError>
+where
+    F: FetchChunk,
+    F::Error: Classify + Send + Sync + 'static,
+{
+    if shown.mark.standing(target, kind)? != Standing::Same {
+        return Ok(None);
+    }
+    if kind == VolumeKind::Block {
+        return Ok(Some(Touched::default()));
+    }
+    let mut left = Left::open(reader, Some(shown), target)?;
+    while left.path().is_some() {
+        left.advance(true)?;
+    }
+    Ok(Some(left.touched))
+}
+
+/// Compares one in `one_in` chunks of content, chosen by `seed`: the first that differs. What the store lost is left out.
+pub fn sample<F>(
+    reader: &F,
+    root: &ChunkId,
+    target: &Path,
+    one_in: u32,
+    seed: u32,
+) -> Result<Option<Mismatch>, VolumeError>
+where
+    F: FetchChunk,
+    F::Error: Classify + Send + Sync + 'static,
+{
+    // Ids are keyed hashes: any bits of one are as good as random.
+    let is_taken = |id: &ChunkId| {
+        let [a, b, c, d, ..] = id.0;
+        (u32::from_le_bytes([a, b, c, d]) ^ seed).is_multiple_of(one_in.max(1))
+    };
+    let mut stream = ManifestStream::open(reader, root).map_err(VolumeError::manifest)?;
+    let is_block = stream.root().kind == VolumeKind::Block;
+    let mut stack = if is_block { None } else { Some(FolderStack::open(target)?) };
+    let mut buffer = Vec::new();
+    while let Some(entry) = stream.current().cloned() {
+        let (mut at, mut file) = (0, None);
+        while let Some(extent) = stream.next_extent().map_err(VolumeError::manifest)? {
+            if let Extent::Data { id, .. } = extent
+                && is_taken(&id)
+                && let Ok(bytes) = reader.fetch(&id)
+            {
+                let file = file.get_or_insert_with(|| open_replica_file(stack.as_mut(), target, &entry.path));
+                let same = match file {
+                    Some(file) => read_at(file, at, &bytes, &mut buffer)
+                        .map_err(|e| VolumeError::at("read", target, &entry.path, e))?,
+                    None => false,
+                };
+                if !same {
+                    return Ok(Some(Mismatch { path: entry.path, why: "its content differs" }));
+                }
+            }
+            at += extent.len();
+        }
+        stream.advance().map_err(VolumeError::manifest)?;
+    }
+    Ok(None)
 }
 
 /// Looks in a replica for chunks that a store lost. Every one that is still there, unchanged, is handed to `take`.

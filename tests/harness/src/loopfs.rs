@@ -20,7 +20,7 @@ pub enum FileSystem {
 #[derive(Debug)]
 pub struct LoopFs {
     mount: PathBuf,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl LoopFs {
@@ -40,7 +40,28 @@ impl LoopFs {
         };
         run(Command::new(program).args(flags).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
-        Ok(LoopFs { mount, _home: home })
+        Ok(LoopFs { mount, home: home })
+    }
+
+    /// Unmounts it, as if it had not come back after a restart.
+    pub fn unmount(&self) {
+        run(Command::new("umount").arg(&self.mount)).unwrap();
+    }
+
+    /// Mounts it again.
+    pub fn mount_again(&self) {
+        let image = self.home.path().join("image");
+        run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(&self.mount)).unwrap();
+    }
+
+    /// Mounts it at another folder too, over whatever is there; until [`LoopFs::uncover`].
+    pub fn cover(&self, folder: &Path) {
+        run(Command::new("mount").arg("--bind").arg(&self.mount).arg(folder)).unwrap();
+    }
+
+    /// Ends a [`LoopFs::cover`].
+    pub fn uncover(folder: &Path) {
+        run(Command::new("umount").arg("--lazy").arg(folder)).unwrap();
     }
 
     /// Where it is mounted.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backstay_types::frame::SiteRole;
-use backstay_types::{Epoch, PlanName, RestorePointId, Time};
+use backstay_types::{Class, Epoch, PlanName, RestorePointId, Time};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{ErrorInfo, LastDrill};
@@ -40,6 +40,13 @@ pub struct PlanStatus {
     pub last_cycle: Option<LastCycle>,
     /// Why the standby's replicas could not be brought up to the newest restore point, if they could not.
     pub apply_error: Option<ErrorInfo>,
+    /// What was last found in the standby's replicas that nobody had applied, and was put right; `null` if nothing ever
+    /// was.
+    #[serde(default)]
+    pub replica_warning: Option<ReplicaWarning>,
+    /// On the active side: how far the standby is, as it said last; `null` before it did.
+    #[serde(default)]
+    pub standby: Option<StandbyStatus>,
     /// What its objects became on the cluster beside the standby; `null` where there is none.
     #[serde(default)]
     pub objects: Option<ObjectsStatus>,
@@ -70,6 +77,42 @@ pub struct HoldStatus {
     pub commands: bool,
     /// Whether the operator says that nothing runs here.
     pub nothing: bool,
+}
+
+/// What somebody changed in replicas, or what their file system cannot hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaWarning {
+    /// When it was found.
+    pub time: Time,
+    /// What the replicas were brought to then.
+    pub restore_point: RestorePointId,
+    /// What was found, a sentence for each volume.
+    pub messages: Vec<String>,
+}
+
+/// How far the standby of a plan is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StandbyStatus {
+    /// When it said so.
+    pub time: Time,
+    /// What its replicas show.
+    pub applied_restore_point: Option<RestorePointId>,
+    /// Why they do not show the newest restore point, if that was tried and failed.
+    pub apply_error: Option<StandbyError>,
+}
+
+/// Why a standby could not be brought to a restore point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StandbyError {
+    /// The restore point.
+    pub restore_point: RestorePointId,
+    /// Class of the failure.
+    pub class: Class,
+    /// What failed and why.
+    pub message: String,
 }
 
 /// Automatic failover of a plan, as this side sees it.

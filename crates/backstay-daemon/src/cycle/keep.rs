@@ -9,12 +9,14 @@
 //! At a crash: what came into the store stays there, and the next try reads everything again, for what is not held was
 //! written meanwhile (test `promoted_and_returning_sides_die_at_each_step`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstay_store::Ingest;
 use backstay_types::frame::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchRecord, BatchWriter};
 use backstay_types::point::{Consistency, RestorePoint};
-use backstay_types::{ChunkId, RestorePointId, SessionId};
+use backstay_types::{ChunkId, RestorePointId, SessionId, VolumeName};
+use backstay_volume::Mark;
 use tokio::sync::mpsc;
 
 use super::encode::{Work, encode};
@@ -36,7 +38,10 @@ impl Site {
         record: &Arc<PlanRecord>,
         activity: &Arc<Activity>,
     ) -> Result<RestorePoint, DaemonError> {
+        // What is written from here on is not known to be in what is kept.
+        let mut marks = self.marks_of(record);
         let point = self.keep_now(record, activity).await?;
+        marks.retain(|name, _| point.volume(name).is_some());
         let objects = match (&point.bundle, record.spec.covers_cluster()) {
             (Some(bundle), false) => Some(AppliedObjects::new(bundle.root, &record.spec)),
             _ => None,
@@ -45,14 +50,32 @@ impl Site {
             point: Some(point.id),
             target: None,
             volumes: point.volumes.iter().map(|volume| (volume.name.clone(), volume.root)).collect(),
+            marks,
+            kept: true,
+            warning: None,
             objects,
+            object_files: None,
             cluster: None,
             time: Some(clock::now()),
-            written_here: true,
             pair: Some(point.pair),
         };
         self.plans.set_applied(&record.name, &applied)?;
         Ok(point)
+    }
+
+    /// Marks of the places of a plan's volumes. One that cannot be marked is compared in full when it is applied to.
+    fn marks_of(&self, record: &PlanRecord) -> BTreeMap<VolumeName, Mark> {
+        let listed = record.spec.volumes.iter().map(|listed| &listed.name);
+        let mut marks = BTreeMap::new();
+        for name in listed.chain(record.claims.keys()) {
+            match Mark::set(&self.place(&record.name, name)) {
+                Ok(mark) => {
+                    marks.insert(name.clone(), mark);
+                }
+                Err(error) => tracing::info!(volume = %name, "it will be compared in full: {error}"),
+            }
+        }
+        marks
     }
 
     /// What earlier tries committed before they were cut off.

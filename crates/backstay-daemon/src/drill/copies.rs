@@ -90,17 +90,21 @@ impl Site {
     fn copies(&self, point: &RestorePoint, folder: &Path) -> Result<Copies, DaemonError> {
         let applied = self.plans.applied(&point.plan)?;
         let copy = |volume: &PointVolume| {
-            let is_shown =
-                applied.target.is_none() && applied.volumes.get(&volume.name) == Some(&volume.root);
+            // A replica that somebody changed is no copy of the point.
+            let touched = match applied.target {
+                None => self.touched(&point.plan, &applied, point, volume)?,
+                Some(_) => None,
+            };
+            let is_shown = touched.is_some_and(|touched| touched.count == 0);
             let replica = is_shown.then(|| self.place(&point.plan, &volume.name));
-            Copy {
+            Ok::<_, DaemonError>(Copy {
                 volume: volume.clone(),
                 pair: point.pair,
                 replica: replica.filter(|replica| backstay_volume::clones_work(replica, folder)),
                 to: path_of(folder, &volume.name),
-            }
+            })
         };
-        Ok(Copies(point.volumes.iter().map(copy).collect()))
+        Ok(Copies(point.volumes.iter().map(copy).collect::<Result<_, _>>()?))
     }
 
     /// Refuses copies that do not fit. The lengths of files are looked at first; only where these are too much, what of

@@ -37,6 +37,7 @@ impl Classify for DaemonError {
             | Self::PlacesOfHome { .. }
             | Self::KeptByResource { .. }
             | Self::Claim { .. }
+            | Self::NotMounted { .. }
             | Self::Request { .. } => Class::Invalid,
             Self::NotASite { .. }
             | Self::PlanNotFound { .. }
@@ -65,6 +66,7 @@ impl Classify for DaemonError {
             Self::Unseen { class, .. }
             | Self::Refused { class, .. }
             | Self::Peer { class, .. }
+            | Self::StandbyBehind { class, .. }
             | Self::Decision { class, .. } => *class,
             Self::Config(error) => error.class(),
             Self::Automatic(error) => error.class(),
@@ -160,6 +162,13 @@ impl Classify for DaemonError {
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"
             )),
             Self::NoRestorePoint { plan } => Some(format!("run `backstay sync {plan}` on the active side first")),
+            Self::NotMounted { mount, .. } => Some(format!(
+                "mount {mount} and try again; nothing was written below it. To keep the replica elsewhere, name another \
+                 place in `[replicas]` of site.toml"
+            )),
+            Self::StandbyBehind { peer, .. } => {
+                Some(format!("`backstay status` on site {peer} says what to do; nothing was stopped here"))
+            }
             Self::Damaged { .. } => Some("`backstay verify --repair` fetches good copies where there are any".into()),
             Self::EpochShrinks { .. } => Some("another site was promoted in the meantime; it is the active one now".into()),
             Self::State { path, .. } => Some(format!("restore {} from a copy, or move it aside", path.display())),

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backstay_engine::handover::{Handover, HandoverStep, Stage, Target};
 use backstay_types::frame::SiteRole;
 use backstay_types::point::RestorePoint;
-use backstay_types::{Classify, Epoch, PlanName};
+use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
 use backstay_volume::VolumeError;
 
 use super::outcome::Outcome;
@@ -18,6 +19,9 @@ use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::standstill::GONE_WITHIN;
 use crate::{DaemonError, clock};
+
+/// Between two questions how far the standby is.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Site {
     /// The steps on the side that gives the plan away. The caller holds the cycle gate.
@@ -59,11 +63,12 @@ impl Site {
         handover.steps.push(clock.lap(HandoverStep::CheckPeer));
         *at = HandoverStep::Sync;
         match self.cycle(name, activity).await {
+            Ok(point) => self.until_applied(name, point.id).await?,
             // What never settles while it runs does once it is held.
             Err(error) if is_unsettled(&error) => {
                 tracing::warn!("the cycle before the hold: {error}");
             }
-            before => drop(before?),
+            Err(error) => return Err(error),
         }
         handover.steps.push(clock.lap(HandoverStep::Sync));
         *at = HandoverStep::Hold;
@@ -138,6 +143,30 @@ impl Site {
             false => {
                 let what = written.iter().map(|volume| format!("volume {volume}")).collect();
                 Err(DaemonError::WrittenMeanwhile { plan: name.clone(), what })
+            }
+        }
+    }
+
+    /// Waits until the standby shows a point: nothing is stopped here for one that cannot take over.
+    async fn until_applied(
+        self: &Arc<Self>,
+        name: &PlanName,
+        point: RestorePointId,
+    ) -> Result<(), DaemonError> {
+        loop {
+            let record = self.plans.get(name)?;
+            let state = self.ask_plan(record.pair, name).await?;
+            if let Some(failure) = state.apply_failure.filter(|failure| failure.point >= point) {
+                let peer = self.peer_label(&record);
+                let (class, message) = (Class::from_wire_code(failure.class), failure.message);
+                return Err(DaemonError::StandbyBehind { peer, point: failure.point, class, message });
+            }
+            if state.role != Some(SiteRole::Standby) || state.applied >= Some(point) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = self.stop.cancelled() => return Err(DaemonError::Stopping { what: "the handover" }),
             }
         }
     }

@@ -34,6 +34,7 @@ pub(super) fn that_offers(offer: &TakeOver) -> PeerFacts {
         newest: None,
         newest_snapshot_time: None,
         applied: None,
+        apply_failure: None,
     };
     PeerFacts { reachable: true, state: Some(state) }
 }

@@ -13,7 +13,15 @@ const POINT: RestorePointId = RestorePointId { epoch: Epoch(1), number: 7 };
 
 fn peer(role: Option<SiteRole>, epoch: u64) -> PeerFacts {
     let (newest, newest_snapshot_time, applied) = (Some(POINT), Some(Time(0)), Some(POINT));
-    let state = PlanState { plan: shop(), role, epoch: Epoch(epoch), newest, newest_snapshot_time, applied };
+    let state = PlanState {
+        plan: shop(),
+        role,
+        epoch: Epoch(epoch),
+        newest,
+        newest_snapshot_time,
+        applied,
+        apply_failure: None,
+    };
     PeerFacts { reachable: true, state: Some(state) }
 }
 

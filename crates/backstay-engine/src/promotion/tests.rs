@@ -28,6 +28,7 @@ fn peer(reachable: bool, role: SiteRole, epoch: u64) -> PeerFacts {
         newest: None,
         newest_snapshot_time: None,
         applied: None,
+        apply_failure: None,
     };
     PeerFacts { reachable, state: Some(state) }
 }

@@ -29,6 +29,7 @@ fn state(role: SiteRole, epoch: u64) -> PlanState {
         newest: None,
         newest_snapshot_time: None,
         applied: None,
+        apply_failure: None,
     }
 }
 

@@ -51,9 +51,14 @@ pub struct ApplyReport {
     pub held: u64,
     /// Objects that wait for promotion, among the above.
     pub deferred: u64,
+    /// The first files made, changed or removed, by the keys of their objects.
+    pub written: Vec<String>,
     /// Objects that could not be written.
     pub failures: Failures,
 }
+
+/// Files that a report names; the others are counted.
+const WRITTEN_NAMED_MAX: usize = 10;
 
 /// Why one object cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +109,26 @@ pub fn apply_held(
     options: &ApplyOptions<'_>,
 ) -> Result<ApplyReport, FolderError> {
     let mut batch = Batch::begin(dir)?;
+    let report = plan(dir, objects, options, &mut batch)?;
+    batch.commit()?;
+    Ok(report)
+}
+
+/// What [`apply_held`] would do, and nothing of it: in a folder that nobody has changed, nothing.
+pub fn check_held(
+    dir: &Path,
+    objects: &[CapturedObject],
+    options: &ApplyOptions<'_>,
+) -> Result<ApplyReport, FolderError> {
+    plan(dir, objects, options, &mut Batch::dry(dir))
+}
+
+fn plan(
+    dir: &Path,
+    objects: &[CapturedObject],
+    options: &ApplyOptions<'_>,
+    batch: &mut Batch<'_>,
+) -> Result<ApplyReport, FolderError> {
     let existing = layout::scan_by_path(dir)?;
     let apply = Apply { dir, options, table: table(objects, options)? };
     let mut report = ApplyReport::default();
@@ -118,8 +143,8 @@ pub fn apply_held(
                 continue;
             }
         };
-        match apply.write(file, &existing, &mut batch)? {
-            Ok(outcome) => report.count(outcome),
+        match apply.write(file, &existing, batch)? {
+            Ok(outcome) => report.count(outcome, &key),
             Err(error) => report.failures.add(key, &error),
         }
     }
@@ -134,10 +159,10 @@ pub fn apply_held(
             report.kept += 1;
         } else {
             report.removed += u64::from(!is_moved);
+            report.name(&header.key);
             batch.remove(path.clone());
         }
     }
-    batch.commit()?;
     Ok(report)
 }
 
@@ -187,7 +212,16 @@ enum Write {
 }
 
 impl ApplyReport {
-    fn count(&mut self, outcome: Outcome) {
+    fn name(&mut self, key: &str) {
+        if self.written.len() < WRITTEN_NAMED_MAX {
+            self.written.push(key.to_owned());
+        }
+    }
+
+    fn count(&mut self, outcome: Outcome, key: &str) {
+        if !matches!(outcome.write, Write::Unchanged) {
+            self.name(key);
+        }
         match outcome.write {
             Write::Created => self.created += 1,
             Write::Changed => self.changed += 1,

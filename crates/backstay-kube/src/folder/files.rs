@@ -21,6 +21,7 @@ const SINGLE_SYNCS_MAX: usize = 64;
 /// Changes to files of one folder, made at once.
 pub(super) struct Batch<'d> {
     dir: &'d Path,
+    is_dry: bool,
     staged: Vec<(PathBuf, PathBuf)>,
     removed: Vec<PathBuf>,
 }
@@ -44,11 +45,19 @@ impl<'d> Batch<'d> {
                 }
             }
         }
-        Ok(Self { dir, staged: Vec::new(), removed: Vec::new() })
+        Ok(Self { dir, is_dry: false, staged: Vec::new(), removed: Vec::new() })
+    }
+
+    /// One that changes nothing, to find out what would be changed.
+    pub(super) fn dry(dir: &'d Path) -> Self {
+        Self { dir, is_dry: true, staged: Vec::new(), removed: Vec::new() }
     }
 
     /// Writes what is to be at `target`, beside it.
     pub(super) fn stage(&mut self, target: PathBuf, text: &str) -> Result<(), FolderError> {
+        if self.is_dry {
+            return Ok(());
+        }
         let folder = target.parent().unwrap_or(self.dir);
         make_folder(folder)?;
         let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}{TEMPORARY_SUFFIX}", self.staged.len()));

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use backstay_types::manifest::RelPath;
 use backstay_types::{PlanName, RestorePointId};
@@ -18,6 +20,9 @@ use crate::{ObjectId, yaml};
 const DEFERRED_FOLDER: &str = "_deferred";
 /// Suffix after `.yaml` that keeps `kubectl apply -R` and a capture from reading a file.
 const DEFERRED_SUFFIX: &str = ".deferred";
+
+/// Change times go on in steps of at most 10 ms.
+const TICK: Duration = Duration::from_millis(20);
 
 /// First characters of every file of ours; the rest of the line is a [`Header`] as JSON.
 const HEADER_PREFIX: &str = "# backstay ";
@@ -136,6 +141,40 @@ pub(super) fn scan(dir: &Path) -> Result<Vec<Entry>, FolderError> {
 /// The same, by path.
 pub(super) fn scan_by_path(dir: &Path) -> Result<BTreeMap<PathBuf, Header>, FolderError> {
     Ok(scan(dir)?.into_iter().map(|entry| (entry.path, entry.header)).collect())
+}
+
+/// What the files of a folder look like, without reading them: equal looks mean that nobody has changed one. `None` if one
+/// was changed a moment ago, when another change might look the same.
+pub fn look(dir: &Path) -> Result<Option<String>, FolderError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut newest = Duration::ZERO;
+    let bases = [dir.to_owned(), dir.join(DEFERRED_FOLDER)];
+    for base in bases {
+        let mut scopes = list(&base)?;
+        scopes.sort();
+        for scope in scopes.iter().filter(|scope| scope.is_dir()) {
+            let mut files = list(scope)?;
+            files.sort();
+            for path in files {
+                let error = |source| FolderError::Io { doing: "look at", path: path.clone(), source };
+                let stat = fs::symlink_metadata(&path).map_err(error)?;
+                let changed = (stat.ctime(), stat.ctime_nsec());
+                hasher.update(path.as_os_str().as_encoded_bytes());
+                for field in [stat.len(), stat.ino(), u64::from(stat.mode())] {
+                    hasher.update(&field.to_le_bytes());
+                }
+                for field in [changed.0, changed.1, stat.mtime(), stat.mtime_nsec()] {
+                    hasher.update(&field.to_le_bytes());
+                }
+                let since = Duration::new(changed.0.unsigned_abs(), u32::try_from(changed.1).unwrap_or(0));
+                newest = newest.max(since);
+            }
+        }
+    }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+    let is_settled = now.saturating_sub(newest) >= TICK;
+    Ok(is_settled.then(|| hasher.finalize().to_hex().to_string()))
 }
 
 /// The content of a folder; nothing if it is not there.

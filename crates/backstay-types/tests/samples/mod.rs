@@ -3,9 +3,9 @@
 use backstay_types::frame::batch::{BatchRecord, BatchWriter, Codec};
 use backstay_types::frame::patch::Patch;
 use backstay_types::frame::{
-    Begin, Commit, Committed, Done, DropPlan, Frame, HandOver, HandedOver, Hello, ListPoints, Missing, Offer,
-    PlanState, Points, Promoted, QueryPlan, QuerySectors, QueryTree, Ready, Refused, Rotate, Rotated,
-    SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver, ToldSectors, ToldTree,
+    ApplyFailure, Begin, Commit, Committed, Done, DropPlan, Frame, HandOver, HandedOver, Hello, ListPoints,
+    Missing, Offer, PlanState, Points, Promoted, QueryPlan, QuerySectors, QueryTree, Ready, Refused, Rotate,
+    Rotated, SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver, ToldSectors, ToldTree,
     Whereabouts, WireVersion,
 };
 use backstay_types::manifest::{
@@ -101,6 +101,7 @@ fn plan_frames() -> Vec<Frame> {
             newest: Some(point_id(42)),
             newest_snapshot_time: Some(Time(-1)),
             applied: Some(point_id(41)),
+            apply_failure: Some(ApplyFailure::new(point_id(42), Class::Transient, "no room")),
         }
         .into(),
         Promoted { plan: plan(), epoch: Epoch(4) }.into(),

@@ -22,6 +22,7 @@ const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 const NEW: OFlags =
     OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 const OLD: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 impl<F> TreeApply<'_, '_, F>
@@ -68,7 +69,11 @@ where
         }
         let how = self.inherits();
         metadata::set_fd(&file, entry, how, &mut self.xattrs)
-            .map_err(|e| self.fail("set attributes of", path, e))
+            .map_err(|e| self.fail("set attributes of", path, e))?;
+        if self.may_not_hold(entry) {
+            self.see_time(entry, Stat::of_fd(&file))?;
+        }
+        Ok(())
     }
 
     /// Writes the extents of the current entry to a new file.
@@ -108,7 +113,7 @@ where
             There::Known(old) => same_attributes(old, entry),
             There::Seen(stat) => {
                 let found = || file.as_ref().map_or_else(|| Ok(Vec::new()), |file| self.xattrs.of_fd(file));
-                metadata::is_same(stat, entry, found)
+                metadata::is_same(stat, entry, &self.times, found)
                     .map_err(|e| self.fail("read attributes of", &entry.path, e))?
             }
         };
@@ -120,7 +125,11 @@ where
             Some(file) => {
                 self.report.changed += 1;
                 let result = metadata::set_fd(file, entry, Attributes::Compare, &mut self.xattrs);
-                result.map_err(|e| self.fail("set attributes of", &entry.path, e))
+                result.map_err(|e| self.fail("set attributes of", &entry.path, e))?;
+                if self.may_not_hold(entry) {
+                    self.see_time(entry, Stat::of_fd(file))?;
+                }
+                Ok(())
             }
         }
     }
@@ -169,10 +178,14 @@ where
         slot: &mut Option<File>,
     ) -> Result<bool, VolumeError> {
         let path = &entry.path;
-        let file = self.opened(entry, slot)?.try_clone().map_err(|e| self.fail("open", path, e))?;
+        // What nobody may write to can still be as it should be.
+        let file = self.open_old(entry, READ)?;
+        let file = slot.insert(file).try_clone().map_err(|e| self.fail("open", path, e))?;
+        let mut writer = None;
         let mut written = size != before;
         if written {
-            rustix::fs::ftruncate(&file, size).map_err(|e| self.fail("set length of", path, e))?;
+            let writer = self.opened(entry, &mut writer)?;
+            rustix::fs::ftruncate(writer, size).map_err(|e| self.fail("set length of", path, e))?;
         }
         let mut at = 0;
         while let Some(extent) = self.right.next_extent()? {
@@ -182,14 +195,16 @@ where
                 Extent::Data { id, len } => {
                     let bytes = fetch(self.content, &id, len)?;
                     if !read_at(&file, at, &bytes, &mut self.buffer).map_err(fail)? {
-                        file.write_all_at(&bytes, at).map_err(|e| self.fail("write", path, e))?;
+                        let writer = self.opened(entry, &mut writer)?;
+                        writer.write_all_at(&bytes, at).map_err(|e| self.fail("write", path, e))?;
                         self.report.bytes_written += u64::from(len);
                         written = true;
                     }
                 }
                 Extent::Hole { len } => {
                     if !is_zero(&file, at, len).map_err(fail)? {
-                        punch(&file, at, len).map_err(|e| self.fail("write", path, e))?;
+                        let writer = self.opened(entry, &mut writer)?;
+                        punch(writer, at, len).map_err(|e| self.fail("write", path, e))?;
                         written = true;
                     }
                 }
@@ -203,19 +218,19 @@ where
     /// The file of an entry, opened when it is first needed.
     fn opened<'s>(&mut self, entry: &Entry, slot: &'s mut Option<File>) -> Result<&'s File, VolumeError> {
         if slot.is_none() {
-            *slot = Some(self.open_old(entry)?);
+            *slot = Some(self.open_old(entry, OLD)?);
         }
         slot.as_ref().ok_or_else(|| self.drifted(&entry.path, "it cannot be opened"))
     }
 
-    fn open_old(&mut self, entry: &Entry) -> Result<File, VolumeError> {
+    fn open_old(&mut self, entry: &Entry, flags: OFlags) -> Result<File, VolumeError> {
         let path = &entry.path;
         let name = self.name(path)?;
-        let mut opened = rustix::fs::openat(self.stack.current(), name, OLD, Mode::empty());
+        let mut opened = rustix::fs::openat(self.stack.current(), name, flags, Mode::empty());
         if matches!(opened, Err(Errno::ACCESS)) {
             chmod_name(self.stack.current(), name, PRIVATE_FILE)
                 .map_err(|e| self.fail("change mode of", path, e))?;
-            opened = rustix::fs::openat(self.stack.current(), name, OLD, Mode::empty());
+            opened = rustix::fs::openat(self.stack.current(), name, flags, Mode::empty());
         }
         let fd = match opened {
             Ok(fd) => fd,
@@ -250,7 +265,7 @@ where
                     return Ok(());
                 }
                 Err(Errno::EXIST) => {}
-                Err(Errno::NOENT) if !self.left.is_disk() => {
+                Err(Errno::NOENT) if !self.left.is_compared_in_full() => {
                     return Err(self.drifted(&first, "it is not there to be linked"));
                 }
                 Err(error) => return Err(self.fail("link", path, error)),
@@ -292,8 +307,8 @@ where
             }
         }
         let found = || self.xattrs.of_name(self.stack.current(), name);
-        let same =
-            metadata::is_same(stat, entry, found).map_err(|e| self.fail("read attributes of", path, e))?;
+        let same = metadata::is_same(stat, entry, &self.times, found)
+            .map_err(|e| self.fail("read attributes of", path, e))?;
         if same { Ok(()) } else { self.set_name(entry) }
     }
 
@@ -302,8 +317,13 @@ where
         self.report.changed += 1;
         let name = self.name(&entry.path)?;
         match metadata::set_name(self.stack.current(), name, entry, &mut self.xattrs) {
+            Ok(()) if self.may_not_hold(entry) => {
+                self.see_time(entry, Stat::of_name(self.stack.current(), name))
+            }
             Ok(()) => Ok(()),
-            Err(Errno::NOENT) if !self.left.is_disk() => Err(self.drifted(&entry.path, "it is not there")),
+            Err(Errno::NOENT) if !self.left.is_compared_in_full() => {
+                Err(self.drifted(&entry.path, "it is not there"))
+            }
             Err(error) => Err(self.fail("set attributes of", &entry.path, error)),
         }
     }

@@ -6,7 +6,7 @@ use backstay_types::manifest::{Entry, Mtime, NodeKind, Xattr};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::{Errno, Result};
 
-use crate::fs::{Stat, XattrReader, make_fd_equal, make_name_equal, set_on_fd};
+use crate::fs::{Stat, TimesHeld, XattrReader, make_fd_equal, make_name_equal, set_on_fd};
 
 /// How the attributes of something are brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +48,18 @@ pub(super) fn set_name(
     rustix::fs::utimensat(folder, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Whether what is there has the attributes of an entry. `found` is asked for only if the rest agrees.
+/// Whether what is there has the attributes of an entry, as far as its file system can hold them. `found` is asked for only if the rest agrees.
 pub(super) fn is_same(
     stat: &Stat,
     entry: &Entry,
+    times: &TimesHeld,
     found: impl FnOnce() -> Result<Vec<Xattr>>,
 ) -> Result<bool> {
     let is_link = matches!(entry.kind, NodeKind::Symlink { .. });
     let same = (is_link || stat.mode == entry.mode)
         && stat.uid == entry.uid
         && stat.gid == entry.gid
-        && stat.mtime == entry.mtime;
+        && stat.mtime == times.held(entry.mtime);
     Ok(same && found()? == entry.xattrs)
 }
 

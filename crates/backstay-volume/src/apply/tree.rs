@@ -4,17 +4,17 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use backstay_types::Classify;
 use backstay_types::manifest::{Entry, FetchChunk, NodeKind, RelPath, Xattr};
-use backstay_types::{ChunkId, Classify};
 use rustix::io::Errno;
 
-use super::left::{Left, There, known};
+use super::left::{Left, Shown, There};
 use super::metadata::{self, Attributes, make_enterable};
 use super::remove::remove;
 use super::{ApplyReport, Right};
 use crate::error::shown;
-use crate::fs::{FolderStack, Stat, XattrReader};
-use crate::walk::{Found, Walker};
+use crate::fs::{FolderStack, Stat, TimesHeld, XattrReader};
+use crate::mark;
 use crate::{Progress, VolumeError};
 
 /// `POSIX ACL` that a folder hands down to what is made in it.
@@ -41,6 +41,10 @@ pub(crate) struct TreeApply<'a, 'f, F: FetchChunk> {
     pub(super) report: ApplyReport,
     /// Whether what stands in the way of the manifest goes.
     pub(super) removes: bool,
+    /// What the file system makes of times, as far as it is known.
+    pub(super) times: TimesHeld,
+    /// It was seen to keep nanoseconds.
+    pub(super) keeps_nanos: bool,
     /// Content of the target while it is compared.
     pub(super) buffer: Vec<u8>,
 }
@@ -71,21 +75,14 @@ where
         reader: &'f F,
         content: &'a dyn FetchChunk<Error = F::Error>,
         right: Right<'f, F>,
-        from: Option<&ChunkId>,
+        shown: Option<Shown<'_>>,
         target: &Path,
         progress: &'a Progress,
     ) -> Result<Self, VolumeError> {
         std::fs::create_dir_all(target).map_err(|source| VolumeError::io("create", target, source))?;
         let stack = FolderStack::open(target)?;
-        let left = match from {
-            Some(from) => known(reader, from)?,
-            None => {
-                let walker = Walker::open_replica(target)?;
-                let stat = Stat::of_fd(stack.current()).map_err(|e| VolumeError::io("stat", target, e))?;
-                Left::Disk { walker: Box::new(walker), current: Some(Found { path: RelPath::root(), stat }) }
-            }
-        };
-        let report = ApplyReport { compared_in_full: left.is_disk(), ..ApplyReport::default() };
+        let left = Left::open(reader, shown, target)?;
+        let report = ApplyReport { compared_in_full: left.is_compared_in_full(), ..ApplyReport::default() };
         Ok(Self {
             content,
             donor: None,
@@ -100,6 +97,8 @@ where
             progress,
             report,
             removes: true,
+            times: shown.map(|shown| shown.mark.times()).unwrap_or_default(),
+            keeps_nanos: false,
             buffer: Vec::new(),
         })
     }
@@ -133,7 +132,11 @@ where
             self.close_folder(&folder)?;
         }
         self.stack.go_to_folder(&RelPath::root())?;
+        let wrote = self.report.changed > 0;
+        mark::leave(self.stack.current(), wrote).map_err(|e| self.fail("touch", &RelPath::root(), e))?;
         rustix::fs::syncfs(self.stack.current()).map_err(|e| self.fail("sync", &RelPath::root(), e))?;
+        self.report.touched = std::mem::take(&mut self.left.touched);
+        self.report.times = self.times;
         Ok(self.report)
     }
 
@@ -335,7 +338,7 @@ where
         if folder.attributes == Pending::Check {
             let stat = Stat::of_fd(self.stack.current()).map_err(|e| self.fail("stat", path, e))?;
             let found = || self.xattrs.of_fd(self.stack.current());
-            let same = metadata::is_same(&stat, &folder.entry, found);
+            let same = metadata::is_same(&stat, &folder.entry, &self.times, found);
             if same.map_err(|e| self.fail("read attributes of", path, e))? {
                 return Ok(());
             }
@@ -343,14 +346,18 @@ where
         }
         let fd = self.stack.current();
         let result = metadata::set_fd(fd, &folder.entry, Attributes::Compare, &mut self.xattrs);
-        result.map_err(|e| self.fail("set attributes of", path, e))
+        result.map_err(|e| self.fail("set attributes of", path, e))?;
+        if self.may_not_hold(&folder.entry) {
+            self.see_time(&folder.entry, Stat::of_fd(self.stack.current()))?;
+        }
+        Ok(())
     }
 
     /// Goes to the folder of a path and returns its name there.
     pub(super) fn name<'p>(&mut self, path: &'p RelPath) -> Result<&'p [u8], VolumeError> {
         match self.stack.go_to_parent(path) {
             Err(error) if error.is_missing() || error.is_not_a_folder() => {
-                if self.left.is_disk() {
+                if self.left.is_compared_in_full() {
                     Err(error)
                 } else {
                     Err(self.drifted(path, "its folder is not there"))
@@ -367,6 +374,27 @@ where
         }
         let path = self.stack.path().join(name)?;
         Err(VolumeError::NotEmpty { path: shown(self.stack.shown_root(), &path) })
+    }
+
+    /// Looks what became of a time that was set, where that may be another one.
+    pub(super) fn see_time(
+        &mut self,
+        entry: &Entry,
+        stat: rustix::io::Result<Stat>,
+    ) -> Result<(), VolumeError> {
+        let stat = stat.map_err(|e| self.fail("stat", &entry.path, e))?;
+        if !self.times.learn(entry.mtime, stat.mtime) {
+            self.keeps_nanos |= entry.mtime.nanos % 100 != 0;
+        } else if self.report.not_held.is_none() {
+            self.report.not_held = Some(shown(self.stack.shown_root(), &entry.path));
+        }
+        Ok(())
+    }
+
+    /// Whether the file system may make another time of this one.
+    pub(super) fn may_not_hold(&self, entry: &Entry) -> bool {
+        let is_common = (0..=i64::from(i32::MAX)).contains(&entry.mtime.secs);
+        !is_common || (!self.keeps_nanos && entry.mtime.nanos != 0)
     }
 
     pub(super) fn drifted(&self, path: &RelPath, why: &'static str) -> VolumeError {

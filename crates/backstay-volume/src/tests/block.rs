@@ -5,11 +5,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 
 use backstay_types::manifest::VolumeKind;
-use backstay_types::{Class, Classify};
+use backstay_types::{ChunkId, Class, Classify};
 use rand::RngExt;
 
 use super::support::*;
-use crate::{Progress, VolumeError, apply, verify_replica};
+use crate::{Look, Mark, Progress, Shown, VolumeError, apply, verify_replica};
 
 fn image_site(bytes: u64) -> Site {
     let mut site = Site::new();
@@ -27,7 +27,7 @@ fn an_image_follows_its_source() {
     let file = fs::OpenOptions::new().write(true).open(site.source()).unwrap();
     file.write_all_at(&random_bytes(&mut rng, 8 << 20), 20 << 20).unwrap();
     let target = site.dir.path().join("replicas/disk.img");
-    let mut previous = None;
+    let mut previous: Option<(ChunkId, Mark)> = None;
     for round in 0..4 {
         for _ in 0..20 {
             let at = rng.random_range(16 << 20..32 << 20);
@@ -39,18 +39,27 @@ fn an_image_follows_its_source() {
         let (changed, written) = (done.stats.bytes_changed, 16 << 20);
         assert!(changed > 0 && changed <= written, "{changed} bytes of changed chunks in round {round}");
         assert!(round == 0 || done.patches > 0);
-        apply(&site.store, previous.as_ref(), &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
+        let shown = previous.as_ref().map(|(root, mark)| Shown { root, mark });
+        let report = apply(&site.store, shown, &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
+        assert_eq!(report.compared_in_full, round == 0);
         assert!(fs::read(&target).unwrap() == fs::read(site.source()).unwrap());
-        assert_eq!(verify_replica(&site.store, &root, VolumeKind::Block, &target, true).unwrap(), []);
-        previous = Some(root);
+        assert_eq!(
+            verify_replica(&site.store, &root, VolumeKind::Block, &target, Look::default()).unwrap(),
+            []
+        );
+        previous = Some((root, report.mark.unwrap()));
     }
     assert!(fs::metadata(&target).unwrap().blocks() * 512 < 32 << 20, "the replica is sparse");
     site.age();
     let (root, done) = site.cycle();
-    assert_eq!((Some(root), done.stats.bytes_changed), (previous, 0), "an unchanged image is not read");
+    let shown = previous.map(|(root, _)| root);
+    assert_eq!((Some(root), done.stats.bytes_changed), (shown, 0), "an unchanged image is not read");
     // A replica of nothing known is compared and mended.
     fs::OpenOptions::new().write(true).open(&target).unwrap().write_all_at(b"damage", 5_000_000).unwrap();
-    assert_eq!(verify_replica(&site.store, &root, VolumeKind::Block, &target, true).unwrap().len(), 1);
+    assert_eq!(
+        verify_replica(&site.store, &root, VolumeKind::Block, &target, Look::default()).unwrap().len(),
+        1
+    );
     let report = apply(&site.store, None, &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
     assert!(report.bytes_written <= 64 << 10, "{report:?}");
     assert!(fs::read(&target).unwrap() == fs::read(site.source()).unwrap());

@@ -1,6 +1,6 @@
 //! A store in memory, a site that sends into it, and trees to send.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -19,8 +19,8 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, makedev};
 
 use crate::{
-    ApplyReport, Cancel, ChunkSink, ParentUse, PatchBase, Progress, SentState, SinkClosed, VolumeContext,
-    VolumeError, VolumeRead, VolumeStats, apply, snapshot, verify_replica,
+    ApplyReport, Cancel, ChunkSink, Look, Mark, ParentUse, PatchBase, Progress, SentState, Shown, SinkClosed,
+    VolumeContext, VolumeError, VolumeRead, VolumeStats, apply, snapshot, verify_replica,
 };
 
 /// Chunks by id; the receiver's store.
@@ -159,6 +159,8 @@ pub(super) struct Site {
     pub(super) ctx: VolumeContext,
     pub(super) store: Store,
     number: Cell<u64>,
+    /// What the last apply that was finished left.
+    pub(super) mark: RefCell<Option<Mark>>,
 }
 
 /// What one cycle did.
@@ -183,7 +185,14 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("source")).unwrap();
         let spec = tree_spec(&dir.path().join("source"), SnapshotKind::None);
-        Self { spec, dir, ctx: context(), store: Store::default(), number: Cell::new(0) }
+        Self {
+            spec,
+            dir,
+            ctx: context(),
+            store: Store::default(),
+            number: Cell::new(0),
+            mark: RefCell::new(None),
+        }
     }
 
     pub(super) fn source(&self) -> PathBuf {
@@ -243,7 +252,11 @@ impl Site {
         to: &ChunkId,
         progress: &Progress,
     ) -> Result<ApplyReport, VolumeError> {
-        apply(&self.store, from, to, VolumeKind::Directory, &self.replica(), progress)
+        let mark = self.mark.borrow().clone();
+        let shown = from.map(|root| Shown { root, mark: mark.as_ref().expect("an apply was finished") });
+        let report = apply(&self.store, shown, to, VolumeKind::Directory, &self.replica(), progress)?;
+        *self.mark.borrow_mut() = report.mark.clone();
+        Ok(report)
     }
 
     /// Checks the replica against the manifest and, by another program, against the source.
@@ -253,7 +266,9 @@ impl Site {
 
     /// The same, against a copy of the source.
     pub(super) fn assert_replica_of(&self, root: &ChunkId, source: &Path) {
-        let found = verify_replica(&self.store, root, VolumeKind::Directory, &self.replica(), true).unwrap();
+        let found =
+            verify_replica(&self.store, root, VolumeKind::Directory, &self.replica(), Look::default())
+                .unwrap();
         assert_eq!(found, Vec::new());
         assert_rsync_equal(source, &self.replica());
     }

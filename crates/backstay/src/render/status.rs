@@ -2,6 +2,7 @@
 
 use backstay_daemon::api_types::{
     AutomaticStatus, CycleOutcome, CycleStatus, HoldStatus, LastCycle, LastDrill, ObjectsStatus, PlanStatus,
+    StandbyStatus,
 };
 
 use backstay_types::frame::SiteRole;
@@ -88,12 +89,30 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.push(("Replica", format!("{what}: {}", error.message)));
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
+    if let Some(warning) = &s.replica_warning {
+        rows.push(("Replica", format!("warning of {}, at {}", warning.time, warning.restore_point)));
+        rows.extend(warning.messages.iter().map(|message| ("  note", message.clone())));
+    }
+    if let Some(standby) = &s.standby {
+        rows.push(("Standby", standby_line(standby)));
+    }
     rows.extend(s.objects.iter().flat_map(objects));
     rows.extend(s.hold.as_ref().map(|hold| ("Hold", held(hold))));
     rows.extend(s.automatic_failover.iter().flat_map(automatic));
     rows.push(("Next run", next_run(s)));
     rows.extend(s.last_drill.map(|last| ("Last drill", last_drill(&last))));
     pairs(rows)
+}
+
+/// `shows e1-000003` or why it does not show the newest.
+fn standby_line(standby: &StandbyStatus) -> String {
+    let shows = or_dash(standby.applied_restore_point, |id| id.to_string());
+    match &standby.apply_error {
+        None => format!("shows {shows}"),
+        Some(error) => {
+            format!("shows {shows}, NOT {}: {} ({})", error.restore_point, error.message, error.class.label())
+        }
+    }
 }
 
 /// The objects on the standby's cluster, and what is not as it should be, a line each.

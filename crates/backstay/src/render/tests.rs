@@ -42,6 +42,8 @@ fn plan_status() -> PlanStatus {
             freeze_seconds: None,
         }),
         apply_error: None,
+        replica_warning: None,
+        standby: None,
         objects: None,
         last_drill: None,
         suspended: false,
