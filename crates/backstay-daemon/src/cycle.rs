@@ -15,6 +15,8 @@ mod sources;
 mod standby;
 mod transfer;
 
+pub(crate) use sources::own_scope;
+
 use std::sync::Arc;
 
 use backstay_engine::backoff::BackoffPolicy;
