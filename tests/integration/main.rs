@@ -28,6 +28,7 @@ mod harness;
 mod homecoming;
 mod incremental;
 mod kill;
+mod lifecycle;
 mod manifests;
 mod memory;
 mod odd_moments;

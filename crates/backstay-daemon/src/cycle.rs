@@ -165,18 +165,6 @@ impl Site {
         Ok(point)
     }
 
-    /// The plan with the epoch its cycles begin with: one that was applied while the peer was away has not asked yet.
-    async fn begun(&self, record: &Arc<PlanRecord>) -> Result<Arc<PlanRecord>, DaemonError> {
-        if self.plans.last_success(&record.name)?.is_some() {
-            return Ok(record.clone());
-        }
-        let epoch = self.first_epoch(record).await?;
-        if epoch == record.epoch {
-            return Ok(record.clone());
-        }
-        self.plans.update(&record.name, |record| record.epoch = epoch)
-    }
-
     fn sent_states(&self, record: &PlanRecord, sources: &Sources) -> Result<Vec<SentState>, DaemonError> {
         let open = |name| Ok(SentState::open(&self.sent(&record.name, name))?);
         sources.volumes.iter().map(|volume| open(&volume.name)).collect()

@@ -44,6 +44,7 @@ struct State {
     retry: Option<Backoff>,
     next_run: Option<Time>,
     apply_error: Option<ErrorInfo>,
+    promotion_error: Option<ErrorInfo>,
     /// The epoch that the peer said last.
     peer_epoch: Option<Epoch>,
     /// Ends the session that is receiving.
@@ -225,6 +226,16 @@ impl PlanRuntime {
 
     pub(crate) fn apply_error(&self) -> Option<ErrorInfo> {
         self.lock().apply_error.clone()
+    }
+
+    /// Why the promotion under way stopped.
+    pub(crate) fn promotion_error(&self) -> Option<ErrorInfo> {
+        self.lock().promotion_error.clone()
+    }
+
+    /// A promotion stopped, or goes on.
+    pub(crate) fn set_promotion_error(&self, failure: Option<ErrorInfo>) {
+        self.lock().promotion_error = failure;
     }
 
     pub(crate) fn set_apply_error(&self, failure: Option<ErrorInfo>) {

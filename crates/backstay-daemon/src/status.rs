@@ -56,6 +56,7 @@ impl Site {
                 .flatten()
                 .map(|schedule| words(&schedule)),
             suspended: record.spec.suspend,
+            ended: record.ended,
         };
         self.plans.list().iter().map(|record| summary(record)).collect()
     }
@@ -101,6 +102,8 @@ impl Site {
             cycle: runtime.activity().map(|activity| activity.view()),
             last_cycle: runtime.last(),
             apply_error: runtime.apply_error().or_else(offered),
+            promotion_error: runtime.promotion_error().filter(|_| record.role == SiteRole::Promoting),
+            ended: record.ended,
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,

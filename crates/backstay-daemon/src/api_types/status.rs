@@ -39,6 +39,12 @@ pub struct PlanStatus {
     pub last_cycle: Option<LastCycle>,
     /// Why the standby's replicas could not be brought up to the newest restore point, if they could not.
     pub apply_error: Option<ErrorInfo>,
+    /// Why the takeover that is under way here has stopped, if it has: it goes on when it is asked for again.
+    #[serde(default)]
+    pub promotion_error: Option<ErrorInfo>,
+    /// Whether the active side has deleted the plan: nothing comes any more, and its restore points stay here.
+    #[serde(default)]
+    pub ended: bool,
     /// What its objects became on the cluster beside the standby; `null` where there is none.
     #[serde(default)]
     pub objects: Option<ObjectsStatus>,

@@ -71,6 +71,8 @@ fn fields_are_named_as_the_contract_says() {
         }),
         last_cycle: None,
         apply_error: None,
+        promotion_error: None,
+        ended: false,
         objects: None,
         last_drill: None,
         suspended: false,

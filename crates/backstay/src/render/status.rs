@@ -88,6 +88,10 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.push(("Replica", format!("{what}: {}", error.message)));
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
+    if let Some(error) = &s.promotion_error {
+        rows.push(("Takeover", format!("stopped: {}", error.message)));
+        rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
+    }
     rows.extend(s.objects.iter().flat_map(objects));
     rows.extend(s.automatic_failover.iter().flat_map(automatic));
     rows.push(("Next run", next_run(s)));
@@ -143,6 +147,7 @@ fn lag(s: &PlanStatus) -> String {
 fn now(s: &PlanStatus) -> String {
     match &s.cycle {
         Some(cycle) => progress(cycle),
+        None if s.ended => "ended: the active side deleted the plan".to_owned(),
         None if s.suspended => "suspended".to_owned(),
         None => "idle".to_owned(),
     }
@@ -173,7 +178,11 @@ fn last_cycle(last: &LastCycle) -> String {
 }
 
 fn next_run(s: &PlanStatus) -> String {
-    if s.suspended { "suspended".to_owned() } else { or_dash(s.next_run, time) }
+    match (s.ended, s.suspended) {
+        (true, _) => "ended".to_owned(),
+        (false, true) => "suspended".to_owned(),
+        (false, false) => or_dash(s.next_run, time),
+    }
 }
 
 fn last_drill(last: &LastDrill) -> String {

@@ -42,6 +42,8 @@ fn plan_status() -> PlanStatus {
             freeze_seconds: None,
         }),
         apply_error: None,
+        promotion_error: None,
+        ended: false,
         objects: None,
         last_drill: None,
         suspended: false,
@@ -250,6 +252,7 @@ west  no         -           10.0.0.2:7443  2023-11-14T22:13:20Z"
         epoch: Epoch(3),
         schedule: None,
         suspended: true,
+        ended: false,
     };
     assert_eq!(
         plans(&[plan]),
