@@ -56,6 +56,18 @@ fn there_and_back() {
         pair.west.status("shop")["appliedRestorePoint"] == pair.east.status("shop")["lastRestorePoint"]
     });
     assert_same(source, &shop.replica());
+
+    // And there again, and home.
+    tree::mutate(source, 20, &mut rng);
+    assert_eq!(done(&pair.east, "switchover")["epoch"], 4);
+    assert_eq!(shop.roles(), ("standby".into(), "active".into()));
+    assert_same(source, &shop.replica());
+    assert_eq!(shop.running(), (Some(json!(0)), Some(json!(3))));
+    tree::mutate(&shop.replica(), 20, &mut rng);
+    assert_eq!(done(&pair.west, "failback")["epoch"], 5);
+    assert_eq!(shop.roles(), ("active".into(), "standby".into()));
+    assert_same(&shop.replica(), source);
+    assert_eq!(shop.running(), (Some(json!(3)), Some(json!(0))));
 }
 
 /// A volume that its side may only read goes away all the same, with a warning, and comes back once it may be written.

@@ -30,6 +30,7 @@ mod hosthold;
 mod incremental;
 mod keeper;
 mod kill;
+mod lifecycle;
 mod manifests;
 mod memory;
 mod odd_moments;

@@ -10,16 +10,16 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Where daemons outside of their cluster are at home.
-const HOME: &str = "backstay-system";
+pub(crate) const HOME: &str = "backstay-system";
 
-struct Rig {
-    active: ControlPlane,
-    standby: ControlPlane,
-    pair: Pair,
+pub(crate) struct Rig {
+    pub(crate) active: ControlPlane,
+    pub(crate) standby: ControlPlane,
+    pub(crate) pair: Pair,
 }
 
 impl Rig {
-    fn start() -> Rig {
+    pub(crate) fn start() -> Rig {
         let [active, standby] = std::thread::scope(|scope| {
             ["active", "standby"]
                 .map(|name| scope.spawn(move || plane(name)))
@@ -62,7 +62,7 @@ fn beside(plane: &ControlPlane) -> SiteOptions {
     options
 }
 
-fn plan(namespace: &str, name: &str, spec: &str) -> String {
+pub(crate) fn plan(namespace: &str, name: &str, spec: &str) -> String {
     format!(
         "{{apiVersion: backstay.dev/v1alpha1, kind: ReplicationPlan, metadata: {{name: {name}, namespace: {namespace}}}, \
          spec: {{{spec}}}}}"
@@ -83,14 +83,20 @@ fn try_apply(cluster: &Cluster, yaml: &str) -> Output {
     cluster.kubectl(["apply", "-f", file.path().to_str().unwrap()])
 }
 
-fn condition<'v>(object: &'v Value, kind: &str) -> &'v Value {
+pub(crate) fn condition<'v>(object: &'v Value, kind: &str) -> &'v Value {
     let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     conditions.iter().find(|condition| condition["type"] == kind).unwrap_or(&Value::Null)
 }
 
 /// Waits until a condition of an object has this status and reason; gives the object.
 #[track_caller]
-fn await_condition(cluster: &Cluster, args: &[&str], kind: &str, status: &str, reason: &str) -> Value {
+pub(crate) fn await_condition(
+    cluster: &Cluster,
+    args: &[&str],
+    kind: &str,
+    status: &str,
+    reason: &str,
+) -> Value {
     let mut last = Value::Null;
     let what = format!("{args:?} is {kind}={status} for {reason}");
     eventually_some(&what, PATIENCE, || {

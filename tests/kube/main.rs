@@ -15,6 +15,7 @@ mod deploy;
 mod drills;
 mod frozen;
 mod handover;
+mod lifecycle;
 mod nodes;
 mod objects;
 mod on_pods;

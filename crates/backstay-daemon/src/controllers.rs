@@ -19,6 +19,7 @@ use backstay_engine::handover::Target;
 use backstay_kube::Document;
 use backstay_kube::control::{self, FailoverOrder, Host, HostError, Picture, PromotionDone};
 use backstay_kube::crds::FailoverAction;
+use backstay_kube::documents::Begins;
 use backstay_types::plan::{PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::{Classify, PlanName, Time};
 
@@ -111,8 +112,8 @@ impl Host for SiteHost {
         looked.map_err(|error| HostError::new(&error))
     }
 
-    async fn put_plan(&self, name: PlanName, spec: PlanSpec) -> Result<(), HostError> {
-        self.put(Document::Plan { name, spec: Box::new(spec) }).await
+    async fn put_plan(&self, name: PlanName, spec: PlanSpec, begins: Begins) -> Result<(), HostError> {
+        self.put(Document::Plan { name, spec: Box::new(spec), begins }).await
     }
 
     async fn delete_plan(&self, name: PlanName) -> Result<(), HostError> {

@@ -18,6 +18,8 @@ mod standby;
 mod transfer;
 mod watch;
 
+pub(crate) use sources::own_scope;
+
 use std::sync::Arc;
 
 use backstay_engine::backoff::BackoffPolicy;
@@ -170,18 +172,6 @@ impl Site {
         self.acknowledged(record, &point, done).await?;
         self.watch_standby_soon(record, id);
         Ok(point)
-    }
-
-    /// The plan with the epoch its cycles begin with: one that was applied while the peer was away has not asked yet.
-    async fn begun(&self, record: &Arc<PlanRecord>) -> Result<Arc<PlanRecord>, DaemonError> {
-        if self.plans.last_success(&record.name)?.is_some() {
-            return Ok(record.clone());
-        }
-        let epoch = self.first_epoch(record).await?;
-        if epoch == record.epoch {
-            return Ok(record.clone());
-        }
-        self.plans.update(&record.name, |record| record.epoch = epoch)
     }
 
     fn sent_states(&self, record: &PlanRecord, sources: &Sources) -> Result<Vec<SentState>, DaemonError> {

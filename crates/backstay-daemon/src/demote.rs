@@ -180,6 +180,7 @@ impl Site {
     }
 
     async fn greet(self: &Arc<Self>, pair: PairId) {
+        self.tell_of_ends(pair).await;
         let is_active = |record: &Arc<PlanRecord>| record.pair == pair && record.role == SiteRole::Active;
         for record in self.plans.list().iter().filter(|record| is_active(record)) {
             if let Err(error) = self.greet_about(record).await {
@@ -205,6 +206,9 @@ impl Site {
     }
 
     async fn greet_about(self: &Arc<Self>, record: &PlanRecord) -> Result<(), DaemonError> {
+        if record.unconfirmed {
+            return self.confirmed(record).await.map(drop);
+        }
         let state = self.ask_plan(record.pair, &record.name).await?;
         match role::on_peer_state(record.local(), &state) {
             News::StepDown { epoch } => self.learn_epoch_at_last(&record.name, epoch).await,

@@ -460,6 +460,47 @@ pub enum DaemonError {
         /// The plan.
         plan: PlanName,
     },
+    /// A plan that its active side has deleted.
+    #[error("plan {plan} is at its end: its active side deleted it, and its application may run on there")]
+    Ended {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// A plan that would begin where a standby was.
+    #[error(
+        "plan {plan}: {object} of this cluster is the held copy of a standby, written at epoch {epoch}: a plan begins \
+         where its application runs"
+    )]
+    StandbyCopies {
+        /// The plan.
+        plan: PlanName,
+        /// One of the objects.
+        object: String,
+        /// When it was written.
+        epoch: Epoch,
+    },
+    /// A plan that would begin beside what an earlier one has left.
+    #[error("plan {plan}: {object} of this cluster was written by a plan of this name at epoch {epoch}")]
+    LeftBehind {
+        /// The plan.
+        plan: PlanName,
+        /// One of the objects.
+        object: String,
+        /// When it was written.
+        epoch: Epoch,
+    },
+    /// A resource that was told of another epoch than the plan would begin at.
+    #[error(
+        "plan {plan}: its resource was told that it is active here at epoch {told}, and it is at epoch {epoch} by now"
+    )]
+    ToldOtherwise {
+        /// The plan.
+        plan: PlanName,
+        /// What the resource was told.
+        told: Epoch,
+        /// What it would begin at.
+        epoch: Epoch,
+    },
     /// Two active sides of one epoch.
     #[error("plan {plan}: both sites are active at epoch {epoch}")]
     Conflict {

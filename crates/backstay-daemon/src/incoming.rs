@@ -108,9 +108,15 @@ impl Site {
         match old {
             Some(_) => {
                 let outcome = self.plans.decide(&share.plan, |record| {
+                    if record.unconfirmed {
+                        // With no epoch of its own in the answer: the sender must not step down for this plan.
+                        let (plan, theirs) = (share.plan.clone(), share.epoch);
+                        return Err(Refusal::ActiveHere { plan, theirs, ours: theirs }.into());
+                    }
                     let grant = role::admit_share(Some(record.local()), share)?;
                     record.spec = spec;
                     record.rules = rules;
+                    record.ended = false;
                     (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
                     record.leap = None;
                     Ok(())
@@ -126,6 +132,7 @@ impl Site {
                 record.peer_site = self.peer(pair).ok().map(|peer| peer.site);
                 record.rules = rules;
                 self.plans.put(record)?;
+                self.plans.ended().remove(share.plan.as_str())?;
                 tracing::info!(plan = %share.plan, "this site is the standby of a new plan");
                 Ok(())
             }
@@ -160,6 +167,7 @@ impl Site {
                 return Err(Refusal::OldEpoch { plan: drop.plan.clone(), theirs, ours }.into());
             }
             if record.role == SiteRole::Standby {
+                record.ended = true;
                 record.spec.suspend = true;
                 record.spec.automatic_failover = None;
             } else {
@@ -204,11 +212,15 @@ impl Site {
         // A deleted plan tells what was kept of it, so that one of its name goes on after that.
         let told = record.is_some() || self.plans.find(plan).is_none();
         let newest = if told { self.store.newest(plan)? } else { None };
+        let ended = self.plans.ended().get(plan.as_str()).filter(|ended| ended.pair == pair);
         let kept_epoch = newest.as_ref().map_or(Epoch(0), |point| point.id.epoch);
+        let kept_epoch = kept_epoch.max(ended.map_or(Epoch(0), |ended| ended.epoch));
+        // One that was begun while the peer was away claims no epoch yet.
+        let own_epoch = |record: &Arc<PlanRecord>| if record.unconfirmed { Epoch(0) } else { record.epoch };
         Ok(PlanState {
             plan: plan.clone(),
             role: record.as_ref().map(|record| record.role),
-            epoch: record.as_ref().map_or(kept_epoch, |record| record.epoch),
+            epoch: record.as_ref().map_or(kept_epoch, own_epoch),
             newest: newest.as_ref().map(|point| point.id),
             newest_snapshot_time: newest.as_ref().map(|point| point.snapshot_time),
             applied: if record.is_some() { self.plans.applied(plan)?.point } else { None },

@@ -1,24 +1,24 @@
 //! What an operator does with plans: apply, delete, suspend.
 
+mod begin;
+mod end;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backstay_engine::handover::HandoverRefused;
-use backstay_engine::role::{self, Local};
 use backstay_engine::schedule::Timetable;
-use backstay_kube::documents::{self, Document};
-use backstay_types::frame::{DropPlan, Frame, SharePlan, SiteRole};
+use backstay_kube::documents::{self, Begins, Document};
+use backstay_types::PlanName;
+use backstay_types::frame::{Frame, SharePlan, SiteRole};
 use backstay_types::plan::{InvalidPlan, PlanSpec, Retention, RuleSpec, SchedulePolicySpec};
-use backstay_types::{Epoch, PairId, PlanName};
 
+use crate::DaemonError;
 use crate::api_types::{Applied, ApplyResult};
-use crate::automatic::AutomaticError;
 use crate::error::role_name;
 use crate::plans::PlanRecord;
-use crate::site::{Site, layout};
-use crate::{DaemonError, files};
+use crate::site::Site;
 
 impl Site {
     /// Applies every document, or none: all are checked before the first is stored.
@@ -42,7 +42,7 @@ impl Site {
             match document {
                 Document::SchedulePolicy { name, spec } => check_policy(name, spec)?,
                 Document::Rule { name, spec } => self.check_rule_users(name, spec)?,
-                Document::Plan { name, spec } => self.check_plan(name, spec, &new)?,
+                Document::Plan { name, spec, .. } => self.check_plan(name, spec, &new)?,
             }
         }
         let covers_cluster =
@@ -66,8 +66,8 @@ impl Site {
                     let outcome = self.plans.rules().put(&name, *spec)?;
                     (name, outcome)
                 }
-                Document::Plan { name, spec } => {
-                    let outcome = self.apply_plan(&name, *spec).await?;
+                Document::Plan { name, spec, begins } => {
+                    let outcome = self.apply_plan(&name, *spec, begins).await?;
                     (name.to_string(), outcome)
                 }
             };
@@ -123,6 +123,7 @@ impl Site {
         self: &Arc<Self>,
         name: &PlanName,
         spec: PlanSpec,
+        begins: Begins,
     ) -> Result<(bool, bool), DaemonError> {
         let old = self.plans.find(name);
         let changed = old.as_ref().is_none_or(|old| old.spec != spec);
@@ -130,8 +131,9 @@ impl Site {
             self.plans.update(name, |record| record.spec = spec)?;
         } else if changed {
             let peer = self.peer_named(&spec.pair)?;
-            let record = self.new_plan(name, peer.pair, spec).await?;
+            let record = self.new_plan(name, peer.pair, spec, begins).await?;
             self.plans.add(record)?;
+            self.plans.ended().remove(name.as_str())?;
         }
         Ok((changed, old.is_some()))
     }
@@ -139,34 +141,6 @@ impl Site {
     /// A rule that changes must fit the plans that name it.
     fn check_rule_users(&self, name: &str, spec: &RuleSpec) -> Result<(), DaemonError> {
         self.plans.list().iter().try_for_each(|plan| check_rule_use(&plan.name, &plan.spec, name, spec))
-    }
-
-    /// A plan that begins here. Points of an earlier plan of its name may have been kept, here or by the peer: it
-    /// goes on after them.
-    async fn new_plan(
-        self: &Arc<Self>,
-        name: &PlanName,
-        pair: PairId,
-        spec: PlanSpec,
-    ) -> Result<PlanRecord, DaemonError> {
-        let kept = self.store.newest(name)?.map(|point| point.id);
-        let epoch = kept.map_or(Epoch::FIRST, |kept| kept.epoch);
-        let local = Local { role: SiteRole::Active, epoch };
-        let mut record = PlanRecord::new(name.clone(), pair, local, spec, true);
-        record.number = kept.map_or(0, |kept| kept.number);
-        record.peer_site = self.peer(pair).ok().map(|peer| peer.site);
-        if self.net.connection(pair).is_some() {
-            record.epoch = self.first_epoch(&record).await?;
-            // A peer that is active for a plan of this name says so now rather than at the first cycle.
-            self.share(&record).await?;
-        }
-        Ok(record)
-    }
-
-    /// The epoch that a plan without an acknowledged restore point begins with.
-    pub(crate) async fn first_epoch(&self, record: &PlanRecord) -> Result<Epoch, DaemonError> {
-        let peer = self.ask_plan(record.pair, &record.name).await?;
-        Ok(role::first_epoch(record.epoch, &peer))
     }
 
     /// Tells the peer about a plan this site is active for.
@@ -202,59 +176,6 @@ impl Site {
     /// A rule by name: this site's own, or the one that came with the plan.
     pub(crate) fn rule_of(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
         self.plans.rules().get(rule).or_else(|| record.rules.get(rule).cloned())
-    }
-
-    /// Forgets a plan; `false` if there is nothing to forget. Its restore points and replicas stay on either side, and
-    /// a plan of its name that comes later goes on after them; with `purge` the restore points of this site go too.
-    ///
-    /// At a crash half-way the same command does the rest.
-    pub(crate) async fn delete_plan(
-        self: &Arc<Self>,
-        name: &PlanName,
-        purge: bool,
-    ) -> Result<bool, DaemonError> {
-        let record = self.plans.find(name);
-        if record.is_none() && !(purge && self.store.newest(name)?.is_some()) {
-            return Ok(false);
-        }
-        if let Some(record) = &record {
-            check_not_offered(record)?;
-        }
-        let runtime = self.runtimes.of(name);
-        if let Some(activity) = runtime.activity() {
-            activity.progress.cancel();
-        }
-        let _cycle = runtime.cycle_gate(&self.wake).await;
-        let _apply = runtime.apply.lock().await;
-        let _fence = runtime.fence.lock().await;
-        if let Some(record) = self.plans.find(name).filter(|record| record.role == SiteRole::Active) {
-            let told =
-                self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.epoch }.into()).await;
-            match told {
-                Ok(_) => {}
-                // It would see a lease that nobody renews, and take over beside what runs on here.
-                Err(error) if self.wants_lease(&record) => {
-                    let why = error.to_string();
-                    return Err(AutomaticError::StandbyNotTold { plan: name.clone(), why }.into());
-                }
-                Err(error) => {
-                    tracing::warn!(plan = %name, "the peer was not told that the plan is gone: {error}");
-                }
-            }
-        }
-        // With the record goes the knowledge of what is frozen, and of what stands where.
-        self.thaw_left_over(name).await?;
-        self.release_snapshots(name).await?;
-        self.plans.remove(name)?;
-        files::remove_folder(&self.plans.plan_folder(name))?;
-        files::remove_folder(&self.dir.join(layout::SENT).join(name.as_str()))?;
-        self.forget_start(name)?;
-        runtime.forget();
-        if purge {
-            let ids: Vec<_> = self.store.points(name)?.iter().map(|point| point.id).collect();
-            self.store.delete_points(name, &ids)?;
-        }
-        Ok(true)
     }
 
     /// Stops or starts the schedule of a plan.

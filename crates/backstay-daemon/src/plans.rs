@@ -48,6 +48,15 @@ pub(crate) struct PlanRecord {
     /// The other side claimed this epoch, which is too far above this one to be believed: the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) leap: Option<Epoch>,
+    /// Uid of the resource that it was begun by.
+    pub(crate) resource: Option<String>,
+    /// The active side has deleted it: nothing comes any more, and nobody takes over by accident.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) ended: bool,
+    /// It was made here while the peer could not be asked whether it runs a plan of this name: until it was, this side
+    /// claims nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unconfirmed: bool,
     /// A promotion that has begun and must be finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) promotion: Option<PromotionPlan>,
@@ -85,6 +94,9 @@ impl PlanRecord {
             home,
             conflict: false,
             leap: None,
+            resource: None,
+            ended: false,
+            unconfirmed: false,
             promotion: None,
             handover: None,
             active_until: None,
@@ -165,6 +177,17 @@ impl AppliedObjects {
     }
 }
 
+/// What stays of a plan that was deleted here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EndedPlan {
+    pub(crate) pair: PairId,
+    /// The epoch it had: a plan of its name does not begin below.
+    pub(crate) epoch: Epoch,
+    /// Whether its standby is still to be told.
+    pub(crate) untold: bool,
+}
+
 /// The last cycle of a plan on its active side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -178,6 +201,7 @@ pub(crate) struct PlanBook {
     plans: RwLock<BTreeMap<PlanName, Arc<PlanRecord>>>,
     policies: Named<SchedulePolicySpec>,
     rules: Named<RuleSpec>,
+    ended: Named<EndedPlan>,
 }
 
 const POISONED: &str = "no holder of this lock panics";
@@ -203,6 +227,7 @@ impl PlanBook {
             plans: RwLock::new(plans),
             policies: Named::open(folder.join("policies.json"))?,
             rules: Named::open(folder.join("rules.json"))?,
+            ended: Named::open(folder.join("ended.json"))?,
         })
     }
 
@@ -335,6 +360,11 @@ impl PlanBook {
     /// The schedule policies.
     pub(crate) fn policies(&self) -> &Named<SchedulePolicySpec> {
         &self.policies
+    }
+
+    /// Plans that were deleted here, by name.
+    pub(crate) fn ended(&self) -> &Named<EndedPlan> {
+        &self.ended
     }
 
     /// The rules.

@@ -25,7 +25,7 @@ use backstay_types::point::{Consistency, PointVolume, RestorePoint};
 use backstay_types::{Classify, PairId, PlanName, Span};
 use tracing::Instrument;
 
-use crate::api_types::{CyclePhase, PromoteRequest, PromotionReport, PromotionStep, StepState};
+use crate::api_types::{CyclePhase, ErrorInfo, PromoteRequest, PromotionReport, PromotionStep, StepState};
 use crate::apply::{CheckFailures, named, whom};
 use crate::audit::Actor;
 use crate::host_hold::Release;
@@ -105,6 +105,9 @@ impl Site {
             }
             let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
             return self.carry_out(&runtime, stored, request.accept_partial).await;
+        }
+        if record.ended && offer.is_none() && !request.force && request.lease.is_none() {
+            return Err(DaemonError::Ended { plan: name.clone() });
         }
         let peer = match &offer {
             Some((_, offer)) => {
@@ -267,6 +270,7 @@ impl Site {
             };
             done.inspect_err(|error| {
                 tracing::error!(class = error.class().label(), %step, "promotion stopped: {error}");
+                runtime.set_promotion_error(Some(ErrorInfo::new(error)));
             })?;
             plan.complete(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
             if plan.is_past_return() && plan.next_step().is_some() {
@@ -274,6 +278,7 @@ impl Site {
                 self.while_promoting(&plan, |record| record.promotion = Some(stored))?;
             }
         }
+        runtime.set_promotion_error(None);
         files::write_json(&self.last_promotion(&plan.plan), &plan)?;
         self.while_promoting(&plan, |record| {
             record.role = SiteRole::Active;
@@ -320,6 +325,7 @@ impl Site {
                         return Err(overtaken(plan, record));
                     }
                     record.role = SiteRole::Promoting;
+                    record.ended = false;
                     record.epoch = plan.epoch;
                     record.leap = None;
                     record.promotion = Some(plan.clone());
@@ -476,11 +482,20 @@ impl Site {
             Err(error) if accept_partial => plan.warnings.push(format!("not started on this host: {error}")),
             Err(error) => return Err(error),
         }
+        self.note_unreleased(&plan.plan, &failures)?;
         if !accept_partial {
             return failures.check(&plan.plan);
         }
         plan.warnings.extend(named(&failures).map(|failure| format!("not released: {failure}")));
         Ok(())
+    }
+
+    /// What a status names while the promotion stands still, and not any more once it goes on.
+    fn note_unreleased(&self, plan: &PlanName, failures: &Failures) -> Result<(), DaemonError> {
+        let mut applied = self.plans.applied(plan)?;
+        let Some(objects) = &mut applied.cluster else { return Ok(()) };
+        (objects.failed, objects.first_failures) = (failures.count, named(failures).collect());
+        self.plans.set_applied(plan, &applied)
     }
 
     /// Waits for what was started, as long as the plan says. It runs then, ready or not: the promotion is not held up.
@@ -546,6 +561,9 @@ impl Site {
         let work = async move {
             let mut pause = RESUME_AGAIN;
             loop {
+                if site.plans.find(&name).is_none_or(|record| record.promotion.is_none()) {
+                    return;
+                }
                 let outcome = site.promote(&name, PromoteRequest::default()).await;
                 site.record(&Actor::Daemon, "promote", Some(&name), "resumed".into(), outcome.as_ref().err());
                 let Err(error) = outcome else { return };
@@ -563,7 +581,7 @@ impl Site {
         self.tasks.spawn(work);
     }
 
-    /// Promotes every standby plan, a few at a time; all are tried, and a failure of one is told after the others.
+    /// Promotes every standby plan that is not at its end, a few at a time; all are tried, and a failure of one is told after the others.
     pub(crate) async fn promote_all(
         self: &Arc<Self>,
         request: PromoteRequest,
@@ -576,7 +594,7 @@ impl Site {
         let mut tasks = tokio::task::JoinSet::new();
         let is_standby =
             |record: &Arc<PlanRecord>| matches!(record.role, SiteRole::Standby | SiteRole::Promoting);
-        for record in self.plans.list().into_iter().filter(is_standby) {
+        for record in self.plans.list().into_iter().filter(is_standby).filter(|record| !record.ended) {
             let (site, room) = (self.clone(), room.clone());
             tasks.spawn(async move {
                 let _place = room.acquire().await;

@@ -53,6 +53,7 @@ struct State {
     apply_target: Option<RestorePointId>,
     /// What the standby said of itself last.
     standby: Option<StandbyStatus>,
+    promotion_error: Option<ErrorInfo>,
     /// The epoch that the peer said last.
     peer_epoch: Option<Epoch>,
     /// Ends the session that is receiving.
@@ -235,6 +236,16 @@ impl PlanRuntime {
 
     pub(crate) fn apply_error(&self) -> Option<ErrorInfo> {
         self.lock().apply_error.clone()
+    }
+
+    /// Why the promotion under way stopped.
+    pub(crate) fn promotion_error(&self) -> Option<ErrorInfo> {
+        self.lock().promotion_error.clone()
+    }
+
+    /// A promotion stopped, or goes on.
+    pub(crate) fn set_promotion_error(&self, failure: Option<ErrorInfo>) {
+        self.lock().promotion_error = failure;
     }
 
     pub(crate) fn set_apply_error(&self, failure: Option<ErrorInfo>) {

@@ -57,6 +57,7 @@ impl Site {
                 .flatten()
                 .map(|schedule| words(&schedule)),
             suspended: record.spec.suspend,
+            ended: record.ended,
         };
         self.plans.list().iter().map(|record| summary(record)).collect()
     }
@@ -111,6 +112,8 @@ impl Site {
             apply_error: runtime.apply_error().or_else(offered).or_else(leap),
             replica_warning: shown.warning,
             standby: runtime.standby().filter(|_| record.role == SiteRole::Active),
+            promotion_error: runtime.promotion_error().filter(|_| record.role == SiteRole::Promoting),
+            ended: record.ended,
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,

@@ -86,6 +86,14 @@ pub enum Refusal {
         /// Ours.
         ours: Epoch,
     },
+    /// A plan that is new here, and that the other side runs.
+    #[error("plan {plan}: the other side runs a plan of this name, at epoch {theirs}")]
+    RunsThere {
+        /// The plan.
+        plan: PlanName,
+        /// The peer's.
+        theirs: Epoch,
+    },
     /// This side is on its way to standby.
     #[error("plan {plan}: this side is stepping down")]
     SteppingDown {
@@ -179,6 +187,7 @@ impl Refusal {
             | Refusal::SkipsEpochs { ours, .. }
             | Refusal::SteppingDown { ours, .. } => Some(*ours),
             Refusal::UnknownPlan { .. }
+            | Refusal::RunsThere { .. }
             | Refusal::OtherPoint { .. }
             | Refusal::BadEpoch { .. }
             // What this side knows is not what settles it.
@@ -218,6 +227,7 @@ impl Classify for Refusal {
             Refusal::OldEpoch { .. }
             | Refusal::ActiveHere { .. }
             | Refusal::EpochLeap { .. }
+            | Refusal::RunsThere { .. }
             | Refusal::SkipsEpochs { .. } => Class::Fenced,
             Refusal::OtherPoint { .. } => Class::Incomplete,
             Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => Class::Busy,
@@ -237,6 +247,10 @@ impl Classify for Refusal {
             Refusal::ActiveHere { plan, .. } => {
                 format!("delete plan {plan} on the side that is to be the standby, then sync again")
             }
+            Refusal::RunsThere { plan, .. } => format!(
+                "to have it here as the standby, run a cycle there: backstay sync {plan}; to begin anew, delete it there \
+                 first, or give this one another name"
+            ),
             Refusal::StepsDownFirst { .. } | Refusal::SteppingDown { .. } => {
                 "the next cycle goes through once it has".to_owned()
             }
@@ -383,6 +397,17 @@ pub fn first_epoch(own: Epoch, peer: &PlanState) -> Epoch {
     match peer.role {
         None | Some(SiteRole::Standby) if peer.epoch <= EPOCH_NEW_MAX => own.max(peer.epoch),
         _ => own,
+    }
+}
+
+/// Decides on a plan that begins here, by what the peer knows of its name: never beside a side that runs it, which would
+/// have to step down for what somebody applies here. The epoch that it begins with.
+pub fn admit_new(plan: &PlanName, own: Epoch, peer: &PlanState) -> Result<Epoch, Refusal> {
+    match peer.role {
+        Some(SiteRole::Active | SiteRole::Promoting | SiteRole::Demoting) => {
+            Err(Refusal::RunsThere { plan: plan.clone(), theirs: peer.epoch })
+        }
+        None | Some(SiteRole::Standby) => Ok(first_epoch(own, peer)),
     }
 }
 

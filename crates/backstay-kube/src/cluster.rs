@@ -46,12 +46,13 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::{BoxError, ServiceExt};
 
-pub use apply::{ApplyOptions, ApplyReport};
+pub use apply::{ApplyOptions, ApplyReport, LeftOfPlan};
 pub use capture::{
     CAPTURE_RECORD_KEY, CaptureReport, Captured, FoundVolume, Missing, VolumeSource, volume_names, volumes_of,
 };
 pub use drift::Drift;
 pub use drill::{DRILL_LABEL, Isolated, drill_name, isolate};
+pub(crate) use edit::difference;
 pub use error::ClusterError;
 pub(crate) use error::{error_class, error_text};
 pub use freeze::{FreezeError, FreezeReport, FreezeRequest, Frozen};

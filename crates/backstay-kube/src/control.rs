@@ -23,6 +23,7 @@ mod points;
 mod policies;
 mod read;
 mod rules;
+mod standing;
 mod status;
 mod write;
 
@@ -31,7 +32,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay_types::Classify;
+use backstay_types::{Classify, PlanName};
 use k8s_openapi::api::core::v1::{Namespace, ObjectReference};
 use kube::api::{DynamicObject, ObjectMeta, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -46,7 +47,8 @@ pub use host::{
 };
 use lease::Election;
 use notice::Notice;
-use plans::{Refused, Standing};
+use plans::Refused;
+use standing::{Grounds, Standing, is_accepted};
 use status::Statuses;
 use write::{Kind, WriteError, bounded};
 
@@ -173,7 +175,15 @@ impl<H: Host> Controller<H> {
         let plans = self.cache.plans.objects();
         let points = self.cache.points.objects();
         let picture = self.host.look(points::plans_of(&points)).await.map_err(|error| error.told())?;
-        let standing = Standing::new(&plans);
+        let accepted = plans.iter().filter(|plan| is_accepted(&self.statuses.observed(plan)));
+        let begun = picture.plans.values().filter_map(|report| report.resource.clone());
+        let grounds = Grounds {
+            own: &self.namespace,
+            // Also where the status was not written any more.
+            accepted: accepted.map(|plan| plans::uid(plan)).chain(begun).collect(),
+            known: picture.plans.keys().map(PlanName::as_str).collect(),
+        };
+        let standing = Standing::new(&plans, &grounds);
         let outcome = self.parts(&standing, &picture).await;
         self.told = std::mem::take(&mut self.failing);
         let live = [&self.cache.policies, &self.cache.rules, &self.cache.pairs, &self.cache.failovers]

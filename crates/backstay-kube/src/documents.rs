@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use backstay_types::plan::{InvalidPlan, InvalidRule, PlanSpec, RuleSpec, SchedulePolicySpec};
-use backstay_types::{Class, Classify, PlanName, limits};
+use backstay_types::{Class, Classify, Epoch, PlanName, limits};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,8 @@ pub enum Document {
         name: PlanName,
         /// What it protects, valid in itself.
         spec: Box<PlanSpec>,
+        /// What it may go on from.
+        begins: Begins,
     },
     /// A `SchedulePolicy`.
     SchedulePolicy {
@@ -50,6 +52,20 @@ pub enum Document {
         spec: Box<RuleSpec>,
     },
 }
+
+/// What a plan that is not known here yet may go on from: something that an earlier one of its name has left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Begins {
+    /// Uid of the resource that it is begun by.
+    pub resource: Option<String>,
+    /// Objects that were written at this epoch are the application itself: [`ADOPT_ANNOTATION`].
+    pub adopt: Option<Epoch>,
+    /// Its resource was told that the plan is active here at this epoch, and at no other may it be again.
+    pub told: Option<Epoch>,
+}
+
+/// Annotation of a plan: the epoch at which the objects that it finds were written.
+pub const ADOPT_ANNOTATION: &str = "backstay.dev/adopt";
 
 impl Document {
     /// Its kind, as `kind` has it.
@@ -324,7 +340,20 @@ fn plan(node: &Node) -> Result<Document, check::Found> {
         let line = transforms.and_then(|list| list.item(error.index)).map_or(line, |item| item.line);
         (line, Problem::Transform(error))
     })?;
-    Ok(Document::Plan { name: name(node)?, spec: Box::new(spec) })
+    let begins = Begins { adopt: adopted_epoch(node)?, ..Begins::default() };
+    Ok(Document::Plan { name: name(node)?, spec: Box::new(spec), begins })
+}
+
+fn adopted_epoch(node: &Node) -> Result<Option<Epoch>, check::Found> {
+    let annotations = node.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let Some(adopt) = annotations.and_then(|annotations| annotations.get(ADOPT_ANNOTATION)) else {
+        return Ok(None);
+    };
+    let epoch = adopt.text().and_then(|text| text.parse().ok()).map(Epoch);
+    let at = || format!("metadata.annotations.{ADOPT_ANNOTATION}");
+    let wrong =
+        || (adopt.line, Problem::Value { at: at(), message: "expected an epoch, such as \"3\"".to_owned() });
+    epoch.map(Some).ok_or_else(wrong)
 }
 
 fn policy(node: &Node) -> Result<Document, check::Found> {

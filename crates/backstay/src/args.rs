@@ -278,7 +278,8 @@ pub(crate) enum PlanCommand {
     /// Stop protecting with a plan; restore points and replicas that exist are kept
     ///
     /// Works on the site it is given to: delete on the active side first, whose next cycle would bring the plan back to
-    /// the standby. What is kept can be listed, compared, verified and restored as before.
+    /// the standby. What runs goes on running; the standby shows the plan as ended, and takes it over only with
+    /// `promote --force`, until it is deleted there too. What is kept can be listed, compared, verified and restored as before.
     Delete {
         /// Name of the plan
         name: PlanName,

@@ -62,6 +62,9 @@ pub struct PlanSummary {
     pub schedule: Option<String>,
     /// Whether its schedule is suspended.
     pub suspended: bool,
+    /// Whether the active side has deleted it.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// `GET /plans/{name}`.

@@ -47,6 +47,10 @@ pub struct PlanStatus {
     /// On the active side: how far the standby is, as it said last; `null` before it did.
     #[serde(default)]
     pub standby: Option<StandbyStatus>,
+    /// Why the takeover that is under way here has stopped, if it has: it goes on when it is asked for again.
+    pub promotion_error: Option<ErrorInfo>,
+    /// Whether the active side has deleted the plan: nothing comes any more, and its restore points stay here.
+    pub ended: bool,
     /// What its objects became on the cluster beside the standby; `null` where there is none.
     #[serde(default)]
     pub objects: Option<ObjectsStatus>,

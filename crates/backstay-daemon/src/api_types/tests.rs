@@ -73,6 +73,8 @@ fn fields_are_named_as_the_contract_says() {
         apply_error: None,
         replica_warning: None,
         standby: None,
+        promotion_error: None,
+        ended: false,
         objects: None,
         last_drill: None,
         suspended: false,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use backstay_engine::handover::HandoverStep;
 use backstay_engine::retention;
 use backstay_kube::control::{
     CycleReport, HostError, PairReport, Picture, PlanReport, PointReport, PromotionDone, StepReport,
@@ -70,6 +71,8 @@ impl Site {
         Ok(PlanReport {
             role: record.role,
             promoted: self.is_alone(record)?,
+            resource: record.resource.clone(),
+            ended: record.ended,
             epoch: record.epoch,
             peer_epoch: self.runtimes.of(&record.name).peer_epoch(),
             // The name of the peer is another on its side, where the plan may come from.
@@ -85,7 +88,8 @@ impl Site {
             apply_error: status.apply_error.as_ref().map(told),
             failed_objects: status.objects.as_ref().map(|objects| objects.failed),
             first_failures: status.objects.map(|objects| objects.first_failures).unwrap_or_default(),
-            promotion: steps.map(step).collect(),
+            promotion_error: status.promotion_error.as_ref().map(told),
+            promotion: steps.map(step).chain(handover_steps(record)).collect(),
         })
     }
 
@@ -94,6 +98,8 @@ impl Site {
         PlanReport {
             role: record.role,
             promoted: false,
+            resource: record.resource.clone(),
+            ended: record.ended,
             epoch: record.epoch,
             peer_epoch: None,
             spec: PlanSpec { pair: self.peer_label(record), ..record.spec.clone() },
@@ -108,6 +114,7 @@ impl Site {
             apply_error: Some(HostError::new(error)),
             failed_objects: None,
             first_failures: Vec::new(),
+            promotion_error: None,
             promotion: Vec::new(),
         }
     }
@@ -247,4 +254,18 @@ fn span(seconds: f64) -> Span {
 /// A rate or a percentage without its fraction.
 fn whole(number: f64) -> u64 {
     std::time::Duration::try_from_secs_f64(number).unwrap_or_default().as_secs()
+}
+
+/// The steps of the handover under way on the side that gives.
+fn handover_steps(record: &PlanRecord) -> impl Iterator<Item = StepReport> {
+    record.handover.iter().flat_map(|handover| {
+        HandoverStep::ALL.into_iter().map(move |step| {
+            let done = handover.steps.iter().find(|done| done.step == step);
+            StepReport {
+                name: step.to_string(),
+                state: if done.is_some() { "done" } else { "pending" },
+                duration: done.map(|done| done.took),
+            }
+        })
+    })
 }

@@ -11,8 +11,8 @@ use backstay_kube::cluster::{
     Cluster, FoundVolume, FreezeRequest, Frozen, Scope, VolumeSource, volume_names,
 };
 use backstay_kube::folder::CapturedObject;
-use backstay_types::PlanName;
 use backstay_types::plan::{ManifestFolder, RuleSpec, SnapshotSpec, VolumeSpec};
+use backstay_types::{PlanName, VolumeName};
 
 use crate::DaemonError;
 use crate::clusters::{at_home, own_names};
@@ -50,7 +50,7 @@ impl Site {
     pub(super) async fn sources(&self, record: &PlanRecord) -> Result<Sources, DaemonError> {
         let mut volumes = self.listed_volumes(record);
         let manifests = self.listed_manifests(record);
-        let Some(scope) = Scope::of(&*record.sends_by()?) else {
+        let Some(scope) = own_scope(record)? else {
             let held = self.standing(&record.name)?;
             return Ok(Sources { volumes, manifests, held, cluster: None });
         };
@@ -69,12 +69,36 @@ impl Site {
             let (path, device) = if claim.is_block { (None, Some(path)) } else { (Some(path), None) };
             volumes.push(VolumeSpec { name, path, device, snapshot: SnapshotSpec::default() });
         }
+        if record.active_until.is_some() {
+            self.add_left_volumes(record, &mut places, &mut volumes)?;
+        }
         if record.claims != places {
             self.plans.update(&record.name, |record| record.claims = places)?;
         }
         let rules = self.rules(record)?;
         let cluster = Some(ClusterSource { cluster, scope, claims, rules, stands: record.standing });
         Ok(Sources { volumes, manifests, held: None, cluster })
+    }
+
+    /// Volumes whose claims are gone, and whose data is still where it was: what steps down keeps it, for it is overwritten
+    /// next.
+    fn add_left_volumes(
+        &self,
+        record: &PlanRecord,
+        places: &mut BTreeMap<VolumeName, PathBuf>,
+        volumes: &mut Vec<VolumeSpec>,
+    ) -> Result<(), DaemonError> {
+        for (name, path) in &record.claims {
+            if places.contains_key(name) {
+                continue;
+            }
+            places.insert(name.clone(), path.clone());
+            let path = self.on_host(path);
+            self.check_place(&record.name, &path)?;
+            let (path, device) = if path.is_dir() { (Some(path), None) } else { (None, Some(path)) };
+            volumes.push(VolumeSpec { name: name.clone(), path, device, snapshot: SnapshotSpec::default() });
+        }
+        Ok(())
     }
 
     /// The objects of a plan over namespaces as they are on the cluster beside this site.
@@ -97,6 +121,13 @@ impl Site {
             record: self.plans.freeze_record(&record.name),
         })
     }
+}
+
+/// What a plan covers on the cluster beside the side that runs it; none for a plan without a cluster. Of a side that steps
+/// down whatever is left: a namespace that is gone has nothing that runs, and must not keep it from stepping down.
+pub(crate) fn own_scope(record: &PlanRecord) -> Result<Option<Scope>, DaemonError> {
+    let scope = Scope::of(&*record.sends_by()?);
+    Ok(scope.map(|scope| Scope { of_what_is_left: record.active_until.is_some(), ..scope }))
 }
 
 /// Claims without a volume have no data yet; all others must be of this node. In a cluster of several nodes that has to be

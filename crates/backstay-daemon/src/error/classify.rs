@@ -52,6 +52,10 @@ impl Classify for DaemonError {
             | Self::StillWritten { .. }
             | Self::WrittenMeanwhile { .. }
             | Self::EpochLeap { .. }
+            | Self::Ended { .. }
+            | Self::StandbyCopies { .. }
+            | Self::LeftBehind { .. }
+            | Self::ToldOtherwise { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
             Self::RolledBack { cause, .. } => cause.class(),
@@ -157,6 +161,18 @@ impl Classify for DaemonError {
             Self::Tell(error) => error.hint(),
             Self::Handover(error) => error.hint(),
             Self::Irreversible(error) => error.hint(),
+            Self::Ended { plan } => Some(format!(
+                "where that application is gone for good, take it over with `backstay promote {plan} --force`; else end it here too: backstay plan delete {plan}"
+            )),
+            Self::StandbyCopies { plan, .. } => Some(format!(
+                "apply the plan on the other side; to run the application here, have it there first and `backstay switchover {plan}`; to begin anew, delete the held objects"
+            )),
+            Self::LeftBehind { epoch, .. } => Some(format!(
+                "if they are the application that runs, and nobody else runs it, say so in the plan: metadata.annotations, backstay.dev/adopt: \"{epoch}\""
+            )),
+            Self::ToldOtherwise { .. } => Some(
+                "see which side runs the application; where it is this one, delete the resource and create it again".into(),
+            ),
             Self::Conflict { plan, .. } => Some(format!("compare both sites' data, then delete plan {plan} on the site that is to give way")),
             Self::PointsElsewhere { plan, peer } => Some(format!(
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"

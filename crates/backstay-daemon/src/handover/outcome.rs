@@ -92,7 +92,15 @@ impl Open {
                 Some((SiteRole::Active, _)) => {
                     return Outcome::TakenBack { cause: DaemonError::Forced { plan: self.name.clone() } };
                 }
-                Some((_, epoch)) => return self.taken_over(asked.ok().and_then(report_of), None, epoch),
+                // Its word that it was promoted came on another way, and before its answer.
+                Some((_, epoch)) => {
+                    let failure = match &asked {
+                        Ok(_) => None,
+                        Err(error @ DaemonError::Refused { .. }) => Some(error.to_string()),
+                        Err(_) => self.still_at_it().await,
+                    };
+                    return self.taken_over(asked.ok().and_then(report_of), failure, epoch);
+                }
                 None => {}
             }
             let answer = match self.judge(asked) {
@@ -107,6 +115,13 @@ impl Open {
                 return Outcome::TakenBack { cause: stopping() };
             }
         }
+    }
+
+    /// Of a peer whose answer was lost: that it is not done with the takeover, if it says so.
+    async fn still_at_it(&self) -> Option<String> {
+        let record = self.site.plans.find(&self.name)?;
+        let state = self.site.ask_plan(record.pair, &self.name).await.ok()?;
+        (state.role == Some(SiteRole::Promoting)).then(|| "it is still taking over".to_owned())
     }
 
     /// Asks the peer to let this side go on. That it was asked is on disk first.

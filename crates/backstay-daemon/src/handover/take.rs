@@ -33,6 +33,8 @@ impl Site {
                 control.send(&frame.into()).await?;
             }
             Err(error) => {
+                // What has begun goes on by itself where time can mend it.
+                self.finish_promotion_soon(plan.clone());
                 // With the epoch known here, the peer can tell a takeover that stopped half-way from one that never was.
                 let known = self.plan_of(pair, &plan).map(|record| record.epoch);
                 control.send(&Refused::new(&error, known).into()).await?;

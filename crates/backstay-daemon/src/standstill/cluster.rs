@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use backstay_kube::cluster::{ApplyOptions, Scope};
+use backstay_kube::cluster::ApplyOptions;
 use backstay_kube::folder::CapturedObject;
 use backstay_types::RestorePointId;
 
 use crate::DaemonError;
 use crate::apply::CheckFailures;
+use crate::cycle::own_scope;
 use crate::plans::PlanRecord;
 use crate::site::Site;
 
@@ -50,7 +51,7 @@ impl Site {
 
     /// Pods of the plan that are not gone.
     pub(super) async fn running_pods(&self, record: &PlanRecord) -> Result<Vec<String>, DaemonError> {
-        match Scope::of(&*record.sends_by()?) {
+        match own_scope(record)? {
             Some(scope) => Ok(self.cluster().await?.running_pods(&scope).await?),
             None => Ok(Vec::new()),
         }

@@ -328,3 +328,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn no_plan_begins_beside_a_side_that_runs_it() {
+    for (role, begins) in [
+        (SiteRole::Standby, Ok(Epoch(3))),
+        (SiteRole::Active, Err(Some(Class::Fenced))),
+        (SiteRole::Promoting, Err(Some(Class::Fenced))),
+        (SiteRole::Demoting, Err(Some(Class::Fenced))),
+    ] {
+        let admitted = admit_new(&shop(), Epoch(5), &state(role, 3));
+        // The refusal carries no epoch: nobody steps down for it.
+        assert!(admitted.as_ref().err().is_none_or(|refusal| refusal.epoch().is_none()));
+        let admitted = admitted.map_err(|refusal| Some(refusal.class()));
+        assert_eq!(admitted, begins.map(|_: Epoch| Epoch(5)), "{role:?}");
+    }
+    let nobody = PlanState { role: None, ..state(SiteRole::Standby, 7) };
+    assert_eq!(admit_new(&shop(), Epoch(5), &nobody), Ok(Epoch(7)));
+}

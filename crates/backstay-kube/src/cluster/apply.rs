@@ -8,6 +8,7 @@
 
 mod established;
 mod purge;
+mod rebind;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -81,6 +82,17 @@ pub struct ApplyReport {
     pub failures: Failures,
 }
 
+/// An object that a plan wrote, or stood still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOfPlan {
+    /// The object.
+    pub object: String,
+    /// The epoch of the plan when it was written.
+    pub epoch: Epoch,
+    /// Whether it is held: the cluster was the standby.
+    pub is_held: bool,
+}
+
 impl Cluster {
     /// Applies the objects of a restore point, held.
     pub async fn apply(
@@ -97,6 +109,8 @@ impl Cluster {
             writer.group(group).await?;
             writer.wait_established(definitions).await?;
         }
+        let rebound = writer.rebind().await?;
+        writer.tell_of_stuck_claims(&rebound).await?;
         let missing = MissingKinds::of(objects);
         let kept = writer.purge(&items, options.spec, &missing).await?;
         let deferred = u64::try_from(items.deferred.len()).unwrap_or(u64::MAX);
@@ -114,6 +128,18 @@ impl Cluster {
             tracing::warn!(%plan, "whether {kind} is of a higher epoch is not known: {why}");
         }
         refuse_superseded(&live, plan, epoch)
+    }
+
+    /// What earlier plans of this name left on the cluster, if anything: the object of the highest epoch, one that is held
+    /// before all others.
+    pub async fn left_of(&self, plan: &PlanName) -> Result<Option<LeftOfPlan>, ClusterError> {
+        let resources = self.discover().await?;
+        let kinds = resources.preferred().filter(|resource| whole_kind(&resource.kind).is_none());
+        let mut live = Live::default();
+        live.read(self, kinds.map(|resource| of_plan(resource.clone(), plan)).collect()).await?;
+        let of_plan = live.objects.iter().filter(|(_, live)| live.ours);
+        let left = of_plan.filter_map(|(slot, live)| Some((live.held, live.epoch?, slot))).max();
+        Ok(left.map(|(is_held, epoch, slot)| LeftOfPlan { object: slot.to_string(), epoch, is_held }))
     }
 
     /// Everything up to the first write: what there should be, and what there is.

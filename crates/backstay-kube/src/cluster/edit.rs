@@ -98,7 +98,7 @@ impl Writer {
 }
 
 /// The merge patch (RFC 7396) that makes `after` of `before`. A list is one value.
-fn difference(before: &Value, after: &Value) -> Value {
+pub(crate) fn difference(before: &Value, after: &Value) -> Value {
     let (Value::Object(old), Value::Object(new)) = (before, after) else { return after.clone() };
     let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), Value::Null));
     let changed = new.iter().filter(|(name, value)| old.get(*name) != Some(*value)).map(|(name, value)| {

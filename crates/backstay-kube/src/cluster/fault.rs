@@ -53,6 +53,8 @@ pub(super) enum Fault {
     Answer { why: String },
     #[error("it cannot be held, and there is no namespace to keep it in")]
     NoNamespace,
+    #[error("it stays Pending: its volume {volume} is {phase} for another claim")]
+    Unbound { volume: String, phase: String },
     #[error("it is larger than the API server takes")]
     TooLong,
 }
@@ -80,6 +82,7 @@ impl Classify for Fault {
             | Fault::Foreign
             | Fault::OtherPlan { .. }
             | Fault::Immutable { .. }
+            | Fault::Unbound { .. }
             | Fault::NoNamespace => Class::Invalid,
             Fault::Terminating { .. } | Fault::Deleting | Fault::Stuck { .. } => Class::Busy,
             Fault::Refused { class, .. } => *class,
@@ -114,6 +117,9 @@ impl Classify for Fault {
             }
             Fault::Refused { class: Class::Unauthorized, .. } => {
                 "grant Backstay's role on the standby (config/deploy)"
+            }
+            Fault::Unbound { .. } => {
+                "see to the volume on the standby: what its claimRef names must be this claim, or nothing"
             }
             Fault::NoNamespace => "take the plan's Namespaces out of `excludeResources`",
             Fault::Unreadable { .. } => "the next cycle tries again once its API answers",

@@ -165,6 +165,11 @@ impl Prepare {
         }
     }
 
+    /// Where the data of a volume is here.
+    pub(super) fn volume_place(&self, name: &str) -> Option<&VolumePlace> {
+        self.volumes.get(name)
+    }
+
     /// The body of the request: marked, and linked to those owners whose uid is known. An object that is not
     /// linked in full says so by carrying no hash: the next run writes it again.
     pub(super) fn body(

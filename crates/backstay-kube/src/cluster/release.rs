@@ -74,6 +74,7 @@ impl Cluster {
                 waves.push(wave);
             }
         }
+        writer.rebind().await?;
         writer.forget_waiting().await?;
         let tally = std::mem::take(&mut *writer.tally());
         Ok(ReleaseReport::of(tally, waves))

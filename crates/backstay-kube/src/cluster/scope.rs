@@ -23,6 +23,8 @@ pub struct Scope {
     pub include: Vec<KindPattern>,
     /// All but these.
     pub exclude: Vec<KindPattern>,
+    /// Whatever is left of it: a namespace that is not there has nothing in it. Never of what replaces a standby's objects.
+    pub of_what_is_left: bool,
 }
 
 impl Scope {
@@ -34,6 +36,7 @@ impl Scope {
             selector: spec.selector.clone(),
             include: spec.include_resources.clone(),
             exclude: spec.exclude_resources.clone(),
+            of_what_is_left: false,
         })
     }
 
@@ -75,7 +78,7 @@ pub(super) async fn namespaces(cluster: &Cluster, scope: &Scope) -> Result<Names
             .map_err(|error| error.fatal("list the namespaces of the plan"))?;
         objects.extend(list.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
         total = objects.len();
-        if objects.is_empty() && scope.namespaces.is_empty() {
+        if objects.is_empty() && scope.namespaces.is_empty() && !scope.of_what_is_left {
             return Err(ClusterError::NothingSelected);
         }
     }
@@ -86,6 +89,7 @@ pub(super) async fn namespaces(cluster: &Cluster, scope: &Scope) -> Result<Names
         let path = format!("/api/v1/namespaces/{}", escape(name));
         match cluster.ask_for::<Value>(&Ask::get(path, JSON)).await {
             Ok(object) => objects.push(object),
+            Err(error) if error.is_not_found() && scope.of_what_is_left => {}
             Err(error) if error.is_not_found() => {
                 return Err(ClusterError::NoNamespace { namespace: name.clone() });
             }

@@ -97,10 +97,11 @@ impl Writer {
         let plan = self.prepare.plan().as_str();
         let is_ours = live.plan.as_deref() == Some(plan);
         match &live.plan {
+            // Also one that another plan brought here: it runs nothing, and goes on serving both.
+            _ if !is_ours && (is_shared(slot) || is_default_account(slot)) => return Ok(Some(Wrote::Shared)),
             Some(other) if !is_ours && live.ours => {
                 return Err(Fault::OtherPlan { plan: other.clone() }.into());
             }
-            _ if !is_ours && (is_shared(slot) || is_default_account(slot)) => return Ok(Some(Wrote::Shared)),
             _ => {}
         }
         if item.held || is_data(slot) || is_binding(slot) {

@@ -5,6 +5,7 @@
 //! 2. Objects with data (claims, volumes, namespaces, definitions) are never deleted to be created anew.
 //! 3. One object's failure does not stop the others; a server that is gone stops the run.
 
+mod missed;
 mod object;
 mod parallel;
 mod take_over;
@@ -109,7 +110,14 @@ impl Writer {
 
     async fn try_item(&self, item: &Item) -> Result<Wrote, WriteError> {
         let resource = self.place(item)?;
-        let claim = self.claim(&item.slot)?;
+        let returned;
+        let claim = match self.claim(&item.slot) {
+            Err(Fault::Foreign) => {
+                returned = self.returned(item, resource).await?.ok_or(Fault::Foreign)?;
+                Claim::Ours(&returned)
+            }
+            claim => claim?,
+        };
         let (Claim::Ours(live) | Claim::Merged(live)) = &claim else {
             if matches!(claim, Claim::Shared) {
                 return Ok(Wrote::Shared);

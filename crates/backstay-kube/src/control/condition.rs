@@ -26,6 +26,11 @@ impl Told {
     ) -> Self {
         Self { kind, is_true, reason, message: message.into() }
     }
+
+    /// Why.
+    pub(super) const fn reason(&self) -> &'static str {
+        self.reason
+    }
 }
 
 /// Conditions of an object's `generation`, from those that were there.

@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use super::condition::{Told, conditions, count, find, is_true};
 use super::host::{FailoverOrder, Host, HostError, Picture, PlanReport, PromotionDone, StepReport};
-use super::plans::{Standing, uid};
+use super::plans::uid;
+use super::standing::Standing;
 use super::write::WriteError;
 use super::{Controller, notice};
 use crate::crds::{FailoverAction, FailoverSpec, FailoverStatus, FailoverStep};

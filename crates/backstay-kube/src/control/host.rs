@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use crate::crds::FailoverAction;
+use crate::documents::Begins;
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::{PlanSpec, RuleSpec, SchedulePolicySpec};
 use backstay_types::point::Consistency;
@@ -21,7 +22,12 @@ pub trait Host: Send + Sync + 'static {
     fn look(&self, also: BTreeSet<PlanName>) -> impl Future<Output = Result<Picture, HostError>> + Send;
 
     /// Adds or replaces a plan.
-    fn put_plan(&self, name: PlanName, spec: PlanSpec) -> impl Future<Output = Result<(), HostError>> + Send;
+    fn put_plan(
+        &self,
+        name: PlanName,
+        spec: PlanSpec,
+        begins: Begins,
+    ) -> impl Future<Output = Result<(), HostError>> + Send;
 
     /// Forgets a plan; its restore points stay.
     fn delete_plan(&self, name: PlanName) -> impl Future<Output = Result<(), HostError>> + Send;
@@ -111,6 +117,10 @@ pub struct PlanReport {
     pub role: SiteRole,
     /// Whether it became active here by promotion, and its peer has not come back as standby.
     pub promoted: bool,
+    /// Uid of the resource that it was begun by, if it was.
+    pub resource: Option<String>,
+    /// Whether the active side has deleted it: nothing comes any more.
+    pub ended: bool,
     /// Its epoch.
     pub epoch: Epoch,
     /// The epoch that the peer said last, since the daemon started.
@@ -135,7 +145,9 @@ pub struct PlanReport {
     pub cycle_error: Option<HostError>,
     /// Why the replicas could not be brought up to the newest point, if they could not.
     pub apply_error: Option<HostError>,
-    /// Objects of the last apply that could not be written.
+    /// Why the promotion under way has stopped, if it has.
+    pub promotion_error: Option<HostError>,
+    /// Objects of the last apply, or of the promotion under way, that could not be written.
     pub failed_objects: Option<u64>,
     /// The first of them, with the reason.
     pub first_failures: Vec<String>,

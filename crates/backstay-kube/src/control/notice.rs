@@ -42,6 +42,9 @@ fn accepted(old: &PlanStatus, new: &PlanStatus) -> Option<Notice> {
         return (!before.is_some_and(same)).then(|| Notice::new(false, "Accepted", "Accept", &ready.message));
     }
     let told = before.is_some_and(|before| same(before) && before.message == ready.message);
+    if ready.reason == "Ended" {
+        return (!told).then(|| Notice::new(true, "Ended", "Replicate", &ready.message));
+    }
     (!told).then(|| Notice::new(true, "Refused", "Accept", &ready.message))
 }
 

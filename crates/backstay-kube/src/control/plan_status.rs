@@ -7,6 +7,9 @@ use super::condition::{Told, coarse, conditions, count};
 use super::host::{CycleReport, PlanReport};
 use crate::crds::{CycleProgress, PlanStatus};
 
+/// The reason of `Ready` where the site took the plan from the resource.
+pub(super) const ACCEPTED: &str = "Accepted";
+
 /// Failures that are named; all are counted.
 const NAMED_MAX: usize = 5;
 
@@ -21,12 +24,21 @@ pub(super) fn plan_status(
 ) -> PlanStatus {
     let Some(report) = report else {
         let conditions = conditions(&observed.conditions, [ready], generation, now);
-        return PlanStatus { conditions, ..PlanStatus::default() };
+        // What it was told stays: see `plans.rs`, 4.
+        return PlanStatus {
+            conditions,
+            role: observed.role.clone(),
+            epoch: observed.epoch,
+            accepted: observed.accepted,
+            ..PlanStatus::default()
+        };
     };
+    let accepted = if ready.reason() == ACCEPTED { Some(true) } else { observed.accepted };
     let told = [ready, synced(report), degraded(report, has_damage)];
     PlanStatus {
         conditions: conditions(&observed.conditions, told, generation, now),
         role: Some(role_name(report.role).to_owned()),
+        accepted,
         epoch: Some(count(report.epoch.0)),
         phase: Some(report.cycle.as_ref().map_or_else(|| "Idle".to_owned(), |cycle| capital(cycle.phase))),
         cycle: report.cycle.as_ref().map(progress),
@@ -68,6 +80,9 @@ fn progress(cycle: &CycleReport) -> CycleProgress {
 fn synced(report: &PlanReport) -> Told {
     let no = |reason, message: String| Told::new("Synced", false, reason, message);
     let fixed = |reason, message: &str| Told::new("Synced", false, reason, message);
+    if report.ended {
+        return fixed("Ended", "the active side deleted the plan: nothing comes any more");
+    }
     match (report.role, &report.cycle_error, &report.apply_error) {
         (SiteRole::Promoting, ..) => fixed("Promoting", "this site is taking over"),
         (SiteRole::Demoting, ..) => fixed("Fenced", "the other site was promoted"),
@@ -87,6 +102,9 @@ fn degraded(report: &PlanReport, has_damage: bool) -> Told {
     if let Some(error) = report.cycle_error.as_ref().filter(|_| report.is_ours()) {
         return yes("CycleFailed", error.told());
     }
+    if let Some(error) = &report.promotion_error {
+        return yes("PromotionStopped", error.told());
+    }
     if let Some(error) = &report.apply_error {
         return yes("ApplyFailed", error.told());
     }
@@ -102,6 +120,7 @@ fn degraded(report: &PlanReport, has_damage: bool) -> Told {
     if let (Some(lag), Some(target)) = (report.lag, report.spec.rpo_target)
         && lag > target
         && !report.promoted
+        && !report.ended
     {
         return yes("LagAboveTarget", format!("the newest restore point is older than {target}"));
     }

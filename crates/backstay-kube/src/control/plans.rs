@@ -1,25 +1,27 @@
 //! `ReplicationPlan`: resource and book are brought together.
 //!
-//! A plan's name is its resource's name, whatever the namespace: the book of a site has one plan of a name. Of several
-//! resources of one name, the one with our finalizer, else the oldest, stands for the plan; the others are refused.
+//! Which resource stands for a plan is decided in `standing.rs`; the others are refused.
 //!
 //! 1. Where the site is active for a plan, its resource says what the plan is, and the book follows. A resource that
-//!    appears for a plan of the command line takes it over.
+//!    appears in the daemon's namespace for a plan of the command line takes it over.
 //! 2. Where it is not, the plan is what the peer says. A site without a resource for it gets a *mirror* in the
 //!    daemon's namespace, labelled [`MIRROR_LABEL`], which shows spec and status; a resource that somebody else wrote
-//!    there is told so and left alone. A promotion makes the mirror the plan's own resource.
+//!    there is told so and left alone. A promotion makes the mirror the plan's own resource, and stepping down makes the
+//!    plan's own resource a mirror.
 //! 3. A plan ends with its resource: the finalizer holds the resource until the book has let the plan go. A mirror is a
-//!    view: deleted, it is made anew until the plan is deleted here (`backstay plan delete`).
+//!    view: deleted, it is made anew until the plan is deleted here (`backstay plan delete`), and goes with the plan.
+//! 4. A resource that was told of a role and an epoch, and whose plan the book does not have, makes no plan of another:
+//!    what it was told stays in its status (test `nothing_begins_by_a_resource_that_was_told_otherwise`).
 //!
 //! At a crash: every step is taken again from what is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_types::frame::SiteRole;
 use backstay_types::plan::{DrillSpec, PlanSpec, ProbeSpec};
-use backstay_types::{Classify, PlanName};
+use backstay_types::{Classify, Epoch, PlanName};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
@@ -27,17 +29,19 @@ use tokio::time::Instant;
 
 use super::condition::Told;
 use super::host::{Host, HostError, Picture, PlanReport};
-use super::plan_status::plan_status;
+use super::plan_status::{ACCEPTED, plan_status, role_name};
 use super::read;
+use super::standing::{Standing, has_finalizer, is_accepted, is_mirror};
 use super::write::WriteError;
 use super::{Controller, MANAGED_LABEL, MANAGER, notice};
 use crate::Document;
 use crate::crds::PlanStatus;
+use crate::documents::Begins;
 
 /// Holds a resource until its plan is gone.
-const FINALIZER: &str = "backstay.dev/plan";
+pub(super) const FINALIZER: &str = "backstay.dev/plan";
 /// A resource that shows what the peer says.
-const MIRROR_LABEL: &str = "backstay.dev/mirror";
+pub(super) const MIRROR_LABEL: &str = "backstay.dev/mirror";
 /// What was refused may be right later, without a change of the resource: a pair is made, a folder mounted.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
@@ -46,50 +50,6 @@ pub(super) struct Refused {
     generation: Option<i64>,
     since: Instant,
     error: HostError,
-}
-
-/// Which resource stands for each plan.
-pub(super) struct Standing<'a> {
-    /// Every resource, and whether it stands for the plan of its name.
-    resources: Vec<(&'a Arc<DynamicObject>, bool)>,
-    names: BTreeMap<String, &'a Arc<DynamicObject>>,
-}
-
-impl<'a> Standing<'a> {
-    pub(super) fn new(objects: &'a [Arc<DynamicObject>]) -> Self {
-        let mut names: BTreeMap<String, &'a Arc<DynamicObject>> = BTreeMap::new();
-        for object in objects {
-            let name = object.name_any();
-            match names.get(&name) {
-                Some(other) if rank(other) <= rank(object) => {}
-                _ => drop(names.insert(name, object)),
-            }
-        }
-        let stands = |object: &Arc<DynamicObject>| {
-            names.get(&object.name_any()).is_some_and(|standing| standing.uid() == object.uid())
-        };
-        let resources = objects.iter().map(|object| (object, stands(object))).collect();
-        Self { resources, names }
-    }
-
-    /// The resource that stands for a plan.
-    pub(super) fn of(&self, plan: &PlanName) -> Option<&'a Arc<DynamicObject>> {
-        self.names.get(plan.as_str()).copied()
-    }
-}
-
-/// Smaller stands before greater.
-fn rank(object: &DynamicObject) -> impl Ord + use<> {
-    let created = object.creation_timestamp().map(|time| time.0);
-    (!has_finalizer(object), created, object.namespace())
-}
-
-fn has_finalizer(object: &DynamicObject) -> bool {
-    object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
-}
-
-fn is_mirror(object: &DynamicObject) -> bool {
-    object.labels().contains_key(MIRROR_LABEL)
 }
 
 impl<H: Host> Controller<H> {
@@ -111,7 +71,7 @@ impl<H: Host> Controller<H> {
             let name = object.name_any();
             let found = picture.plans.iter().find(|(plan, _)| plan.as_str() == name).filter(|_| *stands);
             let has_damage = found.is_some_and(|(plan, _)| damaged.contains(plan));
-            let taken = (!stands).then(|| taken(standing, &name));
+            let taken = (!stands).then(|| standing.taken(&name, &self.namespace));
             let done = self.plan(object, taken, found.map(|(_, report)| report), has_damage).await;
             self.tolerate("ReplicationPlan", object, done)?;
         }
@@ -136,10 +96,15 @@ impl<H: Host> Controller<H> {
         if object.metadata.deletion_timestamp.is_some() {
             return self.plan_goes(object, report).await;
         }
+        let observed: PlanStatus = self.statuses.observed(object);
+        let was_ours = has_finalizer(object) || is_accepted(&observed);
         let ready = match (taken, is_mirror(object), report) {
             (Some(taken), ..) => Some(taken),
             (None, true, None) => return self.cache.plans.kind.delete(object).await,
             (None, true, Some(report)) => self.mirror(object, report).await?,
+            (None, false, Some(report)) if was_ours && report.role == SiteRole::Standby => {
+                self.mirror(object, report).await?
+            }
             (None, false, report) => Some(self.own(object, report).await?),
         };
         match ready {
@@ -160,7 +125,12 @@ impl<H: Host> Controller<H> {
     /// A resource of an operator.
     async fn own(&mut self, object: &DynamicObject, report: Option<&PlanReport>) -> Result<Told, WriteError> {
         match report.map(|report| report.role) {
-            None | Some(SiteRole::Active) => {}
+            None => {
+                if let Some(other) = told_otherwise(&self.statuses.observed(object)) {
+                    return Ok(other);
+                }
+            }
+            Some(SiteRole::Active) => {}
             Some(SiteRole::Promoting) => {
                 return Ok(Told::new("Ready", true, "Promoting", "this site is taking over"));
             }
@@ -175,8 +145,8 @@ impl<H: Host> Controller<H> {
             }
         }
         let document = read::document(&self.cache.plans.kind.resource.kind, object);
-        let (name, spec) = match document {
-            Ok(Document::Plan { name, spec }) => (name, *spec),
+        let (name, spec, mut begins) = match document {
+            Ok(Document::Plan { name, spec, begins }) => (name, *spec, begins),
             Ok(Document::SchedulePolicy { .. } | Document::Rule { .. }) => return Ok(read::not_of_kind()),
             Err(error) => return Ok(refusal(&error)),
         };
@@ -196,22 +166,31 @@ impl<H: Host> Controller<H> {
         }
         if report.is_some_and(|report| report.spec == spec) {
             self.refused.remove(&uid(object));
-            return Ok(Told::new("Ready", true, "Accepted", "the plan is accepted"));
+            return Ok(Told::new("Ready", true, ACCEPTED, "the plan is accepted"));
         }
-        Ok(self.put_plan(object, name, spec).await)
+        let observed: PlanStatus = self.statuses.observed(object);
+        begins.resource = Some(uid(object));
+        begins.told = observed.epoch.and_then(|epoch| u64::try_from(epoch).ok()).map(Epoch);
+        Ok(self.put_plan(object, name, spec, begins).await)
     }
 
-    async fn put_plan(&mut self, object: &DynamicObject, name: PlanName, spec: PlanSpec) -> Told {
+    async fn put_plan(
+        &mut self,
+        object: &DynamicObject,
+        name: PlanName,
+        spec: PlanSpec,
+        begins: Begins,
+    ) -> Told {
         let (uid, generation) = (uid(object), object.metadata.generation);
         let known = self.refused.get(&uid);
         let known = known.filter(|known| known.generation == generation && known.since.elapsed() < ASK_AGAIN);
         if let Some(known) = known {
             return refusal(&known.error);
         }
-        match self.host.put_plan(name, spec).await {
+        match self.host.put_plan(name, spec, begins).await {
             Ok(()) => {
                 self.refused.remove(&uid);
-                Told::new("Ready", true, "Accepted", "the plan is accepted")
+                Told::new("Ready", true, ACCEPTED, "the plan is accepted")
             }
             Err(error) => {
                 let told = refusal(&error);
@@ -221,7 +200,7 @@ impl<H: Host> Controller<H> {
         }
     }
 
-    /// A resource of ours, for a plan that the peer sent.
+    /// A resource of ours, for a plan that is what the peer says.
     async fn mirror(
         &mut self,
         object: &DynamicObject,
@@ -235,20 +214,30 @@ impl<H: Host> Controller<H> {
         }
         let shown = read::document(&self.cache.plans.kind.resource.kind, object);
         let is_right = matches!(&shown, Ok(Document::Plan { spec, .. }) if **spec == report.spec);
-        if !is_right {
-            let namespace = object.namespace().unwrap_or_default();
-            self.write_mirror(&namespace, &object.name_any(), report).await?;
+        if !is_right || !is_mirror(object) {
+            let (labels, spec) = mirrored(report);
+            // What says the same in other words stays as its author wrote it.
+            let same = object.data.get("spec").filter(|_| is_right);
+            self.cache.plans.kind.replace(object, &labels, same.unwrap_or(&spec)).await?;
         }
-        let (reason, message) = match report.role {
-            SiteRole::Promoting => ("Promoting", "this site is taking over"),
-            _ => ("Standby", "this site is the standby; the plan is what the active side says"),
+        if has_finalizer(object) {
+            // Of the time when this site was active: a view goes without a word.
+            self.cache.plans.kind.set_finalizer(object, FINALIZER, false).await?;
+        }
+        let name = object.name_any();
+        let (is_well, reason, message) = match report.role {
+            SiteRole::Promoting => (true, "Promoting", "this site is taking over".to_owned()),
+            _ if report.ended => (false, "Ended", ended(&name)),
+            _ => {
+                let message = "this site is the standby; the plan is what the active side says";
+                (true, "Standby", message.to_owned())
+            }
         };
-        Ok(Some(Told::new("Ready", true, reason, message)))
+        Ok(Some(Told::new("Ready", is_well, reason, message)))
     }
 
     async fn write_mirror(&self, namespace: &str, name: &str, report: &PlanReport) -> Result<(), WriteError> {
-        let spec = serde_json::to_value(&report.spec).unwrap_or(Value::Null);
-        let labels = json!({MANAGED_LABEL: MANAGER, MIRROR_LABEL: "true"});
+        let (labels, spec) = mirrored(report);
         self.cache.plans.kind.apply(Some(namespace), name, &labels, &spec).await
     }
 
@@ -311,10 +300,28 @@ fn beyond(namespace: &str, spec: &PlanSpec) -> Option<&'static str> {
     fields.into_iter().find(|(_, reaches)| *reaches).map(|(field, _)| field)
 }
 
-fn taken(standing: &Standing<'_>, name: &str) -> Told {
-    let other = standing.names.get(name).and_then(|other| other.namespace()).unwrap_or_default();
-    let message = format!("the plan {name} is that of namespace {other}; give this one another name");
-    Told::new("Ready", false, "NameTaken", message)
+/// Labels and spec of a mirror.
+fn mirrored(report: &PlanReport) -> (Value, Value) {
+    let spec = serde_json::to_value(&report.spec).unwrap_or(Value::Null);
+    (json!({MANAGED_LABEL: MANAGER, MIRROR_LABEL: "true"}), spec)
+}
+
+fn ended(plan: &str) -> String {
+    format!(
+        "the active side deleted the plan, and nothing comes any more; its restore points stay here until \
+         `backstay plan delete {plan}` on this site"
+    )
+}
+
+/// Why a resource whose plan the book does not have makes no new one: it was told that the plan is not active here.
+fn told_otherwise(observed: &PlanStatus) -> Option<Told> {
+    let role = observed.role.as_deref().filter(|role| *role != role_name(SiteRole::Active))?;
+    let epoch = observed.epoch.unwrap_or_default();
+    let message = format!(
+        "this site was {role} for the plan at epoch {epoch}, and does not know it any more: it begins none that is active by \
+         this resource; where the application runs here, delete the resource and create it again"
+    );
+    Some(Told::new("Ready", false, "ToldOtherwise", message))
 }
 
 /// Why a spec is not taken.
@@ -326,27 +333,17 @@ pub(super) fn refusal(error: &HostError) -> Told {
 mod tests {
     use super::*;
 
-    fn resource(namespace: &str, created: &str, finalizers: &[&str]) -> Arc<DynamicObject> {
-        let object = json!({
-            "apiVersion": "backstay.dev/v1alpha1", "kind": "ReplicationPlan", "spec": {},
-            "metadata": {"name": "shop", "namespace": namespace, "uid": namespace, "creationTimestamp": created,
-                "finalizers": finalizers},
-        });
-        Arc::new(serde_json::from_value(object).unwrap())
-    }
-
     #[test]
-    fn of_one_name_the_accepted_one_stands_then_the_oldest() {
-        let stands = |objects: &[Arc<DynamicObject>]| {
-            let standing = Standing::new(objects);
-            let name = "shop".parse::<PlanName>().unwrap();
-            let count = standing.resources.iter().filter(|(_, stands)| *stands).count();
-            assert_eq!(count, 1);
-            standing.of(&name).unwrap().namespace().unwrap()
+    fn nothing_begins_by_a_resource_that_was_told_otherwise() {
+        let status = |role: Option<&str>| PlanStatus {
+            role: role.map(str::to_owned),
+            epoch: Some(3),
+            ..PlanStatus::default()
         };
-        let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
-        assert_eq!(stands(&[resource("a", new, &[]), resource("b", old, &[])]), "b");
-        assert_eq!(stands(&[resource("b", old, &[]), resource("a", new, &[FINALIZER])]), "a");
-        assert_eq!(stands(&[resource("b", old, &[]), resource("a", old, &[])]), "a");
+        assert_eq!(told_otherwise(&status(None)), None);
+        assert_eq!(told_otherwise(&status(Some("active"))), None);
+        for role in ["standby", "promoting", "demoting"] {
+            assert_eq!(told_otherwise(&status(Some(role))).unwrap().reason(), "ToldOtherwise");
+        }
     }
 }

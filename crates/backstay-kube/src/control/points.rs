@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::condition::{Told, conditions, count};
 use super::host::{Host, Picture, PointReport};
-use super::plans::Standing;
+use super::standing::Standing;
 use super::write::WriteError;
 use super::{Controller, MANAGED_LABEL, MANAGER, is_managed};
 use crate::crds::{RestorePointSpec, RestorePointStatus};

@@ -1,5 +1,7 @@
 //! Reads a resource as the document that `backstay plan apply` takes, by the same checks.
 
+use std::collections::BTreeMap;
+
 use backstay_types::{Class, Classify};
 use kube::ResourceExt;
 use kube::api::DynamicObject;
@@ -8,14 +10,17 @@ use serde_json::{Value, json};
 use super::condition::Told;
 use super::host::HostError;
 use crate::crds::API_VERSION;
+use crate::documents::ADOPT_ANNOTATION;
 use crate::{Document, documents};
 
 /// The document that a resource is.
 pub(super) fn document(kind: &str, object: &DynamicObject) -> Result<Document, HostError> {
+    let adopt = object.annotations().get_key_value(ADOPT_ANNOTATION);
+    let annotations: BTreeMap<_, _> = adopt.into_iter().collect();
     let text = json!({
         "apiVersion": API_VERSION,
         "kind": kind,
-        "metadata": {"name": object.name_any()},
+        "metadata": {"name": object.name_any(), "annotations": annotations},
         "spec": object.data.get("spec").unwrap_or(&Value::Null),
     });
     let documents = documents::parse("the resource", &text.to_string()).map_err(|error| HostError {

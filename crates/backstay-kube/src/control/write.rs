@@ -8,7 +8,7 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Pr
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::cluster::{FIELD_MANAGER, error_class, error_text};
+use crate::cluster::{FIELD_MANAGER, difference, error_class, error_text};
 
 /// A server that is alive answers a single object well within this; the Lease is lost after 10 s anyway.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
@@ -122,6 +122,21 @@ impl Kind {
         let params = PatchParams::apply(FINALIZER_MANAGER).force();
         let api = self.api(object.namespace().as_deref());
         absent_is_fine(bounded(api.patch(&name, &params, &Patch::Apply(body))).await)
+    }
+
+    /// Changes an object that is still the one that was seen: labels are added, and its spec becomes `spec`, whoever wrote
+    /// what is there.
+    pub(super) async fn replace(
+        &self,
+        object: &DynamicObject,
+        labels: &Value,
+        spec: &Value,
+    ) -> Result<(), WriteError> {
+        let change = difference(object.data.get("spec").unwrap_or(&Value::Null), spec);
+        let body = json!({"metadata": {"uid": object.uid(), "labels": labels}, "spec": change});
+        let api = self.api(object.namespace().as_deref());
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        bounded(api.patch(&object.name_any(), &params, &Patch::Merge(body))).await.map(drop)
     }
 
     /// Takes a label off.

@@ -28,6 +28,11 @@ use serde::{Deserialize, Serialize};
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Complete\")].status"
     ),
+    printcolumn(
+        name = "Failed",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Failed\")].reason"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -22,6 +22,16 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Pair", type_ = "string", json_path = ".spec.pair"),
     printcolumn(name = "Role", type_ = "string", json_path = ".status.role"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Degraded",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Degraded\")].status"
+    ),
     printcolumn(name = "Lag", type_ = "string", json_path = ".status.lag"),
     printcolumn(name = "RPO target", type_ = "string", json_path = ".spec.rpoTarget"),
     printcolumn(name = "Last success", type_ = "date", json_path = ".status.lastSuccess"),
@@ -45,6 +55,9 @@ pub struct PlanStatus {
     /// Epoch of the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// Whether the site took the plan from this resource, which stands for the plan from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<bool>,
     /// Phase of the running cycle, or `Idle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
@@ -106,6 +119,11 @@ pub struct CycleProgress {
     printcolumn(name = "Cron", type_ = "string", json_path = ".spec.cron"),
     printcolumn(name = "Daily", type_ = "string", json_path = ".spec.daily.time"),
     printcolumn(name = "Zone", type_ = "string", json_path = ".spec.timeZone", priority = "1"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Plans", type_ = "integer", json_path = ".status.plans"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

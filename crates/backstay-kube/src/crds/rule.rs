@@ -19,6 +19,11 @@ use serde::{Deserialize, Serialize};
     status = "RuleStatus",
     derive = "PartialEq",
     doc = "Commands that quiet an application for a snapshot.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Plans", type_ = "integer", json_path = ".status.plans"),
     printcolumn(name = "Last freeze", type_ = "string", json_path = ".status.lastFreeze"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")

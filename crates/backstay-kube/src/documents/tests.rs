@@ -35,7 +35,7 @@ fn error_with(from: &str, to: &str) -> String {
 #[test]
 fn the_sample_of_the_manual_is_read() {
     let documents = parse("shop.yaml", SHOP).unwrap();
-    let [Document::Plan { name, spec }] = documents.as_slice() else { panic!("{documents:?}") };
+    let [Document::Plan { name, spec, .. }] = documents.as_slice() else { panic!("{documents:?}") };
     assert_eq!(name.as_str(), "shop");
     assert_eq!(spec.pair, "west");
     assert_eq!(spec.schedule.as_ref().unwrap().interval, Some(Span::from_secs(900)));

@@ -106,7 +106,12 @@ pub(crate) fn plans(plans: &[PlanSummary]) -> String {
                 plan.epoch.to_string(),
                 plan.peer.clone(),
                 plan.schedule.clone().unwrap_or_else(|| "by hand".to_owned()),
-                if plan.suspended { "yes" } else { "no" }.to_owned(),
+                match (plan.ended, plan.suspended) {
+                    (true, _) => "ended",
+                    (false, true) => "yes",
+                    (false, false) => "no",
+                }
+                .to_owned(),
             ]
         }),
     )

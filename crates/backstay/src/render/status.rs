@@ -96,6 +96,10 @@ pub(crate) fn status(s: &PlanStatus) -> String {
     if let Some(standby) = &s.standby {
         rows.push(("Standby", standby_line(standby)));
     }
+    if let Some(error) = &s.promotion_error {
+        rows.push(("Takeover", format!("stopped: {}", error.message)));
+        rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
+    }
     rows.extend(s.objects.iter().flat_map(objects));
     rows.extend(s.hold.as_ref().map(|hold| ("Hold", held(hold))));
     rows.extend(s.automatic_failover.iter().flat_map(automatic));
@@ -175,6 +179,7 @@ fn lag(s: &PlanStatus) -> String {
 fn now(s: &PlanStatus) -> String {
     match &s.cycle {
         Some(cycle) => progress(cycle),
+        None if s.ended => "ended: the active side deleted the plan".to_owned(),
         None if s.suspended => "suspended".to_owned(),
         None => "idle".to_owned(),
     }
@@ -205,7 +210,11 @@ fn last_cycle(last: &LastCycle) -> String {
 }
 
 fn next_run(s: &PlanStatus) -> String {
-    if s.suspended { "suspended".to_owned() } else { or_dash(s.next_run, time) }
+    match (s.ended, s.suspended) {
+        (true, _) => "ended".to_owned(),
+        (false, true) => "suspended".to_owned(),
+        (false, false) => or_dash(s.next_run, time),
+    }
 }
 
 fn last_drill(last: &LastDrill) -> String {

@@ -44,6 +44,8 @@ fn plan_status() -> PlanStatus {
         apply_error: None,
         replica_warning: None,
         standby: None,
+        promotion_error: None,
+        ended: false,
         objects: None,
         last_drill: None,
         suspended: false,
@@ -273,6 +275,7 @@ They go on when west is paired again, or with a site that takes its place: backs
         epoch: Epoch(3),
         schedule: None,
         suspended: true,
+        ended: false,
     };
     assert_eq!(
         plans(&[plan]),

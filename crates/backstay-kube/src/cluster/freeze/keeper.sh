@@ -38,7 +38,7 @@ trap '' PIPE
 nap() {
     sleep "$1" >/dev/null 2>&1 &
     sleeper=$!
-    trap 'kill "$sleeper"; exit 0' TERM
+    trap 'kill "$sleeper"; wait "$sleeper"; exit 0' TERM
     wait "$sleeper"
     trap - TERM
 }
@@ -68,6 +68,8 @@ exec 3<&-
 wait "$action"
 code=$?
 kill "$announcer" "$listener" "$clock" "$warden" 2>/dev/null
+# What ends after its parent is the child of the container's first process, which may never look: a zombie for each.
+wait "$announcer" "$listener" "$clock" "$warden" 2>/dev/null
 rm -rf "$folder"
 echo "end $code"
 exit "$code"

@@ -289,3 +289,29 @@ async fn a_damaged_record_is_not_taken_for_none() {
     let error = Record::at(&machine.record()).read().await.unwrap_err();
     assert!(error.to_string().contains("version: expected 1, found 2") && error.hint().is_some(), "{error}");
 }
+
+/// In a container whose first process never looks after children that are not its own, such as `sleep`.
+#[test]
+fn a_keeper_leaves_no_zombies() {
+    let script = "unshare --pid --fork --mount-proc sleep 60 & outer=$!
+        first= ; while [ -z \"$first\" ]; do first=$(cat /proc/$outer/task/$outer/children); done
+        first=${first% }
+        until [ \"$(cat /proc/$first/comm)\" = sleep ]; do :; done
+        nsenter -t $first -p -m sh -c 'sleep 0.5 | sh \"$0\" \"$1\" 9 2 true' \"$0\" \"$1\" >&2
+        for one in $(cat /proc/$first/task/$first/children); do
+            while grep -q '^State:.[RSD]' /proc/$one/status 2>/dev/null; do :; done
+        done
+        for one in $(cat /proc/$first/task/$first/children); do cat /proc/$one/comm; done
+        kill -9 $first";
+    let keeper = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cluster/freeze/keeper.sh");
+    let may =
+        std::process::Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
+    if !may.is_ok_and(|may| may.status.success()) {
+        eprintln!("skipped: process namespaces need root");
+        return;
+    }
+    let name = format!("bs-zombies-{}", std::process::id());
+    let ran = std::process::Command::new("sh").args(["-c", script, keeper, &name]).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "", "left to the first process");
+}

@@ -12,9 +12,9 @@ use crate::cluster::FIELD_MANAGER;
 use crate::cluster::discovery::Resource;
 use crate::cluster::error::{RequestError, TIMED_OUT, told};
 use crate::cluster::fault::Fault;
-use crate::cluster::home;
 use crate::cluster::items::Item;
 use crate::cluster::live::{LiveObject, Slot};
+use crate::cluster::prepare::Purpose;
 use crate::cluster::request::{Ask, METADATA};
 use crate::normalise::unmark;
 
@@ -72,7 +72,10 @@ impl Writer {
         let mut body = self.body(item, labelled)?;
         if let Some(live) = live {
             if live.at_home {
-                home::stay(&mut body)?;
+                self.stay(&item.slot, resource, &mut body).await?;
+            }
+            if live.held && self.prepare.purpose() == Purpose::Run {
+                self.nothing_missed(&item.slot, resource).await?;
             }
             if live.adopted {
                 self.take_over(&item.slot, resource).await?;
