@@ -20,11 +20,15 @@ fn settings(url: &str, token: Option<&Path>) -> SiteOptions {
 }
 
 fn plan(source: &Path) -> Plan {
-    Plan::new("shop").volume("data", source).field("automaticFailover: {after: 5s}")
+    Plan::new("shop").volume("data", source).field("automaticFailover: {after: 5s}").field(HOLD)
 }
 
+/// What there is to hold is not what is looked at here.
+const HOLD: &str = "hold: {commands: {hold: ['true'], release: ['true']}}";
+
 /// A pair whose plan has its lease, and whose standby has seen it.
-fn armed(pair: &Pair, manifests: Option<&Path>) -> PathBuf {
+fn armed(pair: &mut Pair, manifests: Option<&Path>) -> PathBuf {
+    pair.keep();
     let source = pair.source("source");
     tree::small_files(&source, 100, &mut seed("automatic"));
     let mut plan = plan(&source);
@@ -77,8 +81,8 @@ fn a_dead_site_is_taken_over() {
     let witness = Witness::start();
     let options = || settings(&witness.url(), Some(&witness.token()));
     let mut pair = Pair::with(options(), options());
-    let source = armed(&pair, None);
-    pair.east.kill();
+    let source = armed(&mut pair, None);
+    pair.east.kill_machine();
     let died = Instant::now();
     wait_active(&pair.west);
     let took = died.elapsed();
@@ -106,7 +110,7 @@ fn a_witness_that_is_down_stops_nothing() {
     let mut witness = Witness::start();
     let options = || settings(&witness.url(), Some(&witness.token()));
     let mut pair = Pair::with(options(), options());
-    armed(&pair, None);
+    armed(&mut pair, None);
     witness.kill();
     for site in [&pair.east, &pair.west] {
         eventually("status says that the witness is away", TAKEN_OVER, || {
@@ -121,7 +125,7 @@ fn a_witness_that_is_down_stops_nothing() {
     witness.serve();
     wait_would(&pair.west, "this side promotes in");
     nothing_happens(&pair);
-    pair.east.kill();
+    pair.east.kill_machine();
     wait_active(&pair.west);
 }
 
@@ -131,9 +135,9 @@ fn without_a_witness_nobody_takes_over() {
     let mut witness = Witness::start();
     let options = || settings(&witness.url(), Some(&witness.token()));
     let mut pair = Pair::with(options(), options());
-    armed(&pair, None);
+    armed(&mut pair, None);
     witness.kill();
-    pair.east.kill();
+    pair.east.kill_machine();
     let begin = Instant::now();
     while begin.elapsed() < 2 * AFTER {
         assert_eq!(pair.west.status("shop")["role"], "standby");
@@ -150,8 +154,8 @@ fn without_a_witness_nobody_takes_over() {
 fn a_cut_between_the_sites_stops_nothing() {
     let witness = Witness::start();
     let options = || settings(&witness.url(), Some(&witness.token()));
-    let pair = Pair::with(options(), options());
-    armed(&pair, None);
+    let mut pair = Pair::with(options(), options());
+    armed(&mut pair, None);
     pair.east.cli(["pair", "remove", "west"]).ok();
     nothing_happens(&pair);
     wait_would(&pair.east, "this side holds in");
@@ -169,10 +173,10 @@ fn an_isolated_site_holds_before_the_other_takes_over() {
         std::os::unix::fs::symlink(&shared, way).unwrap();
     }
     let options = |way: &Path| settings(&format!("file://{}", way.display()), None);
-    let pair = Pair::with(options(&ours), options(&theirs));
+    let mut pair = Pair::with(options(&ours), options(&theirs));
     // The cut is made by removing the pair, and stepping down asks for the peer.
     pair.east.allow_errors("there is no peer");
-    armed(&pair, None);
+    armed(&mut pair, None);
     fs::remove_file(&ours).unwrap();
     pair.east.cli(["pair", "remove", "west"]).ok();
     let mut held = None;
@@ -201,7 +205,7 @@ fn a_side_that_does_not_know_what_binds_it_holds() {
     let options = || settings(&witness.url(), Some(&witness.token()));
     let mut pair = Pair::with(options(), options());
     pair.east.allow_errors("lease.json");
-    armed(&pair, None);
+    armed(&mut pair, None);
     witness.kill();
     pair.west.kill();
     pair.east.terminate();
@@ -218,12 +222,12 @@ fn a_released_lease_is_not_taken() {
     let witness = Witness::start();
     let options = || settings(&witness.url(), Some(&witness.token()));
     let mut pair = Pair::with(options(), options());
-    let source = armed(&pair, None);
-    pair.east.apply(&Plan::new("shop").volume("data", &source).yaml()).ok();
+    let source = armed(&mut pair, None);
+    pair.east.apply(&Plan::new("shop").volume("data", &source).field(HOLD).yaml()).ok();
     let kept = pair.east.dir().join("plans/shop/lease.json");
     eventually("the lease is given back", TAKEN_OVER, || !kept.exists());
     assert_eq!(automatic(&pair.east), Value::Null);
-    pair.east.kill();
+    pair.east.kill_machine();
     let begin = Instant::now();
     while begin.elapsed() < 2 * AFTER {
         assert_eq!(pair.west.status("shop")["role"], "standby");
@@ -237,10 +241,11 @@ fn a_released_lease_is_not_taken() {
 fn a_witness_that_cannot_be_used_is_told() {
     let (witness, other) = (Witness::start(), Witness::start());
     let wrong_server = witness.url().replace(&witness.fingerprint(), &other.fingerprint());
-    let pair = Pair::with(
+    let mut pair = Pair::with(
         settings(&witness.url(), Some(&other.token())),
         settings(&wrong_server, Some(&witness.token())),
     );
+    pair.keep();
     let source = pair.source("source");
     tree::small_files(&source, 10, &mut seed("witness"));
     pair.east.apply(&plan(&source).yaml()).ok();

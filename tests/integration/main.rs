@@ -27,6 +27,7 @@ mod handover;
 mod harness;
 mod homecoming;
 mod incremental;
+mod keeper;
 mod kill;
 mod manifests;
 mod memory;

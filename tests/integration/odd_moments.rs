@@ -47,10 +47,14 @@ fn replicas(dir: &Path) -> Value {
     object(&objects_under(dir), "shop/Deployment/web").pointer("/spec/replicas").cloned().unwrap()
 }
 
+/// What is held beside the manifests is not what is looked at here.
+const HOLD: &str = "hold: {commands: {hold: ['true'], release: ['true']}}";
+
 /// With a witness, and `after` of 5 s.
-fn armed(pair: &Pair) -> Sources {
+fn armed(pair: &mut Pair) -> Sources {
+    pair.keep();
     let sources = Sources::of(pair);
-    pair.east.apply(&sources.plan().field("automaticFailover: {after: 5s}").yaml()).ok();
+    pair.east.apply(&sources.plan().field("automaticFailover: {after: 5s}").field(HOLD).yaml()).ok();
     pair.east.sync("shop");
     wait_would(&pair.west, "this side promotes in");
     wait_would(&pair.east, "this side holds in");
@@ -91,15 +95,15 @@ fn stays_standby(site: &Site) {
 #[test]
 fn a_deleted_plan_is_not_taken_over() {
     let witness = Witness::start();
-    let pair = Pair::with(settings(&witness), settings(&witness));
-    let sources = armed(&pair);
+    let mut pair = Pair::with(settings(&witness), settings(&witness));
+    let sources = armed(&mut pair);
     pair.east.cli(["plan", "delete", "shop"]).ok();
     stays_standby(&pair.west);
     assert_eq!(replicas(&sources.manifests), json!(3));
     assert_eq!(replicas(&pair.west.manifests("shop")), json!(0));
     assert_eq!(pair.west.status("shop")["automaticFailover"], Value::Null);
     // The plan that comes back has its lease again.
-    pair.east.apply(&sources.plan().field("automaticFailover: {after: 5s}").yaml()).ok();
+    pair.east.apply(&sources.plan().field("automaticFailover: {after: 5s}").field(HOLD).yaml()).ok();
     pair.east.sync("shop");
     wait_would(&pair.west, "this side promotes in");
 }
@@ -109,7 +113,7 @@ fn a_deleted_plan_is_not_taken_over() {
 fn a_plan_whose_standby_cannot_be_told_is_not_deleted() {
     let witness = Witness::start();
     let mut pair = Pair::with(settings(&witness), settings(&witness));
-    let sources = armed(&pair);
+    let sources = armed(&mut pair);
     pair.west.kill();
     pair.east.cli(["plan", "delete", "shop"]).refused(&[5], &["take over by itself", "automaticFailover"]);
     assert_eq!(pair.east.status("shop")["role"], "active");
@@ -129,7 +133,7 @@ fn a_plan_whose_standby_cannot_be_told_is_not_deleted() {
 fn what_is_held_goes_on_without_the_note_of_it() {
     let mut witness = Witness::start();
     let mut pair = Pair::with(settings(&witness), settings(&witness));
-    let sources = armed(&pair);
+    let sources = armed(&mut pair);
     pair.east.allow_errors("");
     witness.kill();
     pair.west.kill();

@@ -55,6 +55,8 @@ fn a_lease_in_a_third_cluster_decides() {
     let source = pair.source("source");
     tree::small_files(&source, 50, &mut seed("kube witness"));
     let plan = Plan::new("shop").volume("data", &source);
+    pair.keep();
+    let plan = plan.field("hold: {commands: {hold: ['true'], release: ['true']}}");
     pair.east.apply(&plan.field("automaticFailover: {after: 6s, witness: lease}").yaml()).ok();
     pair.east.sync("shop");
     eventually("the standby watches the lease", SOON, || would(&pair.west, "this side promotes in"));
@@ -82,7 +84,7 @@ fn a_lease_in_a_third_cluster_decides() {
     plane.restart_apiserver();
     eventually("the witness is of use again", SOON, || would(&pair.west, "this side promotes in"));
 
-    pair.east.kill();
+    pair.east.kill_machine();
     eventually("the standby takes over", SOON, || pair.west.status("shop")["role"] == "active");
     assert_same(&source, &pair.west.replica("shop", "data"));
 }

@@ -3,13 +3,15 @@
 //!
 //! 1. What a restart must not forget of a lease is on disk before what it stands for is done ([`kept`]).
 //! 2. The standby's word that it stands by is given under the same lock as its decision to take over ([`Leases`]).
-//! 3. Answers to questions of a machine that is gone are dropped with its tasks.
+//! 3. A lease is renewed here only while this daemon has it, and not the keeper (`keeper`, [`guarded`]).
+//! 4. Answers to questions of a machine that is gone are dropped with its tasks.
 //!
 //! At a crash the task begins anew from the plan's role and what was kept.
 
 mod active;
 mod error;
-mod kept;
+mod guarded;
+pub(crate) mod kept;
 mod standby;
 mod status;
 
@@ -23,6 +25,7 @@ use backstay_types::{Classify, PairId, PlanName};
 use tokio::task::JoinSet;
 
 pub use error::AutomaticError;
+use guarded::{Guarded, Seats};
 use standby::Standing;
 use status::View;
 
@@ -44,6 +47,7 @@ const POISONED: &str = "no holder of this lock panics";
 pub(crate) struct Leases {
     standing: Mutex<BTreeMap<PlanName, Standing>>,
     views: Mutex<BTreeMap<PlanName, View>>,
+    guarded: Guarded,
 }
 
 impl Leases {
@@ -65,10 +69,17 @@ impl Leases {
 impl Site {
     /// Runs until the daemon stops.
     pub(crate) async fn run_automatic(self: Arc<Self>) {
+        // Dropped last: whoever goes on in this daemon's place must not begin before its tasks have ended.
+        let mut seats = Seats::new(&self.dir);
         let mut tasks = JoinSet::new();
         let mut running = BTreeSet::new();
         loop {
+            self.leases.guarded.see(&mut seats);
+            if !self.leases.guarded.has_lease() {
+                seats.watch().await;
+            }
             for record in self.plans.list() {
+                self.forget_left_over(&record);
                 if self.wants_lease(&record) && running.insert(record.name.clone()) {
                     let (site, name) = (self.clone(), record.name.clone());
                     tasks.spawn(async move {
@@ -104,14 +115,24 @@ impl Site {
                 return;
             }
             let outcome = match (record.role, taken.take()) {
+                (SiteRole::Active | SiteRole::Promoting, waiting)
+                | (SiteRole::Standby, waiting @ Some(_))
+                    if !self.leases.guarded.has_lease() =>
+                {
+                    // The keeper has it, and lets go as soon as it sees this daemon.
+                    taken = waiting;
+                    tokio::time::sleep(TICK).await;
+                    Ok(())
+                }
                 (SiteRole::Active | SiteRole::Promoting, taken) | (SiteRole::Standby, taken @ Some(_)) => {
                     self.run_active(&record, taken).await
                 }
                 (SiteRole::Standby, None) => self.run_standby(&record).await.map(|won| taken = won),
                 (SiteRole::Demoting, _) => {
                     self.leases.forget(name);
+                    let given = self.give_orders(&record, &mut None);
                     tokio::time::sleep(LOOK_AGAIN).await;
-                    Ok(())
+                    given
                 }
             };
             if let Err(error) = outcome {
@@ -196,7 +217,7 @@ impl Asked {
 }
 
 /// Carries one question, for no longer than it may take.
-async fn carry(
+pub(crate) async fn carry(
     witness: Result<Witness, AutomaticError>,
     id: LeaseId,
     question: Ask,
@@ -210,6 +231,6 @@ async fn carry(
 }
 
 /// How long to sleep until `wake`.
-fn pause(wake: Option<Mono>, now: Mono) -> Duration {
+pub(crate) fn pause(wake: Option<Mono>, now: Mono) -> Duration {
     wake.map_or(TICK, |wake| wake.since(now).to_duration()).min(TICK)
 }

@@ -106,6 +106,9 @@ pub enum DaemonError {
     /// Automatic failover and its witness.
     #[error(transparent)]
     Automatic(#[from] crate::automatic::AutomaticError),
+    /// The keeper, and what it shares with the daemon.
+    #[error(transparent)]
+    Keeper(#[from] crate::keeper::KeeperError),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] crate::audit::AuditError),

@@ -21,6 +21,7 @@ mod handover;
 mod host_hold;
 mod incoming;
 mod init;
+mod keeper;
 mod meter;
 mod metrics;
 mod own_folders;
@@ -45,7 +46,9 @@ mod witness;
 
 pub use automatic::AutomaticError;
 pub use error::DaemonError;
+pub use host_hold::HoldError;
 pub use init::{InitReport, InitResult, init, init_if_missing};
+pub use keeper::{KeeperError, run_guard, run_keeper};
 pub use serve::{ServeOptions, serve};
 pub use tell::TellError;
 pub use upkeep::{rebuild_catalog, verify_offline};

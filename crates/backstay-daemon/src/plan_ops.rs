@@ -108,6 +108,7 @@ impl Site {
             Timetable::parse(schedule)
                 .map_err(|source| DaemonError::Schedule { plan: name.clone(), source })?;
         }
+        self.check_guarded(name, spec)?;
         match self.plans.find(name) {
             // Its paths are those of the other side.
             Some(record) if !record.home => Ok(()),

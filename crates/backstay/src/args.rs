@@ -118,6 +118,15 @@ pub(crate) enum Command {
     /// makes its certificate and its token; then it prints what both sites need in site.toml. It holds no data and
     /// moves no workloads.
     Witness(WitnessArgs),
+    /// Run the site's keeper, beside the daemon and as a unit of its own: it holds when the daemon is dead
+    ///
+    /// For plans with automatic failover. While the daemon is dead, restarted or upgraded it renews their leases, so that
+    /// nothing fails over; if it cannot, it holds what runs here before the other side takes over. It starts a guard, a
+    /// process that does the latter when daemon and keeper are killed. Changes no plan and lets nobody in.
+    Keeper,
+    /// What a keeper starts
+    #[command(hide = true)]
+    KeeperGuard,
     /// Print the Kubernetes custom resource definitions as YAML
     Crds,
     /// Print a completion script for a shell

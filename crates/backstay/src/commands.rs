@@ -1,6 +1,7 @@
 //! One function per command: ask, then print.
 
 mod drill;
+mod keeper;
 mod offline;
 mod pair;
 mod plan;
@@ -45,6 +46,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Audit(args) if args.verify => offline::audit_verify(&cli.site, &args),
         Command::Audit(args) => block_on(upkeep::audit(&client, &args)),
         Command::Witness(args) => witness::run(args),
+        Command::Keeper => keeper::keep(&cli.site),
+        Command::KeeperGuard => keeper::guard(&cli.site),
         Command::Crds => output::print(&backstay_kube::crds::all_yaml()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -36,6 +36,12 @@ impl Pair {
         pair
     }
 
+    /// Starts a keeper beside each daemon.
+    pub fn keep(&mut self) {
+        self.east.keep();
+        self.west.keep();
+    }
+
     /// Pairs the sites with a new key.
     pub fn join(&self) {
         let endpoint = self.west.listen().to_string();

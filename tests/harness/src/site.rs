@@ -1,7 +1,7 @@
 //! One site: a folder, its daemon, and the commands given to it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,7 @@ pub struct Site {
     wrapper: Vec<String>,
     log: PathBuf,
     daemon: Option<Child>,
+    keeper: Option<Child>,
     peak_kib: u64,
     allowed_errors: Mutex<Vec<String>>,
     /// Holds the log and, unless the site stands elsewhere, the site.
@@ -63,6 +64,7 @@ impl Site {
             env: options.env,
             wrapper: options.wrapper,
             daemon: None,
+            keeper: None,
             peak_kib: 0,
             allowed_errors: Mutex::default(),
             _home: home,
@@ -100,6 +102,7 @@ impl Site {
             env: site.env.clone(),
             wrapper: site.wrapper.clone(),
             daemon: None,
+            keeper: None,
             peak_kib: 0,
             allowed_errors: Mutex::new(site.allowed_errors.lock().unwrap().clone()),
             _home: home,
@@ -198,6 +201,63 @@ impl Site {
         assert!(status.success(), "{} drained with {status}\n{}", self.name, self.log());
     }
 
+    /// Starts the keeper and waits until it and its guard are there.
+    #[track_caller]
+    pub fn keep(&mut self) {
+        assert!(self.keeper.is_none(), "the keeper of {} is already running", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(program());
+        command.arg("keeper").arg("--site").arg(&self.dir).env("BACKSTAY_LOG_FORMAT", "json");
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.keeper = Some(command.spawn().unwrap());
+        for seat in ["keeper", "guard"] {
+            eventually(&format!("the {seat} of {} is there", self.name), START_DEADLINE, || {
+                File::open(self.dir.join("keeper").join(seat))
+                    .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+            });
+        }
+    }
+
+    /// SIGKILL to the keeper.
+    pub fn kill_keeper(&mut self) {
+        let mut child = self.keeper.take().unwrap_or_else(|| panic!("{} has no keeper", self.name));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// The process ids of this site's guards.
+    pub fn guards(&self) -> Vec<Pid> {
+        let is_ours = |pid: i32| {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<_> = words.split(|byte| *byte == 0).collect();
+            words.contains(&b"keeper-guard".as_slice())
+                && words.contains(&self.dir.as_os_str().as_encoded_bytes())
+        };
+        let pids =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| is_ours(*pid)).filter_map(Pid::from_raw).collect()
+    }
+
+    /// SIGKILL to every guard.
+    pub fn kill_guards(&self) {
+        for pid in self.guards() {
+            // It may have ended by itself; either way it is gone after this.
+            drop(kill_process(pid, Signal::KILL));
+        }
+    }
+
+    /// The machine is gone: keeper, guard and daemon at once.
+    pub fn kill_machine(&mut self) {
+        // First who would start another guard.
+        for child in self.keeper.iter_mut().chain(&mut self.daemon) {
+            drop(child.kill());
+        }
+        self.kill_guards();
+        for mut child in self.keeper.take().into_iter().chain(self.daemon.take()) {
+            child.wait().unwrap();
+        }
+    }
+
     /// Kills and starts the daemon.
     pub fn restart(&mut self) {
         self.kill();
@@ -294,10 +354,13 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.daemon {
+        for child in self.keeper.iter_mut().chain(&mut self.daemon) {
             // The process may have ended by itself; either way it is gone after this.
             drop(child.kill());
             drop(child.wait());
+        }
+        if self.dir.join("keeper").exists() {
+            self.kill_guards();
         }
         if std::thread::panicking() {
             if let Ok(keep) = std::env::var("BACKSTAY_KEEP_LOGS") {

@@ -72,6 +72,9 @@ pub struct AutomaticStatus {
     pub would_do: String,
     /// Why the witness was not reached, if it was not.
     pub error: Option<String>,
+    /// Why nobody would take over by itself although all else is well: nothing holds what runs where the daemon is dead.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 /// The last apply of a plan's objects to a cluster.

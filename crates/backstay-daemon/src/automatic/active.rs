@@ -15,6 +15,7 @@ use super::status::View;
 use super::{Asked, carry, pause};
 use crate::api_types::PromoteRequest;
 use crate::audit::Actor;
+use crate::keeper::{self, Orders};
 use crate::plans::PlanRecord;
 use crate::site::Site;
 use crate::standstill::GONE_WITHIN;
@@ -55,6 +56,10 @@ struct Active {
     /// Whether objects stood still when the lease had them held.
     stood: bool,
     is_holding_again: bool,
+    /// What the keeper was told.
+    orders: Option<Orders>,
+    /// Whether it could not be told the last time; told once.
+    orders_failed: bool,
 }
 
 impl Site {
@@ -71,7 +76,10 @@ impl Site {
         };
         let after = record.spec.automatic_failover.as_ref().map(|wanted| wanted.after).or(kept.bound);
         // Neither wanted nor bound: there is nothing to give back.
-        let Some(after) = after else { return self.forget_kept(&record.name) };
+        let Some(after) = after else {
+            self.forget_orders(&record.name)?;
+            return self.forget_kept(&record.name);
+        };
         let terms = Terms::new(after);
         let me = Party { plan: record.name.clone(), site: self.id, epoch, terms };
         let mut active = Active {
@@ -87,6 +95,8 @@ impl Site {
             is_overdue_told: false,
             stood: false,
             is_holding_again: false,
+            orders: None,
+            orders_failed: false,
         };
         if taken.is_some() {
             self.store_kept(&record.name, epoch, &kept)?;
@@ -104,8 +114,22 @@ impl Site {
             // Holding goes first: without the note a handover that is rolled back may let go, and is held again.
             tracing::warn!(%plan, "not noted that the lease is lost: {error}");
         }
+        // What a keeper would hold goes first: it takes the least time, and is what acknowledges writes.
+        let on_host = self.by_orders(plan, "holding what runs on the host", keeper::hold_host).await;
         self.stand_still(plan).await?;
+        on_host?;
         self.wait_gone(plan, GONE_WITHIN).await
+    }
+
+    /// Does with the orders of a plan what a keeper would do.
+    async fn by_orders(
+        self: &Arc<Self>,
+        plan: &PlanName,
+        what: &'static str,
+        work: fn(&std::path::Path, &Orders) -> Result<(), DaemonError>,
+    ) -> Result<(), DaemonError> {
+        let (dir, folder) = (self.dir.clone(), self.plans.plan_folder(plan));
+        self.blocking(what, move || Orders::load(&folder)?.map_or(Ok(()), |orders| work(&dir, &orders))).await
     }
 
     /// Lets what was held here go on.
@@ -115,6 +139,8 @@ impl Site {
         if record.role != SiteRole::Active || record.handover.is_some() {
             return Ok(());
         }
+        self.forget_note(plan)?;
+        self.by_orders(plan, "releasing what runs on the host", keeper::release_host).await?;
         self.let_go(plan).await
     }
 
@@ -166,8 +192,14 @@ impl Active {
                 SiteRole::Standby if self.promote_at.is_some() || !self.tasks.is_empty() => {}
                 SiteRole::Standby | SiteRole::Demoting => return Ok(()),
             }
+            self.give_orders(&record);
             self.follow(&record, now);
-            let actions = self.lease.handle(event, now);
+            let mut actions = Vec::new();
+            if self.lease.stance() == Stance::Running && self.site.is_noted(&self.name) {
+                tracing::warn!(plan = %self.name, "somebody else has held what runs here");
+                actions.extend(self.lease.handle(ActiveEvent::HeldByWatcher, now));
+            }
+            actions.extend(self.lease.handle(event, now));
             self.keep(&actions)?;
             for action in actions {
                 if self.carry_out(&record, action)? {
@@ -188,6 +220,22 @@ impl Active {
         }
     }
 
+    /// A full disk must not keep this side from renewing: whoever has no orders is not there.
+    fn give_orders(&mut self, record: &PlanRecord) {
+        if record.role == SiteRole::Standby {
+            return;
+        }
+        let given = self.site.give_orders(record, &mut self.orders);
+        if let Err(error) = &given {
+            if !self.orders_failed {
+                let class = error.class().label();
+                tracing::error!(plan = %self.name, class, "the keeper has no orders: {error}");
+            }
+            self.orders = None;
+        }
+        self.orders_failed = given.is_err();
+    }
+
     /// Takes over what the plan says now.
     fn follow(&mut self, record: &PlanRecord, now: Mono) {
         self.epoch = self.epoch.max(record.epoch);
@@ -195,7 +243,8 @@ impl Active {
         let after = wanted.map(|wanted| wanted.after).or(self.kept.bound);
         if let Some(after) = after {
             let terms = Terms::new(after);
-            self.lease.update(self.epoch, terms, wanted.is_some(), now);
+            let guarded = self.site.is_guarded(self.orders.as_ref());
+            self.lease.update(self.epoch, terms, wanted.is_some(), guarded, now);
         }
     }
 
@@ -283,6 +332,7 @@ impl Active {
             ActiveAction::Disarmed => {
                 tracing::info!(plan = %self.name, "the lease is released: no automatic failover any more");
                 self.site.forget_kept(&self.name)?;
+                self.site.forget_orders(&self.name)?;
                 self.kept = Kept::default();
                 return Ok(record.spec.automatic_failover.is_none());
             }

@@ -1,5 +1,7 @@
 //! What stands in the way of automatic failover.
 
+use std::path::PathBuf;
+
 use backstay_types::{Class, Classify, PlanName};
 
 use crate::witness::WitnessError;
@@ -22,6 +24,28 @@ pub enum AutomaticError {
         expected: &'static str,
         /// What is set up.
         found: &'static str,
+    },
+    /// Nobody outlives the daemon.
+    #[error("plan {plan} wants automatic failover, and no keeper runs beside this daemon")]
+    NoKeeper {
+        /// The plan.
+        plan: PlanName,
+        /// The site.
+        dir: PathBuf,
+    },
+    /// A keeper could do nothing.
+    #[error("plan {plan} wants automatic failover, and does not say what stops its application")]
+    NothingToHold {
+        /// The plan.
+        plan: PlanName,
+    },
+    /// Pods outlive the daemon, and nothing there holds them.
+    #[error(
+        "plan {plan} wants automatic failover, and is over namespaces: there is no keeper for clusters yet"
+    )]
+    NoKeeperOnClusters {
+        /// The plan.
+        plan: PlanName,
     },
     /// The lease is being taken.
     #[error("plan {plan}: this side is taking over by itself")]
@@ -47,7 +71,11 @@ pub enum AutomaticError {
 impl Classify for AutomaticError {
     fn class(&self) -> Class {
         match self {
-            Self::NoWitness { .. } | Self::OtherWitness { .. } => Class::Invalid,
+            Self::NoWitness { .. }
+            | Self::OtherWitness { .. }
+            | Self::NoKeeper { .. }
+            | Self::NothingToHold { .. }
+            | Self::NoKeeperOnClusters { .. } => Class::Invalid,
             Self::TakingOver { .. } => Class::Busy,
             Self::StandbyNotTold { .. } => Class::Transient,
             Self::Witness(error) => error.class(),
@@ -63,6 +91,19 @@ impl Classify for AutomaticError {
             Self::OtherWitness { .. } => {
                 Some("both sites need the same witness: change `witness.url` or the plan".to_owned())
             }
+            Self::NoKeeper { dir, .. } => Some(format!(
+                "start `backstay keeper --site {}` as a unit of its own, on both sites: it holds the application if the \
+                 daemon dies; see docs/automatic-failover.md",
+                dir.display()
+            )),
+            Self::NothingToHold { .. } => Some(
+                "name the units, control groups or commands that stop it in `hold` of the plan; where nothing is to be \
+                 held, nothing can be kept from running twice"
+                    .to_owned(),
+            ),
+            Self::NoKeeperOnClusters { .. } => Some(
+                "take `automaticFailover` out of the plan, and promote by hand: `backstay promote`".to_owned(),
+            ),
             Self::TakingOver { .. } => Some("`backstay status` on the other side shows how far it is".to_owned()),
             Self::StandbyNotTold { plan, .. } => Some(format!(
                 "delete it when the peer is connected; or take `automaticFailover` out of the plan, wait until \

@@ -32,6 +32,7 @@ impl Site {
         let name = &record.name;
         // Of a time when this side was active.
         self.forget_kept(name)?;
+        self.forget_orders(name)?;
         let Some(me) = self.party(record) else { return Ok(None) };
         let lease = StandbyLease::new(me, clock::mono());
         self.leases.standing.lock().expect(POISONED).insert(name.clone(), Standing { lease });

@@ -50,6 +50,7 @@ impl Site {
             after_seconds: wanted.unwrap_or_default().as_secs_f64(),
             would_do: "nothing yet: the witness was not asked yet".to_owned(),
             error: None,
+            warning: self.unguarded(record),
         };
         let Some(view) = view else { return Some(status) };
         let (reached, failure, holder, since) = match &view {
@@ -120,6 +121,9 @@ impl View {
                 Waits::Witness => "nothing: without the witness nobody promotes".to_owned(),
                 Waits::NoLease => "nothing: the active side has no lease at the witness".to_owned(),
                 Waits::OtherEpoch => "nothing: the lease is of an epoch that is over".to_owned(),
+                Waits::Unguarded => {
+                    "nothing: what runs on the active side would outlive its daemon".to_owned()
+                }
                 Waits::Unable => "nothing: this side has no whole restore point to promote".to_owned(),
                 Waits::Until(at) => {
                     format!("this side promotes in {} unless the peer renews", seconds(at.since(now)))

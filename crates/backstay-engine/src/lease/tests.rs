@@ -72,7 +72,11 @@ fn a_daemon_that_is_down_stops_nothing() {
             way.map(|way| world.cut(way));
             world.end(Place::East, Process::Daemon);
             world.run(20 * AFTER);
-            assert_eq!((world.running(), world.holds, world.takeovers), (vec![Place::East], 0, 0), "seed {seed}");
+            assert_eq!(
+                (world.running(), world.holds, world.takeovers),
+                (vec![Place::East], 0, 0),
+                "seed {seed}"
+            );
         }
     }
 }

@@ -126,6 +126,7 @@ fn automatic(a: &AutomaticStatus) -> Vec<(&'static str, String)> {
         ("  next", a.would_do.clone()),
     ];
     rows.extend(a.error.iter().map(|error| ("  error", error.clone())));
+    rows.extend(a.warning.iter().map(|warning| ("  WARNING", warning.clone())));
     rows
 }
 
