@@ -63,6 +63,7 @@ impl App {
         self.ran().last().copied()
     }
 
+    /// Whether it has written something within the last moment.
     fn goes_on(&self) -> bool {
         let before = self.last();
         std::thread::sleep(Duration::from_millis(400));
@@ -76,7 +77,8 @@ impl App {
     fn kill(&mut self) {
         if let Some(mut child) = self.process.take() {
             let group = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-            drop(kill_process_group(group, Signal::KILL));
+            // It may be gone already.
+            kill_process_group(group, Signal::KILL).ok();
             child.wait().unwrap();
         }
     }

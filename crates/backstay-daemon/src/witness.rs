@@ -130,6 +130,7 @@ mod tests {
             after: Span(5000),
             beats,
             released: false,
+            guarded: false,
         }
     }
 }

@@ -69,7 +69,9 @@ fn a_daemon_that_is_down_stops_nothing() {
         for way in [None, Some(Way::Peer)] {
             let mut world = World::new(seed);
             world.settle();
-            way.map(|way| world.cut(way));
+            if let Some(way) = way {
+                world.cut(way);
+            }
             world.end(Place::East, Process::Daemon);
             world.run(20 * AFTER);
             assert_eq!(
@@ -335,4 +337,29 @@ fn a_taken_lease_is_gone_on_with_after_a_crash() {
     assert!(!lease.grant(now), "a lease that is being taken is not promised away");
     let promoted = answer(&mut lease, &asked, Answer::Swapped(Version("a-8".into())), now);
     assert!(matches!(promoted.as_slice(), [StandbyAction::Promote { epoch: Epoch(2), .. }]), "{promoted:?}");
+}
+
+/// A record of a site that knows no keeper is guarded by nobody; and one that nobody guards is what such a site, or its
+/// witness, would have written itself.
+#[test]
+fn a_record_from_before_is_not_guarded() {
+    let mut written = record(1, 1).record;
+    written.guarded = false;
+    let before = serde_json::to_string(&written).expect("json");
+    assert!(!before.contains("guarded"), "{before}");
+    assert_eq!(serde_json::from_str::<LeaseRecord>(&before).expect("a record"), written);
+    let after = serde_json::to_string(&record(1, 1).record).expect("json");
+    assert!(after.ends_with(r#""guarded":true}"#), "{after}");
+    let mut lease = StandbyLease::new(party(2, 1), Mono(0));
+    lease.update(Epoch(1), Terms::new(Span(10_000)), true);
+    for now in (0..60_000).step_by(1_000).map(Mono) {
+        for action in lease.handle(StandbyEvent::Tick, now) {
+            let StandbyAction::Ask { ask, question: Ask::Read } = action else { panic!("{action:?}") };
+            let mut seen = record(1, 1);
+            seen.record.guarded = false;
+            let answer = Answer::Read(Some(seen));
+            assert_eq!(lease.handle(StandbyEvent::Witness { ask, answer }, now), []);
+        }
+    }
+    assert_eq!(lease.waits(Mono(60_000)), Waits::Unguarded);
 }

@@ -12,6 +12,8 @@ use crate::draw::draw;
 pub(super) const AFTER: u64 = 5_000;
 /// How finely the world is looked at.
 const STEP: u64 = 5;
+/// How often processes look at each other.
+const LOOK: u64 = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
@@ -241,7 +243,10 @@ impl World {
         for place in Place::ALL {
             for process in Process::ALL {
                 let site = &self.sites[&place];
-                let is_last = site.processes.len() == 1;
+                // One that stands still guards nobody.
+                let is_stopped = self.now < site.stopped;
+                let stopped = self.owner(place).filter(|_| is_stopped);
+                let is_last = site.processes.iter().all(|other| *other == process || Some(*other) == stopped);
                 if !site.processes.contains(&process) {
                     if self.draw(2) == 0 {
                         self.begin(place, process);
@@ -250,7 +255,9 @@ impl World {
                     self.end(place, process);
                 }
             }
-            if self.draw(10) == 0 && self.sites[&place].doing.is_none() {
+            let site = &self.sites[&place];
+            let is_watched = site.processes.len() > 1 && site.doing.is_none();
+            if is_watched && self.draw(10) == 0 {
                 let until = self.now + self.draw(4 * AFTER);
                 self.site(place).stopped = until;
             }
@@ -388,18 +395,20 @@ impl World {
         if !self.sites[&place].alive {
             return;
         }
-        self.watch(place);
+        let looks = self.now.is_multiple_of(LOOK);
+        if looks {
+            self.watch(place);
+        }
         if !self.is_awake(place) {
             return;
         }
         let now = self.clock(place);
         let true_now = self.now;
-        if let Side::Active(lease) = &mut self.site(place).side {
-            // Whoever has the lease is watched by those who have it not.
-            let (wanted, epoch) = (lease.is_wanted(), Epoch(0));
-            let guarded = self.sites[&place].processes.len() > 1;
-            let Side::Active(lease) = &mut self.site(place).side else { return };
-            lease.update(epoch, Terms::new(Span(AFTER)), wanted, guarded, now);
+        // Whoever has the lease is watched by those who have it not.
+        let guarded = self.sites[&place].processes.len() > 1;
+        if looks && let Side::Active(lease) = &mut self.site(place).side {
+            let wanted = lease.is_wanted();
+            lease.update(Epoch(0), Terms::new(Span(AFTER)), wanted, guarded, now);
             if self.sites[&place].noted {
                 self.active(place, ActiveEvent::HeldByWatcher);
             }
@@ -447,7 +456,7 @@ impl World {
         }
         let terms = Terms::new(Span(AFTER));
         let most = (terms.held_within().0 - terms.watcher_holds_at().0) * 1000 / site.rate;
-        let takes = self.draw(most.saturating_sub(2 * STEP));
+        let takes = self.hold_takes.unwrap_or(0).max(self.draw(most.saturating_sub(2 * LOOK)));
         let site = self.site(place);
         if *site.watcher_done.get_or_insert(true_now + takes) <= true_now {
             (site.runs, site.noted, site.watcher_done) = (false, true, None);
