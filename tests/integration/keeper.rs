@@ -238,8 +238,9 @@ fn a_keeper_that_is_dead_is_told() {
 #[test]
 fn both_are_killed() {
     let mut hosts = Hosts::start();
-    hosts.pair.east.kill_keeper();
+    // In this order: a daemon that sees that its keeper is dead tells the witness so.
     hosts.pair.east.kill();
+    hosts.pair.east.kill_keeper();
     hosts.wait_taken_over();
     hosts.pair.east.allow_errors("");
     hosts.pair.east.serve();
@@ -265,8 +266,9 @@ fn a_control_group_is_frozen() {
         fs::write(place.join("cgroup.procs"), app.group().as_raw_nonzero().to_string()).unwrap();
         format!("hold: {{cgroups: [{place:?}]}}")
     });
-    hosts.pair.east.kill_keeper();
+    // In this order: a daemon that sees that its keeper is dead tells the witness so.
     hosts.pair.east.kill();
+    hosts.pair.east.kill_keeper();
     hosts.wait_taken_over();
     fs::write(group.join("freezer.state"), "THAWED").unwrap();
     hosts.east.kill();

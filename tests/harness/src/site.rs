@@ -248,8 +248,8 @@ impl Site {
 
     /// The machine is gone: keeper, guard and daemon at once.
     pub fn kill_machine(&mut self) {
-        // First who would start another guard.
-        for child in self.keeper.iter_mut().chain(&mut self.daemon) {
+        // First who would tell that the keeper is gone, then who would start another guard.
+        for child in self.daemon.iter_mut().chain(&mut self.keeper) {
             drop(child.kill());
         }
         self.kill_guards();
