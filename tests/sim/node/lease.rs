@@ -176,7 +176,8 @@ impl Node {
                 SiteRole::Standby | SiteRole::Demoting => return Ok(()),
             }
             epoch = epoch.max(record.epoch);
-            lease.update(epoch, Terms::new(AFTER), true, now);
+            // Whoever dies here has a keeper, or dies with what runs.
+            lease.update(epoch, Terms::new(AFTER), true, true, now);
             let actions = lease.handle(event, now);
             if lease.kept() != kept {
                 match self.store_kept(epoch, lease.kept()).await {
