@@ -176,6 +176,7 @@ impl Node {
                 SiteRole::Standby | SiteRole::Demoting => return Ok(()),
             }
             epoch = epoch.max(record.epoch);
+            // Whoever dies here has a keeper, or dies with what runs.
             lease.update(epoch, Terms::new(AFTER), true, true, now);
             let actions = lease.handle(event, now);
             if lease.kept() != kept {

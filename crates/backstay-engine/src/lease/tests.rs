@@ -41,7 +41,7 @@ fn two_sides_never_run() {
 #[test]
 fn who_dies_alone_leaves_nobody_running_beside_another() {
     let mut takeovers = 0;
-    let seeds = std::env::var("BACKSTAY_LEASE_SEEDS").map_or(300, |text| text.parse().expect("a number"));
+    let seeds = std::env::var("BACKSTAY_LEASE_SEEDS").map_or(100, |text| text.parse().expect("a number"));
     for seed in 0..seeds {
         let mut world = World::new(seed);
         world.is_rough = true;
