@@ -32,6 +32,7 @@ mod manifests;
 mod memory;
 mod odd_moments;
 mod operator;
+mod places;
 mod promotion;
 mod schedule;
 mod shop;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use backstay_engine::promotion::PeerFacts;
 use backstay_engine::role::Refusal;
-use backstay_types::frame::{PlanState, SiteRole};
+use backstay_types::frame::{PlanState, Proposals, SiteRole};
 use backstay_types::{Class, Classify, Epoch, Time};
 
 use crate::exec::Owner;
@@ -215,6 +215,7 @@ impl Node {
             newest: newest.map(|(id, _)| *id),
             newest_snapshot_time: newest.map(|(_, point)| time(point.time)),
             applied: disk.applied,
+            proposals: Proposals::default(),
         }
     }
 

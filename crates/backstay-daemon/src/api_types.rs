@@ -17,7 +17,10 @@ mod upkeep;
 
 pub use drill::{CopyKind, DrillReport, DrillRequest, DrillVolume, LastDrill, ProbeReport};
 pub use pair::{JoinRequest, Pair, PairKey, PairKeyRequest, RemoteSite, SiteInfo};
-pub use plan::{Applied, ApplyRequest, ApplyResult, Changed, PlanDetail, PlanSummary};
+pub use plan::{
+    AcceptRequest, Accepted, Applied, ApplyRequest, ApplyResult, Changed, FieldChange, PlanDetail,
+    PlanSummary,
+};
 pub use point::{
     Change, DiffEntry, DiffList, PointVolumeInfo, RestoreOutcome, RestorePointInfo, RestoreRequest,
     SyncOutcome, SyncRequest,
@@ -25,6 +28,7 @@ pub use point::{
 pub use promotion::{PromoteRequest, PromotionReport, PromotionStep, StepState};
 pub use status::{
     AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, LastCycle, ObjectsStatus, PlanStatus,
+    ProposedStatus,
 };
 pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
 

@@ -107,7 +107,11 @@ impl Site {
                 finished => finished?,
             }
         }
-        if applied.point != Some(point.id) || applied.target.is_some() {
+        let record = self.plans.get(plan)?;
+        if applied.point != Some(point.id)
+            || applied.target.is_some()
+            || applied.withheld != self.withheld(&record, point)?
+        {
             self.apply_point(plan, &mut applied, point, activity)?;
         }
         Ok(())
@@ -120,14 +124,22 @@ impl Site {
         point: &RestorePoint,
         activity: &Activity,
     ) -> Result<(), DaemonError> {
-        activity.enter(CyclePhase::Apply, point.volumes.iter().map(|volume| volume.bytes).sum());
-        if point.volumes.iter().any(|volume| applied.volumes.get(&volume.name) != Some(&volume.root)) {
+        let withheld = self.withheld(&*self.plans.get(plan)?, point)?;
+        if !withheld.is_empty() && withheld != applied.withheld {
+            tracing::warn!(
+                "kept and not applied, since nobody here has accepted it: {}",
+                withheld.names().join(", ")
+            );
+        }
+        let volumes = || point.volumes.iter().filter(|volume| !withheld.volumes.contains(&volume.name));
+        activity.enter(CyclePhase::Apply, volumes().map(|volume| volume.bytes).sum());
+        if volumes().any(|volume| applied.volumes.get(&volume.name) != Some(&volume.root)) {
             self.check_epoch_on_cluster(plan)?;
         }
         applied.target = Some(point.id);
         self.plans.set_applied(plan, applied)?;
         let reader = self.store.reader(point.pair);
-        for volume in &point.volumes {
+        for volume in volumes() {
             let from = applied.volumes.get(&volume.name).copied();
             if from == Some(volume.root) {
                 continue;
@@ -148,7 +160,10 @@ impl Site {
             self.plans.set_applied(plan, applied)?;
         }
         applied.volumes.retain(|name, _| point.volume(name).is_some());
-        self.apply_objects(plan, applied, point)?;
+        if !withheld.manifests {
+            self.apply_objects(plan, applied, point)?;
+        }
+        applied.withheld = withheld;
         applied.point = Some(point.id);
         applied.target = None;
         applied.time = Some(clock::now());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backstay_net::StreamError;
-use backstay_types::frame::{Frame, ListPoints, PlanState, QueryPlan};
+use backstay_types::frame::{Frame, ListPoints, PlanState, Proposals, QueryPlan};
 use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, PairId, PlanName};
 
@@ -63,7 +63,17 @@ impl Site {
     pub(crate) async fn ask_plan(&self, pair: PairId, plan: &PlanName) -> Result<PlanState, DaemonError> {
         match self.ask(pair, QueryPlan { plan: plan.clone() }.into()).await? {
             Frame::PlanState(state) => {
-                self.runtimes.of(plan).set_peer_epoch(state.epoch);
+                let runtime = self.runtimes.of(plan);
+                runtime.set_peer_epoch(state.epoch);
+                if runtime.set_peer_proposals(&state.proposals) {
+                    let Proposals { fields, withheld } = &state.proposals;
+                    tracing::warn!(
+                        %plan,
+                        fields = fields.join(", "),
+                        withheld = withheld.join(", "),
+                        "the other side has not accepted these changes of the plan: backstay plan accept {plan}, there"
+                    );
+                }
                 Ok(state)
             }
             other => Err(self.unexpected(pair, &other)),

@@ -410,6 +410,12 @@ pub enum DaemonError {
         /// The plan.
         plan: PlanName,
     },
+    /// What was to be accepted is not what is proposed now.
+    #[error("plan {plan}: what the other side proposes has changed since it was shown")]
+    ProposalChanged {
+        /// The plan.
+        plan: PlanName,
+    },
     /// Two active sides of one epoch.
     #[error("plan {plan}: both sites are active at epoch {epoch}")]
     Conflict {

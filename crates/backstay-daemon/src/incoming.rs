@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use backstay_engine::role::{self, Local, News, Refusal};
 use backstay_net::{Connection, Control, Incoming};
-use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, SharePlan, SiteRole};
+use backstay_types::frame::{
+    Done, DropPlan, Frame, PlanState, Points, Promoted, Proposals, SharePlan, SiteRole,
+};
 use backstay_types::plan::{PlanSpec, RuleSpec};
 use backstay_types::{Classify, Epoch, PairId, PlanName, limits};
 
 use crate::DaemonError;
+use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::receive::refuse;
 use crate::site::Site;
@@ -105,12 +108,19 @@ impl Site {
             Some(_) => {
                 let outcome = self.plans.decide(&share.plan, |record| {
                     let grant = role::admit_share(Some(record.local()), share)?;
+                    (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+                    if record.home {
+                        return Ok(record.take_shared(spec, share.epoch));
+                    }
                     record.spec = spec;
                     record.rules = rules;
-                    (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
-                    Ok(())
+                    Ok(false)
                 });
-                self.or_step_down(&share.plan, outcome).map(drop)
+                let (record, is_proposed) = self.or_step_down(&share.plan, outcome)?;
+                if is_proposed {
+                    self.tell_proposed(&record)?;
+                }
+                Ok(())
             }
             None => {
                 // A plan that was deleted here and left restore points is known by their epoch.
@@ -126,10 +136,10 @@ impl Site {
         }
     }
 
-    /// A plan that comes back to where it was made keeps what only this site knows of it: the name of the peer, and
-    /// the policy, unless the other side has changed what the policy says.
+    /// A plan that comes back to where it was made keeps its policy, unless the other side has changed what the policy
+    /// says. Policies are this site's own: what is shared names none.
     fn as_made_here(&self, own: &PlanRecord, mut spec: PlanSpec) -> Result<PlanSpec, DaemonError> {
-        spec.pair.clone_from(&own.spec.pair);
+        spec.schedule_policy = None;
         let resolved = self.resolved(own)?;
         if spec.schedule == resolved.schedule && spec.retention == resolved.retention {
             spec.schedule.clone_from(&own.spec.schedule);
@@ -137,6 +147,19 @@ impl Site {
             spec.retention = own.spec.retention;
         }
         Ok(spec)
+    }
+
+    /// The operator of this site is to know what the other side wants of it.
+    fn tell_proposed(&self, record: &PlanRecord) -> Result<(), DaemonError> {
+        let told = self.proposed_status(record)?.map(|status| status.fields.join(", ")).unwrap_or_default();
+        tracing::warn!(
+            plan = %record.name,
+            "the active side has changed {told}; that is for this site to accept: backstay plan accept {}",
+            record.name
+        );
+        let peer = Actor::Peer(self.peer_label(record));
+        self.record(&peer, "planPropose", Some(&record.name), told, None);
+        Ok(())
     }
 
     /// The active side stopped replicating: the copies here stay until the plan is deleted here too. Nothing takes over
@@ -201,6 +224,10 @@ impl Site {
             newest: newest.as_ref().map(|point| point.id),
             newest_snapshot_time: newest.as_ref().map(|point| point.snapshot_time),
             applied: if record.is_some() { self.plans.applied(plan)?.point } else { None },
+            proposals: match &record {
+                Some(record) => self.told_proposals(record)?,
+                None => Proposals::default(),
+            },
         })
     }
 

@@ -29,6 +29,7 @@ mod plan_ops;
 mod plans;
 mod probe;
 mod promote;
+mod proposed;
 mod receive;
 mod reserve;
 mod runtime;

@@ -123,8 +123,12 @@ impl Site {
     ) -> Result<(bool, bool), DaemonError> {
         let old = self.plans.find(name);
         let changed = old.as_ref().is_none_or(|old| old.spec != spec);
-        if changed && old.is_some() {
-            self.plans.update(name, |record| record.spec = spec)?;
+        if old.as_ref().is_some_and(|old| changed || old.proposed.is_some()) {
+            self.plans.update(name, |record| {
+                record.spec = spec;
+                // The operator has spoken.
+                record.proposed = None;
+            })?;
         } else if changed {
             let peer = self.peer_named(&spec.pair)?;
             let record = self.new_plan(name, peer.pair, spec).await?;
@@ -195,9 +199,18 @@ impl Site {
         Ok(spec)
     }
 
-    /// A rule by name: this site's own, or the one that came with the plan.
-    pub(crate) fn rule_of(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
+    /// A rule by name: this site's own, or the one that came with the plan, which is for the other side to know.
+    fn rule_of(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
         self.plans.rules().get(rule).or_else(|| record.rules.get(rule).cloned())
+    }
+
+    /// A rule that may run here: this site's own, or the one that came with the plan and was accepted as it is.
+    pub(crate) fn rule_to_run(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
+        let accepted = || {
+            let shared = record.rules.get(rule).filter(|_| !record.home)?;
+            (record.accepted_rules.get(rule) == Some(shared)).then(|| shared.clone())
+        };
+        self.plans.rules().get(rule).or_else(accepted)
     }
 
     /// Forgets a plan; `false` if there is nothing to forget. Its restore points and replicas stay on either side, and

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api_types::ObjectsStatus;
 use crate::plan_ops::wrong_role;
+use crate::proposed::{Proposed, Withheld};
 use crate::{DaemonError, files};
 
 /// What a site knows of one plan.
@@ -61,6 +62,12 @@ pub(crate) struct PlanRecord {
     /// The rules that the plan names, as the other side shared them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) rules: BTreeMap<String, RuleSpec>,
+    /// Those of them that the operator of this site has accepted, as they were then: no other runs here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) accepted_rules: BTreeMap<String, RuleSpec>,
+    /// What the active side says of the plan, and the operator of this site, where it was made, has not accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proposed: Option<Proposed>,
 }
 
 impl PlanRecord {
@@ -82,6 +89,8 @@ impl PlanRecord {
             cut_off: false,
             claims: BTreeMap::new(),
             rules: BTreeMap::new(),
+            accepted_rules: BTreeMap::new(),
+            proposed: None,
         }
     }
 
@@ -114,6 +123,9 @@ pub(crate) struct Applied {
     pub(crate) cluster: Option<ObjectsStatus>,
     /// When `point` was reached.
     pub(crate) time: Option<Time>,
+    /// What of `point` is kept and not shown.
+    #[serde(default, skip_serializing_if = "Withheld::is_empty")]
+    pub(crate) withheld: Withheld,
 }
 
 /// Objects as they were applied: the same bundle held in another way is another thing.

@@ -331,7 +331,8 @@ impl Site {
                 point: point.id,
                 why: format!("{what}: {why}"),
             };
-            for volume in &point.volumes {
+            let withheld = site.withheld(&*site.plans.get(&plan.plan)?, &point)?;
+            for volume in point.volumes.iter().filter(|volume| !withheld.volumes.contains(&volume.name)) {
                 let shown = applied.volumes.get(&volume.name).filter(|_| applied.target.is_none());
                 check::readable(&reader, shown, &volume.root)
                     .map_err(|why| damaged(format!("volume {}", volume.name), why))?;
@@ -350,7 +351,8 @@ impl Site {
     fn check_replicas(&self, plan: &PromotionPlan) -> Result<(), DaemonError> {
         let point = self.store.point(&plan.plan, plan.restore_point)?;
         let applied = self.plans.applied(&plan.plan)?;
-        for volume in &point.volumes {
+        let withheld = applied.withheld.volumes;
+        for volume in point.volumes.iter().filter(|volume| !withheld.contains(&volume.name)) {
             let target = self.place(&plan.plan, &volume.name);
             let shown = applied.volumes.get(&volume.name) == Some(&volume.root);
             if !shown || !target.exists() {

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backstay_engine::retention;
-use backstay_types::frame::SiteRole;
+use backstay_types::frame::{Proposals, SiteRole};
 use backstay_types::plan::Schedule;
 use backstay_types::point::RestorePoint;
 use backstay_types::{PlanName, Time};
 
 use crate::api_types::{
-    ErrorInfo, LastDrill, Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo,
+    ErrorInfo, LastDrill, Pair, PlanDetail, PlanStatus, PlanSummary, ProposedStatus, RemoteSite,
+    RestorePointInfo, SiteInfo,
 };
 use crate::plans::{Applied, PlanRecord};
 use crate::site::Site;
@@ -69,6 +70,7 @@ impl Site {
             epoch: record.epoch,
             peer: self.peer_label(&record),
             spec: record.spec.clone(),
+            proposed: self.proposed_changes(name)?,
         })
     }
 
@@ -105,6 +107,8 @@ impl Site {
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
             automatic_failover: self.automatic_status(&record),
+            proposed: self.proposed_status(&record)?,
+            peer_proposed: peer_proposed(runtime.peer_proposals()),
         })
     }
 
@@ -182,6 +186,12 @@ impl Site {
             _ => DaemonError::NoRestorePoint { plan: name.clone() },
         })
     }
+}
+
+fn peer_proposed(told: Proposals) -> Option<ProposedStatus> {
+    let Proposals { fields, withheld } = told;
+    let waits = !fields.is_empty() || !withheld.is_empty();
+    waits.then_some(ProposedStatus { fields, since: None, epoch: None, withheld })
 }
 
 /// A schedule in words.

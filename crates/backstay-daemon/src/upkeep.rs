@@ -225,7 +225,8 @@ impl Verifier<'_> {
         let (Some(id), None) = (applied.point, applied.target) else { return Ok(()) };
         let point = self.store.point(plan, id)?;
         let reader = self.store.reader(point.pair);
-        for volume in &point.volumes {
+        let withheld = &applied.withheld.volumes;
+        for volume in point.volumes.iter().filter(|volume| !withheld.contains(&volume.name)) {
             let target = (self.replica)(plan, &volume.name);
             let compared = backstay_volume::verify_replica(&reader, &volume.root, volume.kind, &target, true);
             outcome.replicas += 1;

@@ -347,8 +347,34 @@ pub struct PlanState {
     pub newest_snapshot_time: Option<Time>,
     /// The restore point its replicas show.
     pub applied: Option<RestorePointId>,
+    /// What the asking site has changed and the operator of this one has not accepted.
+    pub proposals: Proposals,
 }
-impl Check for PlanState {}
+
+impl Check for PlanState {
+    fn check(&self) -> Result<(), &'static str> {
+        self.proposals.check()
+    }
+}
+
+/// Changes of a plan that wait for the operator of the side that was told of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposals {
+    /// Fields of the plan.
+    pub fields: Vec<String>,
+    /// Volumes and namespaces that are kept in restore points and not applied.
+    pub withheld: Vec<String>,
+}
+
+impl Check for Proposals {
+    fn check(&self) -> Result<(), &'static str> {
+        let lists = [&self.fields, &self.withheld];
+        let longest = lists.iter().map(|list| list.len()).max().unwrap_or(0);
+        within(longest, limits::PROPOSED_NAMES_MAX, "too many proposed changes")?;
+        let text = lists.into_iter().flatten().map(String::len).max().unwrap_or(0);
+        within(text, limits::PROPOSED_NAME_BYTES_MAX, "the name of a proposed change is too long")
+    }
+}
 
 /// See [`Frame::Promoted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

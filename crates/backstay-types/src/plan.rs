@@ -2,6 +2,7 @@
 
 mod automatic;
 mod drill;
+mod ownership;
 mod reversed;
 mod rule;
 mod scope;
@@ -16,6 +17,7 @@ use crate::{Class, Classify, Span, VolumeName, limits};
 
 pub use automatic::{AutomaticFailover, WitnessKind};
 pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
+pub use ownership::{OWNERS, Owner};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{

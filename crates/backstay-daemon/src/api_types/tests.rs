@@ -75,12 +75,14 @@ fn fields_are_named_as_the_contract_says() {
         last_drill: None,
         suspended: false,
         automatic_failover: None,
+        proposed: None,
+        peer_proposed: None,
     };
     let value = to_value(&status).expect("json");
     has(
         &value,
         "plan role epoch peer connected lagSeconds rpoTargetSeconds lastRestorePoint appliedRestorePoint nextRun \
-         cycle lastCycle suspended automaticFailover",
+         cycle lastCycle suspended automaticFailover proposed peerProposed",
     );
     has(&value["cycle"], "phase percent bytesDone bytesTotal bytesPerSecond etaSeconds");
     assert_eq!(value["role"], "active");

@@ -48,6 +48,7 @@ impl Site {
             objects,
             cluster: None,
             time: Some(clock::now()),
+            ..Applied::default()
         };
         self.plans.set_applied(&record.name, &applied)?;
         Ok(point)

@@ -35,6 +35,7 @@ impl Classify for DaemonError {
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
             | Self::PlacesOfHome { .. }
+            | Self::ProposalChanged { .. }
             | Self::KeptByResource { .. }
             | Self::Claim { .. }
             | Self::Request { .. } => Class::Invalid,
@@ -123,6 +124,7 @@ impl Classify for DaemonError {
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
             Self::Objects { .. } => Some("see to what they say, and give the command again; a promotion goes on without them with `--accept-partial`".into()),
             Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
+            Self::ProposalChanged { plan } => Some(format!("look at it again: backstay plan diff {plan}")),
             Self::PlacesOfHome { plan } => Some(format!("bring it home first: backstay failback {plan}; all else can be changed here")),
             Self::RolledBack { command, plan, cause, .. } => {
                 let again = format!("it runs where it ran; give the command again: backstay {command} {plan}");

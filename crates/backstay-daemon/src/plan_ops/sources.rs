@@ -13,7 +13,7 @@ use crate::own_folders::{meets, resolve};
 use crate::site::Site;
 
 impl Site {
-    pub(super) fn check_sources(&self, plan: &PlanName, spec: &PlanSpec) -> Result<(), DaemonError> {
+    pub(crate) fn check_sources(&self, plan: &PlanName, spec: &PlanSpec) -> Result<(), DaemonError> {
         let mut volumes: Vec<(&Path, PathBuf)> = Vec::new();
         for volume in &spec.volumes {
             let source = match (&volume.path, &volume.device) {

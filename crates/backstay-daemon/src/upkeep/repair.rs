@@ -18,7 +18,8 @@ pub(super) fn from_replicas(site: &Verifier<'_>, report: &VerifyReport) -> Resul
         let (Some(id), Some(key), false) = (applied.point, key, lost.is_empty()) else { continue };
         let point = site.store.point(&record.name, id)?;
         let reader = site.store.reader(point.pair);
-        for volume in &point.volumes {
+        let withheld = &applied.withheld.volumes;
+        for volume in point.volumes.iter().filter(|volume| !withheld.contains(&volume.name)) {
             let target = (site.replica)(&record.name, &volume.name);
             let mut refused: Option<StoreError> = None;
             let found = salvage(&reader, &volume.root, &target, key, &lost, |id, bytes| {

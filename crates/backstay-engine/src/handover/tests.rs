@@ -1,4 +1,4 @@
-use backstay_types::frame::PlanState;
+use backstay_types::frame::{PlanState, Proposals};
 use backstay_types::{Class, Classify};
 use proptest::prelude::*;
 
@@ -13,7 +13,9 @@ const POINT: RestorePointId = RestorePointId { epoch: Epoch(1), number: 7 };
 
 fn peer(role: Option<SiteRole>, epoch: u64) -> PeerFacts {
     let (newest, newest_snapshot_time, applied) = (Some(POINT), Some(Time(0)), Some(POINT));
-    let state = PlanState { plan: shop(), role, epoch: Epoch(epoch), newest, newest_snapshot_time, applied };
+    let proposals = Proposals::default();
+    let (plan, epoch) = (shop(), Epoch(epoch));
+    let state = PlanState { plan, role, epoch, newest, newest_snapshot_time, applied, proposals };
     PeerFacts { reachable: true, state: Some(state) }
 }
 

@@ -1,4 +1,4 @@
-use backstay_types::frame::{PlanState, SiteRole};
+use backstay_types::frame::{PlanState, Proposals, SiteRole};
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, Span, Time};
 use proptest::prelude::*;
 
@@ -28,6 +28,7 @@ fn peer(reachable: bool, role: SiteRole, epoch: u64) -> PeerFacts {
         newest: None,
         newest_snapshot_time: None,
         applied: None,
+        proposals: Proposals::default(),
     };
     PeerFacts { reachable, state: Some(state) }
 }

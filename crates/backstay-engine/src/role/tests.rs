@@ -1,4 +1,5 @@
 use backstay_types::SessionId;
+use backstay_types::frame::Proposals;
 use proptest::prelude::*;
 
 use super::*;
@@ -29,6 +30,7 @@ fn state(role: SiteRole, epoch: u64) -> PlanState {
         newest: None,
         newest_snapshot_time: None,
         applied: None,
+        proposals: Proposals::default(),
     }
 }
 

@@ -4,8 +4,8 @@ use backstay_types::frame::batch::{BatchRecord, BatchWriter, Codec};
 use backstay_types::frame::patch::Patch;
 use backstay_types::frame::{
     Begin, Commit, Committed, Done, DropPlan, Frame, HandOver, HandedOver, Hello, ListPoints, Missing, Offer,
-    PlanState, Points, Promoted, QueryPlan, QuerySectors, QueryTree, Ready, Refused, Rotate, Rotated,
-    SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver, ToldSectors, ToldTree,
+    PlanState, Points, Promoted, Proposals, QueryPlan, QuerySectors, QueryTree, Ready, Refused, Rotate,
+    Rotated, SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver, ToldSectors, ToldTree,
     WireVersion,
 };
 use backstay_types::manifest::{
@@ -101,6 +101,10 @@ fn plan_frames() -> Vec<Frame> {
             newest: Some(point_id(42)),
             newest_snapshot_time: Some(Time(-1)),
             applied: Some(point_id(41)),
+            proposals: Proposals {
+                fields: vec!["volumes".into()],
+                withheld: vec!["data".into(), "kube-system".into()],
+            },
         }
         .into(),
         Promoted { plan: plan(), epoch: Epoch(4) }.into(),

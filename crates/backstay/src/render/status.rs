@@ -2,6 +2,7 @@
 
 use backstay_daemon::api_types::{
     AutomaticStatus, CycleOutcome, CycleStatus, LastCycle, LastDrill, ObjectsStatus, PlanStatus,
+    ProposedStatus,
 };
 
 use backstay_types::frame::SiteRole;
@@ -88,11 +89,27 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.push(("Replica", format!("{what}: {}", error.message)));
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
+    rows.extend(s.proposed.iter().flat_map(|it| proposed(it, format!("backstay plan diff {}", s.plan))));
+    rows.extend(
+        s.peer_proposed
+            .iter()
+            .flat_map(|it| proposed(it, format!("on {}: backstay plan accept {}", s.peer, s.plan))),
+    );
     rows.extend(s.objects.iter().flat_map(objects));
     rows.extend(s.automatic_failover.iter().flat_map(automatic));
     rows.push(("Next run", next_run(s)));
     rows.extend(s.last_drill.map(|last| ("Last drill", last_drill(&last))));
     pairs(rows)
+}
+
+/// Changes that wait for an operator, and what is not applied for them.
+fn proposed(it: &ProposedStatus, next: String) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("Not accepted", it.fields.join(", "))];
+    if !it.withheld.is_empty() {
+        rows.push(("  not applied", it.withheld.join(", ")));
+    }
+    rows.push(("  next", next));
+    rows
 }
 
 /// The objects on the standby's cluster, and what is not as it should be, a line each.

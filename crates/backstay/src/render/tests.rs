@@ -46,6 +46,8 @@ fn plan_status() -> PlanStatus {
         last_drill: None,
         suspended: false,
         automatic_failover: None,
+        proposed: None,
+        peer_proposed: None,
     }
 }
 
