@@ -34,6 +34,7 @@ mod odd_moments;
 mod operator;
 mod places;
 mod promotion;
+mod private;
 mod schedule;
 mod shop;
 mod snapshots;

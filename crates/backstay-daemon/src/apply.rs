@@ -24,7 +24,7 @@ use crate::api_types::{CyclePhase, ErrorInfo};
 use crate::plans::{Applied, AppliedObjects};
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
-use crate::{DaemonError, clock};
+use crate::{DaemonError, clock, private};
 
 pub(crate) use cluster::named;
 
@@ -155,6 +155,8 @@ impl Site {
             )?;
             if from.is_some() && report.compared_in_full {
                 tracing::warn!(volume = %volume.name, "the replica was not as it was left: compared and made whole");
+            self.check_alone(&*self.plans.get(plan)?, &target)?;
+            private::make_way(&self.dir, &target)?;
             }
             applied.volumes.insert(volume.name.clone(), volume.root);
             self.plans.set_applied(plan, applied)?;

@@ -28,6 +28,7 @@ mod places;
 mod plan_ops;
 mod plans;
 mod probe;
+mod private;
 mod promote;
 mod proposed;
 mod receive;

@@ -22,7 +22,7 @@ use crate::init::SiteFile;
 use crate::metrics::Metrics;
 use crate::plans::PlanBook;
 use crate::site::{Site, layout};
-use crate::{DaemonError, clock, files, reserve};
+use crate::{DaemonError, clock, files, private, reserve};
 
 /// After this long, work that does not stop by itself is left to resume at the next start.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -39,6 +39,8 @@ pub struct ServeOptions {
 /// Runs the daemon until SIGTERM or SIGINT, or until an essential part of it fails.
 pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
     let config = SiteConfig::load(&options.dir, &options.overrides)?;
+    private::set_umask();
+    private::tighten(&options.dir)?;
     let site = open(&options, config)?;
     let listeners = api::bind(&site.dir, &site.config.load()).await?;
     let api = Api { site: site.clone(), started: clock::now() };
