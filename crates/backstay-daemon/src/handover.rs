@@ -154,6 +154,7 @@ impl Site {
             steps: Vec::new(),
             waves: Vec::new(),
             warnings: vec![target.already(&record.name)],
+            rpo_counted_from: None,
             dry_run: false,
         })
     }

@@ -37,6 +37,7 @@ mod runtime;
 mod schedule;
 mod serve;
 mod site;
+mod signs;
 mod standstill;
 mod status;
 mod take_out;

@@ -96,6 +96,8 @@ impl Site {
         }
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
+        // Before it is asked, and found to be there no more.
+        self.look_for_signs();
         // Before all else: not every peer may set a promotion going again, nor hear how it went.
         let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
         if let Some(stored) = record.promotion.clone() {
@@ -124,6 +126,7 @@ impl Site {
             applied: applied.point,
             applying: applied.target,
             peer: &peer,
+            last_sign: self.last_sign(&record)?,
             wanted: request.restore_point,
             force: request.force,
             lease: request.lease,
@@ -188,6 +191,7 @@ impl Site {
             epoch,
             restore_point: point.id,
             rpo_seconds: 0.0,
+            rpo_counted_from: None,
             rto_seconds: Some(0.0),
             steps: Vec::new(),
             waves: Vec::new(),
@@ -539,6 +543,7 @@ fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
         restore_point: plan.restore_point,
         rpo_seconds: outcome.rpo.as_secs_f64(),
         rto_seconds: (!dry_run).then(|| outcome.rto.as_secs_f64()),
+        rpo_counted_from: Some(plan.counted_from()),
         steps: plan.steps().iter().map(step).collect(),
         waves: Vec::new(),
         warnings: plan.warnings.clone(),

@@ -70,6 +70,7 @@ impl Node {
             applied,
             applying,
             peer: &peer,
+            last_sign: None,
             wanted: request.restore_point,
             force: request.force,
             lease: request.lease,

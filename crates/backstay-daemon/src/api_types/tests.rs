@@ -97,6 +97,7 @@ fn fields_are_named_as_the_contract_says() {
         epoch: Epoch(2),
         restore_point: point().id,
         rpo_seconds: 12.0,
+        rpo_counted_from: None,
         rto_seconds: Some(0.4),
         steps: vec![PromotionStep { name: "x".into(), state: StepState::Done, duration_seconds: Some(0.1) }],
         waves: vec![],
@@ -104,7 +105,7 @@ fn fields_are_named_as_the_contract_says() {
         dry_run: false,
     };
     let value = to_value(&report).expect("json");
-    has(&value, "plan epoch restorePoint rpoSeconds rtoSeconds steps warnings dryRun");
+    has(&value, "plan epoch restorePoint rpoSeconds rpoCountedFrom rtoSeconds steps warnings dryRun");
     has(&value["steps"][0], "name state durationSeconds");
 }
 

@@ -45,6 +45,7 @@ struct Case {
     applied: Option<RestorePointId>,
     applying: Option<RestorePointId>,
     peer: PeerFacts,
+    last_sign: Option<Time>,
     wanted: Option<RestorePointId>,
     force: bool,
     accept_partial: bool,
@@ -60,6 +61,7 @@ impl Default for Case {
             applied: Some(id(2, 3)),
             applying: None,
             peer: peer(false, SiteRole::Active, 2),
+            last_sign: None,
             wanted: None,
             force: false,
             accept_partial: false,
@@ -78,6 +80,7 @@ impl Case {
             applied: self.applied,
             applying: self.applying,
             peer: &self.peer,
+            last_sign: self.last_sign,
             wanted: self.wanted,
             force: self.force,
             accept_partial: self.accept_partial,
@@ -99,6 +102,31 @@ impl Case {
         assert!(refused.hint().is_some_and(|text| text.contains(hint)), "{:?} has {hint}", refused.hint());
         refused
     }
+}
+
+/// A loss ends with the last sign of the side that is lost, and not with the command that some hour later answers it.
+#[test]
+fn a_loss_is_counted_to_the_last_sign() {
+    let taken = Case::default().planned().snapshot_time;
+    let after = |millis| taken.plus(Span(millis));
+    let gone = |last_sign| Case { last_sign, ..Case::default() }.planned();
+    for (last_sign, rpo, reason) in [
+        (None, NOW.since(taken), CountReason::Promotion),
+        (Some(after(40_000)), Span(40_000), CountReason::LastSign),
+        // A snapshot is a sign as well, and no sign is of the time to come.
+        (Some(after(0)), Span(0), CountReason::LastSign),
+        (Some(Time(0)), Span(0), CountReason::LastSign),
+        (Some(NOW.plus(Span(5_000))), NOW.since(taken), CountReason::LastSign),
+    ] {
+        let plan = gone(last_sign);
+        let found = (plan.outcome(NOW).rpo, plan.counted_from().reason);
+        assert_eq!(found, (rpo, reason), "{last_sign:?}");
+        assert_eq!(plan.counted_from().time.since(plan.snapshot_time), rpo);
+    }
+    // A side that answers writes on.
+    let peer = peer(true, SiteRole::Active, 2);
+    let alive = Case { last_sign: Some(after(40_000)), peer, force: true, ..Case::default() }.planned();
+    assert_eq!((alive.counted_from().time, alive.counted_from().reason), (NOW, CountReason::Promotion));
 }
 
 #[test]
