@@ -64,9 +64,19 @@ impl Site {
             return Ok(());
         }
         let Some(newest) = self.store.newest(plan)? else { return Ok(()) };
+        let (site, name, point) = (self.clone(), plan.clone(), newest.clone());
+        self.blocking("looking at the places", move || site.check_places(&name, &point)).await?;
         let activity = Activity::begin(CyclePhase::Apply);
         let _shown = runtime.show(activity.clone());
         self.bring_to(plan, newest, activity).await
+    }
+
+    /// Refuses to write where another plan reads or writes as well: a changed site.toml may have brought them together.
+    fn check_places(&self, plan: &PlanName, point: &RestorePoint) -> Result<(), DaemonError> {
+        let record = self.plans.get(plan)?;
+        let withheld = self.withheld(&record, point)?.volumes;
+        let mut volumes = point.volumes.iter().filter(|volume| !withheld.contains(&volume.name));
+        volumes.try_for_each(|volume| self.check_alone(&record, &self.place(plan, &volume.name)))
     }
 
     /// Brings the replicas to `point`. The caller holds the plan's apply gate.
@@ -145,6 +155,8 @@ impl Site {
                 continue;
             }
             let target = self.place(plan, &volume.name);
+            self.check_alone(&*self.plans.get(plan)?, &target)?;
+            private::make_way(&self.dir, &target)?;
             let report = backstay_volume::apply(
                 &reader,
                 from.as_ref(),
@@ -155,8 +167,6 @@ impl Site {
             )?;
             if from.is_some() && report.compared_in_full {
                 tracing::warn!(volume = %volume.name, "the replica was not as it was left: compared and made whole");
-            self.check_alone(&*self.plans.get(plan)?, &target)?;
-            private::make_way(&self.dir, &target)?;
             }
             applied.volumes.insert(volume.name.clone(), volume.root);
             self.plans.set_applied(plan, applied)?;

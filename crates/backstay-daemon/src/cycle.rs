@@ -29,6 +29,7 @@ use transfer::Transfer;
 
 use crate::api_types::{CycleOutcome, CyclePhase, ErrorInfo, LastCycle};
 use crate::meter::Metered;
+use crate::neighbours::Links;
 use crate::plan_ops::wrong_role;
 use crate::plans::{LastSuccess, PlanRecord};
 use crate::runtime::Activity;
@@ -133,6 +134,8 @@ impl Site {
         let newest = peer.newest.max(held).map_or(0, |newest| newest.number);
         let id = RestorePointId { epoch: record.epoch, number: record.number.max(newest) + 1 };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
+        let links = Links::of(self, record);
+        let _gates = links.shut(self, &record.name).await?;
         let sources = self.sources(record).await?;
         let asked = self.send_from_what_is_shown(record, &sources, peer.applied, activity).await?;
         let sent = self.sent_states(record, &sources)?;

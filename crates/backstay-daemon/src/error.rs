@@ -234,6 +234,30 @@ pub enum DaemonError {
         /// `is`, `holds` or `lies in`.
         how: &'static str,
     },
+    /// Two plans of this site that would have the same files.
+    #[error("plan {plan}: {path:?} {how} {other_path:?}, which plan {other} has on this site")]
+    PlansMeet {
+        /// The plan.
+        plan: PlanName,
+        /// A place of it.
+        path: PathBuf,
+        /// The other plan.
+        other: PlanName,
+        /// The place of that one.
+        other_path: PathBuf,
+        /// `is`, `holds` or `lies in`.
+        how: &'static str,
+    },
+    /// The replica that a chain reads is between two restore points.
+    #[error(
+        "plan {plan}: what it reads is the replica of plan {other}, and an apply of that is not finished"
+    )]
+    HalfApplied {
+        /// The plan.
+        plan: PlanName,
+        /// The plan whose replica it is.
+        other: PlanName,
+    },
     /// A policy's retention that keeps nothing.
     #[error("SchedulePolicy {policy}: {source}")]
     PolicyRetention {

@@ -124,14 +124,21 @@ impl Site {
         let old = self.plans.find(name);
         let changed = old.as_ref().is_none_or(|old| old.spec != spec);
         if old.as_ref().is_some_and(|old| changed || old.proposed.is_some()) {
+            let chained = match &old {
+                Some(old) if old.home => self.chained_to(name, &spec)?,
+                _ => BTreeSet::new(),
+            };
             self.plans.update(name, |record| {
                 record.spec = spec;
+                record.chained = chained;
                 // The operator has spoken.
                 record.proposed = None;
             })?;
         } else if changed {
             let peer = self.peer_named(&spec.pair)?;
-            let record = self.new_plan(name, peer.pair, spec).await?;
+            let chained = self.chained_to(name, &spec)?;
+            let mut record = self.new_plan(name, peer.pair, spec).await?;
+            record.chained = chained;
             self.plans.add(record)?;
         }
         Ok((changed, old.is_some()))

@@ -6,7 +6,7 @@
 //! After a crash the files are the truth; nothing here is only in the catalog.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -65,6 +65,9 @@ pub(crate) struct PlanRecord {
     /// Those of them that the operator of this site has accepted, as they were then: no other runs here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) accepted_rules: BTreeMap<String, RuleSpec>,
+    /// Plans whose replicas on this site are what this one reads, where it was made.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) chained: BTreeSet<PlanName>,
     /// What the active side says of the plan, and the operator of this site, where it was made, has not accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) proposed: Option<Proposed>,
@@ -90,6 +93,7 @@ impl PlanRecord {
             claims: BTreeMap::new(),
             rules: BTreeMap::new(),
             accepted_rules: BTreeMap::new(),
+            chained: BTreeSet::new(),
             proposed: None,
         }
     }

@@ -230,6 +230,7 @@ impl Site {
         reserve::make_room(&self.dir);
         // What is being received would be refused at its commit: end it now.
         runtime.end_session();
+        self.stop_readers(&*self.plans.get(&plan.plan)?);
         // Held to the end: the point may not expire, and nothing else may write the replicas.
         let _gate = runtime.apply.lock().await;
         while let Some(step) = plan.next_step() {
@@ -542,8 +543,8 @@ fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
         epoch: plan.epoch,
         restore_point: plan.restore_point,
         rpo_seconds: outcome.rpo.as_secs_f64(),
-        rto_seconds: (!dry_run).then(|| outcome.rto.as_secs_f64()),
         rpo_counted_from: Some(plan.counted_from()),
+        rto_seconds: (!dry_run).then(|| outcome.rto.as_secs_f64()),
         steps: plan.steps().iter().map(step).collect(),
         waves: Vec::new(),
         warnings: plan.warnings.clone(),

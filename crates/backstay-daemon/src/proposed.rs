@@ -128,9 +128,11 @@ impl Site {
             return Err(DaemonError::ProposalChanged { plan: name.clone() });
         }
         let record = self.plans.get(name)?;
+        let mut chained = record.chained.clone();
         if let Some(proposed) = &record.proposed {
             let spec = record.spec.with_accepted(&proposed.spec);
             self.check_accepted(name, &spec)?;
+            chained = self.chained_to(name, &spec)?;
         }
         let rules: BTreeMap<_, _> =
             record.rules_not_accepted(self).map(|(rule, spec)| (rule.clone(), spec.clone())).collect();
@@ -143,6 +145,7 @@ impl Site {
                 record.spec = record.spec.with_accepted(&proposed.spec);
             }
             record.accepted_rules.extend(rules);
+            record.chained = chained;
             Ok(())
         })?;
         self.wake.notify_one();

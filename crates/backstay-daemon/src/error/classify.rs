@@ -28,6 +28,7 @@ impl Classify for DaemonError {
             | Self::SourceKind { .. }
             | Self::SourceOwn { .. }
             | Self::VolumesMeet { .. }
+            | Self::PlansMeet { .. }
             | Self::PolicyRetention { .. }
             | Self::PolicyNotFound { .. }
             | Self::RuleNotFound { .. }
@@ -55,7 +56,7 @@ impl Classify for DaemonError {
             Self::Tell(error) => error.class(),
             Self::Handover(error) => error.class(),
             Self::Irreversible(error) => error.class(),
-            Self::ClaimsChanged { .. } => Class::Busy,
+            Self::ClaimsChanged { .. } | Self::HalfApplied { .. } => Class::Busy,
             Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
             Self::Unseen { class, .. }
@@ -119,6 +120,8 @@ impl Classify for DaemonError {
             Self::Unseen { .. } => Some("mend the API that does not answer, or name its kinds in `excludeResources`".into()),
             Self::CaptureSlow { .. } => Some("an API that hangs can be left out by `excludeResources`; the next cycle tries again".into()),
             Self::ClaimsChanged { .. } => Some("the next cycle begins with the claims as they are then".into()),
+            Self::PlansMeet { other, .. } => Some(format!("give it a place of its own: another source, `[replicas]` of site.toml; or delete plan {other} first")),
+            Self::HalfApplied { other, .. } => Some(format!("the next cycle tries again; see backstay status {other}")),
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
