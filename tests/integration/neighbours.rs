@@ -46,6 +46,10 @@ fn two_plans_over_one_source_are_refused() {
     assert_eq!(pair.east.cli(["plan", "list", "-o", "json"]).ok().items().len(), 1);
     pair.east.apply(&first.keep(5).yaml()).ok();
     let beside = pair.source("beside");
+    // Two of one call: none of them is made.
+    let both = ["third", "fourth"].map(|name| Plan::new(name).volume("data", &beside).yaml());
+    pair.east.apply(&both.join("---\n")).refused(&[2], &["third", "fourth"]);
+    assert_eq!(pair.east.cli(["plan", "list", "-o", "json"]).ok().items().len(), 1);
     pair.east.apply(&Plan::new("second").volume("data", &beside).yaml()).ok();
     pair.east.apply(&Plan::new("second").volume("data", &source).yaml()).refused(&[2], &["first", "second"]);
     pair.east.sync("first");

@@ -37,12 +37,7 @@ impl Site {
         plan: &PlanName,
         spec: &PlanSpec,
     ) -> Result<BTreeSet<PlanName>, DaemonError> {
-        let mounts = Mounts::read().map_err(mounts_unread)?;
-        let volumes =
-            spec.volumes.iter().filter_map(|volume| volume.path.as_ref().or(volume.device.as_ref()));
-        let sources = volumes.chain(spec.manifests.as_ref().map(|folder| &folder.path));
-        let sources: Vec<(&PathBuf, Spot)> =
-            sources.map(|path| Ok((path, spot_of(&mounts, path)?))).collect::<Result<_, DaemonError>>()?;
+        let sources = sources_of(&Mounts::read().map_err(mounts_unread)?, spec)?;
         let mut chained = BTreeSet::new();
         for owned in self.places_of_others(plan)? {
             for (path, spot) in &sources {
@@ -126,6 +121,36 @@ impl Site {
         let manifests = record.spec.manifests.as_ref().map(|_| places.manifests(Some(record), &record.name));
         listed.chain(claimed).chain(manifests).collect()
     }
+}
+
+/// Refuses plans of one call that meet each other: they are stored one after the other, all or none.
+pub(crate) fn check_apart<'d>(
+    plans: impl Iterator<Item = (&'d PlanName, &'d PlanSpec)>,
+) -> Result<(), DaemonError> {
+    let mounts = Mounts::read().map_err(mounts_unread)?;
+    let mut seen: Vec<(&PlanName, Vec<(&PathBuf, Spot)>)> = Vec::new();
+    for (plan, spec) in plans {
+        let sources = sources_of(&mounts, spec)?;
+        for (other, others) in seen.iter().filter(|(other, _)| *other != plan) {
+            for (path, spot) in &sources {
+                let met = others.iter().find_map(|(there, taken)| Some((*there, spot.meets(taken)?)));
+                if let Some((other_path, how)) = met {
+                    let (plan, path) = (plan.clone(), path.to_path_buf());
+                    let (other, other_path) = ((*other).clone(), other_path.clone());
+                    return Err(DaemonError::PlansMeet { plan, path, other, other_path, how });
+                }
+            }
+        }
+        seen.push((plan, sources));
+    }
+    Ok(())
+}
+
+/// The sources of a plan that is made here, as it would be.
+fn sources_of<'s>(mounts: &Mounts, spec: &'s PlanSpec) -> Result<Vec<(&'s PathBuf, Spot)>, DaemonError> {
+    let volumes = spec.volumes.iter().filter_map(|volume| volume.path.as_ref().or(volume.device.as_ref()));
+    let all = volumes.chain(spec.manifests.as_ref().map(|folder| &folder.path));
+    all.map(|path| Ok((path, spot_of(mounts, path)?))).collect()
 }
 
 /// The gates of what a chain reads.

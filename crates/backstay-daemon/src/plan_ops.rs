@@ -16,6 +16,7 @@ use backstay_types::{Epoch, PairId, PlanName};
 use crate::api_types::{Applied, ApplyResult};
 use crate::automatic::AutomaticError;
 use crate::error::role_name;
+use crate::neighbours::check_apart;
 use crate::plans::PlanRecord;
 use crate::site::{Site, layout};
 use crate::{DaemonError, files};
@@ -45,6 +46,7 @@ impl Site {
                 Document::Plan { name, spec } => self.check_plan(name, spec, &new)?,
             }
         }
+        self.check_documents_apart(&documents)?;
         let covers_cluster =
             |document: &Document| matches!(document, Document::Plan { spec, .. } if spec.covers_cluster());
         if documents.iter().any(covers_cluster) {
@@ -75,6 +77,15 @@ impl Site {
         }
         self.wake.notify_one();
         Ok(applied)
+    }
+
+    fn check_documents_apart(&self, documents: &[Document]) -> Result<(), DaemonError> {
+        let plans = documents.iter().filter_map(|document| match document {
+            Document::Plan { name, spec } => Some((name, &**spec)),
+            _ => None,
+        });
+        // Paths of a plan that was made on the other side are paths there.
+        check_apart(plans.filter(|(name, _)| self.plans.find(name).is_none_or(|record| record.home)))
     }
 
     fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new: &NewSpecs<'_>) -> Result<(), DaemonError> {
@@ -213,11 +224,7 @@ impl Site {
 
     /// A rule that may run here: this site's own, or the one that came with the plan and was accepted as it is.
     pub(crate) fn rule_to_run(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
-        let accepted = || {
-            let shared = record.rules.get(rule).filter(|_| !record.home)?;
-            (record.accepted_rules.get(rule) == Some(shared)).then(|| shared.clone())
-        };
-        self.plans.rules().get(rule).or_else(accepted)
+        self.plans.rules().get(rule).or_else(|| record.accepted_rule(rule).cloned())
     }
 
     /// Forgets a plan; `false` if there is nothing to forget. Its restore points and replicas stay on either side, and
