@@ -3,10 +3,11 @@
 //! The hostile peer is the stock program with its own state edited: it may say anything of the plan that the wire can carry.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use backstay_tests::{Pair, Plan, Site, assert_same, eventually, fingerprint, seed, tree};
+use backstay_tests::{Pair, Plan, Site, SiteOptions, assert_same, eventually, fingerprint, seed, tree};
 use serde_json::{Value, json};
 
 const MANIFEST: &str =
@@ -177,4 +178,33 @@ fn what_is_accepted_acts() {
     assert_eq!(pair.east.status("shop")["role"], "active");
     let audit = pair.east.cli(["audit", "-o", "json"]).ok().stdout;
     assert!(audit.contains("planAccept"), "{audit}");
+}
+
+/// A plan of the other side says where this one connects to only as far as its operator allows it.
+#[test]
+fn nobody_is_called_without_leave() {
+    for is_allowed in [false, true] {
+        let env =
+            ["DRILL", "PROMOTE"].map(|what| (format!("BACKSTAY_{what}_NETWORK"), is_allowed.to_string()));
+        let west = SiteOptions { env: env.into(), ..SiteOptions::default() };
+        let mut pair = Pair::with(SiteOptions::default(), west);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let called = || listener.accept().is_ok();
+        let probes = format!("{{name: port, tcp: '{address}', timeout: 5s}}");
+        let source = pair.source("source");
+        tree::small_files(&source, 5, &mut seed("called"));
+        let plan = Plan::new("shop")
+            .volume("data", &source)
+            .field(&format!("promoteHooks: [{probes}]"))
+            .field(&format!("drill: {{probes: [{probes}]}}"));
+        pair.east.apply(&plan.yaml()).ok();
+        let point = pair.east.sync("shop");
+        wait_applied(&pair.west, &point);
+        let drill = pair.west.cli(["drill", "shop", "-o", "json"]).exits(&[if is_allowed { 0 } else { 1 }]);
+        assert_eq!((called(), drill.stdout.contains("drill.network")), (is_allowed, !is_allowed), "{drill}");
+        let report = pair.take_over("shop")["warnings"].to_string();
+        assert_eq!((called(), report.contains("promote.network")), (is_allowed, !is_allowed), "{report}");
+    }
 }

@@ -79,8 +79,25 @@ fn narrow(path: &Path, mode: u32) -> Result<(), DaemonError> {
     if found & !mode == 0 {
         return Ok(());
     }
-    tracing::warn!("{} was open to others ({found:04o}): it is {:04o} now", path.display(), found & mode);
-    fs::set_permissions(path, Permissions::from_mode(found & mode)).map_err(fail)
+    match fs::set_permissions(path, Permissions::from_mode(found & mode)) {
+        Ok(()) => {
+            tracing::warn!(
+                "{} was open to others ({found:04o}): it is {:04o} now",
+                path.display(),
+                found & mode
+            );
+            Ok(())
+        }
+        // A folder that somebody else owns, given to the daemon's group: a standby that does not start helps nobody.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::error!(
+                "{} is open to others ({found:04o}), and not ours to close: {error}",
+                path.display()
+            );
+            Ok(())
+        }
+        Err(error) => Err(fail(error)),
+    }
 }
 
 /// Makes what leads to a place of a replica: private in the site's own folder, else as others expect it.

@@ -135,7 +135,11 @@ impl Site {
         match promotion::plan(&facts, asked)? {
             Planned::Already { epoch } => self.already(name, epoch),
             Planned::Promote(plan) if request.dry_run => self.dry_run(&record, &plan).await,
-            Planned::Promote(plan) => {
+            Planned::Promote(mut plan) => {
+                if !applied.withheld.is_empty() {
+                    let names = applied.withheld.names().join(", ");
+                    plan.warnings.push(format!("not applied, since nobody here has accepted it: {names}"));
+                }
                 tracing::info!("{plan}");
                 self.carry_out(&runtime, plan, request.accept_partial).await
             }

@@ -53,12 +53,18 @@ impl PlanRecord {
         !is_known
     }
 
+    /// A rule that came with a plan of the other side, if it was accepted here as it is now.
+    pub(crate) fn accepted_rule(&self, rule: &str) -> Option<&RuleSpec> {
+        let shared = self.rules.get(rule).filter(|_| !self.home)?;
+        (self.accepted_rules.get(rule) == Some(shared)).then_some(shared)
+    }
+
     /// The rules that the other side shared and nobody here has accepted.
     fn rules_not_accepted<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (&'a String, &'a RuleSpec)> {
-        self.rules.iter().filter(move |(name, rule)| {
+        self.rules.iter().filter(move |(name, _)| {
             !self.home
                 && site.plans.rules().get(name).is_none()
-                && self.accepted_rules.get(*name) != Some(rule)
+                && self.accepted_rule(name).is_none()
                 && self.spec.rules().any(|used| used == name.as_str())
         })
     }
@@ -178,4 +184,59 @@ fn changes(own: &PlanSpec, proposed: &PlanSpec) -> Result<Vec<FieldChange>, Daem
 
 fn value_of<T: Serialize>(value: &T) -> Result<Value, DaemonError> {
     serde_json::to_value(value).map_err(|error| DaemonError::Request { message: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use backstay_engine::role::Local;
+    use backstay_types::PairId;
+    use backstay_types::frame::SiteRole;
+
+    use super::*;
+
+    fn record(home: bool) -> PlanRecord {
+        let spec =
+            serde_json::from_str(r#"{"pair": "west", "namespaces": ["shop"], "preExecRule": "pause"}"#);
+        let local = Local { role: SiteRole::Standby, epoch: Epoch(2) };
+        PlanRecord::new("shop".parse().expect("a name"), PairId([1; 16]), local, spec.expect("a plan"), home)
+    }
+
+    #[test]
+    fn a_rule_runs_as_it_was_accepted_or_not_at_all() {
+        let rule = |command: &str| -> RuleSpec {
+            let text = format!(
+                r#"{{"rules": [{{"podSelector": {{"app": "db"}}, "actions": [{{"value": "{command}"}}]}}]}}"#
+            );
+            serde_json::from_str(&text).expect("a rule")
+        };
+        let mut plan = record(false);
+        plan.rules.insert("pause".to_owned(), rule("sync"));
+        assert_eq!(plan.accepted_rule("pause"), None, "it came over the wire");
+        plan.accepted_rules.insert("pause".to_owned(), rule("sync"));
+        assert_eq!(plan.accepted_rule("pause"), Some(&rule("sync")));
+        plan.rules.insert("pause".to_owned(), rule("rm -rf /"));
+        assert_eq!(plan.accepted_rule("pause"), None, "it is another one now");
+        // Where the plan was made there are only its own.
+        let home = PlanRecord { home: true, rules: plan.accepted_rules.clone(), ..plan };
+        assert_eq!(home.accepted_rule("pause"), None);
+    }
+
+    #[test]
+    fn a_proposal_is_news_once() {
+        let mut plan = record(true);
+        let mut shared = plan.spec.clone();
+        assert!(!plan.take_shared(shared.clone(), Epoch(2)) && plan.proposed.is_none());
+        shared.namespaces.push("vault".to_owned());
+        shared.suspend = true;
+        assert!(plan.take_shared(shared.clone(), Epoch(2)));
+        let first = plan.proposed.clone();
+        assert!(first.is_some() && plan.spec.suspend && plan.spec.namespaces == ["shop"]);
+        // Each cycle says it again.
+        assert!(!plan.take_shared(shared.clone(), Epoch(2)));
+        assert_eq!(plan.proposed, first);
+        shared.namespaces.push("bank".to_owned());
+        assert!(plan.take_shared(shared.clone(), Epoch(2)));
+        shared.namespaces.truncate(1);
+        assert!(!plan.take_shared(shared, Epoch(3)) && plan.proposed.is_none());
+    }
 }
