@@ -170,6 +170,7 @@ fn what_cannot_be_released_is_named_and_may_be_left() {
     let mut pair = synced();
     pair.west.allow_errors("promotion stopped");
     let broken = pair.west.manifests("shop").join("shop/apps_StatefulSet/db.yaml");
+    eventually("the standby has its objects", Duration::from_secs(60), || broken.is_file());
     let text = fs::read_to_string(&broken).unwrap();
     fs::write(&broken, format!("{text}\n: [\n")).unwrap();
     pair.east.kill();
