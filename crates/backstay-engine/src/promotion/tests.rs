@@ -337,7 +337,7 @@ fn a_promotion_prints() {
     plan.start(StepName::Epoch, NOW).expect("in order");
     let expected = "\
 promote plan shop to restore point e2-000002
-  snapshot  2027-01-15T07:43:40Z (RPO 16m20s)
+  snapshot  2027-01-15T07:43:40Z (RPO 16m20s, from the promotion)
   epoch     2 -> 3
   apply     take the replicas back
   done      check restore point (0s)
