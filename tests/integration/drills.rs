@@ -20,7 +20,8 @@ fn pair() -> Pair {
 }
 
 fn with_commands(options: SiteOptions) -> SiteOptions {
-    SiteOptions { env: vec![("BACKSTAY_DRILL_COMMANDS".to_owned(), "true".to_owned())], ..options }
+    let allowed = ["COMMANDS", "NETWORK"].map(|what| (format!("BACKSTAY_DRILL_{what}"), "true".to_owned()));
+    SiteOptions { env: allowed.into(), ..options }
 }
 
 /// A probe that runs a script, in flow style.

@@ -158,6 +158,39 @@ fn hooks_follow_a_promotion() {
     }
 }
 
+/// What was lost is counted to the last sign of the side that is gone, also by a standby that was restarted since, and not to
+/// the moment at which somebody answers the alarm.
+#[test]
+fn a_loss_is_counted_to_the_last_sign() {
+    for restarted in [false, true] {
+        let (mut pair, _, _) = synced();
+        pair.east.kill();
+        let gone = pair.west.status("shop")["lagSeconds"].as_f64().unwrap();
+        if restarted {
+            pair.west.restart();
+        }
+        eventually("the alarm is answered late", Duration::from_secs(60), || {
+            pair.west.status("shop")["lagSeconds"].as_f64().unwrap() > gone + 20.0
+        });
+        let report = pair.west.promote("shop", &[]);
+        assert_eq!(report["rpoCountedFrom"]["reason"], "lastSign", "{report}");
+        assert!(report["rpoSeconds"].as_f64().unwrap() < gone + 15.0, "{report}");
+        let again = pair.west.promote("shop", &[]);
+        assert_eq!(again["rpoCountedFrom"], report["rpoCountedFrom"], "{again}");
+    }
+    // A side that answers writes on until it hears of it.
+    let (pair, _, _) = synced();
+    let report = pair.west.promote("shop", &["--force"]);
+    assert_eq!(report["rpoCountedFrom"]["reason"], "promotion", "{report}");
+    let (pair, _, _) = synced();
+    let report = pair.east.cli(["switchover", "shop", "-o", "json"]).ok().json();
+    assert_eq!(
+        (&report["rpoSeconds"], &report["rpoCountedFrom"]["reason"]),
+        (&0.0.into(), &"held".into()),
+        "{report}"
+    );
+}
+
 /// A plan with nothing to promote, a plan nobody knows, and an id that does not exist.
 #[test]
 fn there_must_be_something_to_promote() {

@@ -194,6 +194,54 @@ fn a_namespace_goes_there_and_comes_back() {
 
 /// The server dies while the workloads are being held: nothing is handed over, and once it is back everything runs as it
 /// did.
+/// A settings object of a namespace, as somebody there wrote it.
+fn settings(namespace: &str, value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\napiVersion: v1\nkind: ConfigMap\n\
+         metadata: {{name: settings, namespace: {namespace}}}\ndata: {{by: {value}}}\n"
+    )
+}
+
+/// The other side says after a takeover that the plan has another namespace: at home it is kept, told and not written, until
+/// the operator there accepts it.
+#[test]
+fn a_namespace_that_home_has_not_named_is_not_written() {
+    if !kube::can_run("handover::a_namespace_that_home_has_not_named_is_not_written") {
+        return;
+    }
+    let [east, west] = ["east", "west"].map(|name| ControlPlane::start(name, ControlPlaneOptions::default()));
+    let mut pair = Pair::with(east.cluster().beside(), west.cluster().beside());
+    east.cluster().apply_yaml(&settings("shop", "home"));
+    east.cluster().apply_yaml(&settings("vault", "home"));
+    west.cluster().apply_yaml(&settings("vault", "peer"));
+    pair.east.apply(PLAN).ok();
+    pair.east.sync("shop");
+    pair.take_over("shop");
+    pair.west.kill();
+    let file = pair.west.dir().join("plans/shop/plan.json");
+    let mut record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    record["spec"]["namespaces"] = serde_json::json!(["shop", "vault"]);
+    fs::write(&file, serde_json::to_vec(&record).unwrap()).unwrap();
+    pair.west.serve();
+    pair.east.serve();
+    pair.wait_connected();
+    eventually("east has stepped down", PATIENCE, || pair.east.status("shop")["role"] == "standby");
+    let point = pair.west.sync("shop")["id"].clone();
+    eventually("east shows it", PATIENCE, || pair.east.status("shop")["appliedRestorePoint"] == point);
+    let by = |namespace: &str| {
+        let found: Value = east.cluster().get(&["configmap", "settings", "-n", namespace]);
+        found["data"]["by"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(by("vault"), "home");
+    let proposed = pair.east.status("shop")["proposed"].clone();
+    assert_eq!(proposed["fields"], serde_json::json!(["namespaces"]), "{proposed}");
+    assert_eq!(proposed["withheld"], serde_json::json!(["namespace vault"]), "{proposed}");
+
+    pair.east.cli(["plan", "accept", "shop"]).ok();
+    eventually("what was accepted is applied", PATIENCE, || pair.east.status("shop")["proposed"].is_null());
+    assert!(!pair.east.status("shop")["objects"].is_null());
+}
+
 #[test]
 fn a_server_that_dies_while_it_is_told_to_hold_brings_everything_back() {
     const TEST: &str = "handover::a_server_that_dies_while_it_is_told_to_hold_brings_everything_back";

@@ -75,7 +75,11 @@ fn a_drill_and_a_takeover_ask_the_application() {
         return;
     }
     let nodes = NodePair::start(Link::Fast);
-    let mut pair = Pair::with(nodes.beside(&nodes.ka), nodes.beside(&nodes.kb));
+    let mut standby = nodes.beside(&nodes.kb);
+    for what in ["COMMANDS", "NETWORK"] {
+        standby.env.push((format!("BACKSTAY_PROMOTE_{what}"), "true".to_owned()));
+    }
+    let mut pair = Pair::with(nodes.beside(&nodes.ka), standby);
     let volume = pair.source("volume");
     fs::write(volume.join("orders"), "order-1\n").unwrap();
     nodes.ka.kubectl(["create", "namespace", "shop"]).ok();

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use backstay_engine::promotion::PeerFacts;
 use backstay_engine::role::Refusal;
-use backstay_types::frame::{PlanState, SiteRole};
+use backstay_types::frame::{PlanState, Proposals, SiteRole};
 use backstay_types::{Class, Classify, Epoch, Time};
 
 use crate::exec::Owner;
@@ -216,6 +216,7 @@ impl Node {
             newest_snapshot_time: newest.map(|(_, point)| time(point.time)),
             applied: disk.applied,
             apply_failure: None,
+            proposals: Proposals::default(),
         }
     }
 

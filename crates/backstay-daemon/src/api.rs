@@ -20,11 +20,11 @@ use backstay_types::{PlanName, RestorePointId, Span, Time};
 use serde::Deserialize;
 
 use crate::api_types::{
-    Applied, ApplyRequest, Changed, DiffList, DrillReport, DrillRequest, ErrorBody, ErrorInfo, GcOutcome,
-    GcRequest, JoinRequest, List, Pair, PairKey, PairKeyRequest, PairReplaceRequest, PairSetRequest,
-    PlanDetail, PlanStatus, PlanSummary, PromoteRequest, PromotionReport, Replaced, RestoreOutcome,
-    RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome, SyncRequest, Unpaired, VerifyOutcome,
-    VerifyRequest,
+    AcceptRequest, Accepted, Applied, ApplyRequest, Changed, DiffList, DrillReport, DrillRequest, ErrorBody,
+    ErrorInfo, FieldChange, GcOutcome, GcRequest, JoinRequest, List, Pair, PairKey, PairKeyRequest,
+    PairReplaceRequest, PairSetRequest, PlanDetail, PlanStatus, PlanSummary, PromoteRequest, PromotionReport,
+    Replaced, RestoreOutcome, RestorePointInfo, RestoreRequest, SiteInfo, SyncOutcome, SyncRequest, Unpaired,
+    VerifyOutcome, VerifyRequest,
 };
 use crate::audit::{Actor, AuditPage};
 use crate::site::Site;
@@ -76,6 +76,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/pairs/{peer}/rotate", post(pair_rotate))
         .route("/plans", get(plans).post(plans_apply))
         .route("/plans/{name}", get(plan).delete(plan_delete))
+        .route("/plans/{name}/proposed", get(plan_proposed))
+        .route("/plans/{name}/accept", post(plan_accept))
         .route("/plans/{name}/suspend", post(plan_suspend))
         .route("/plans/{name}/resume", post(plan_resume))
         .route("/plans/{name}/sync", post(sync))
@@ -257,6 +259,25 @@ async fn plan_delete(
         Err(error) => Err(error),
     };
     Ok(Json(Changed { changed: api.audited(&actor, "planDelete", Some(&name), detail, outcome)? }))
+}
+
+async fn plan_proposed(State(api): State<Api>, Path(name): Path<String>) -> Answer<List<FieldChange>> {
+    Ok(Json(api.site.proposed_changes(&plan_name(&name)?)?.into()))
+}
+
+async fn plan_accept(
+    State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
+    Path(name): Path<String>,
+    Body(request): Body<AcceptRequest>,
+) -> Answer<Accepted> {
+    let name = plan_name(&name)?;
+    let outcome = api.site.accept_plan(&name, &request);
+    let fields = |done: &Accepted| {
+        done.accepted.iter().map(|change| change.field.clone()).collect::<Vec<_>>().join(", ")
+    };
+    let detail = outcome.as_ref().map(fields).unwrap_or_default();
+    Ok(Json(api.audited(&actor, "planAccept", Some(&name), detail, outcome)?))
 }
 
 async fn plan_suspend(

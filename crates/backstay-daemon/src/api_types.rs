@@ -20,7 +20,10 @@ pub use pair::{
     JoinRequest, OrphanedPlan, Pair, PairKey, PairKeyRequest, PairReplaceRequest, PairSetRequest, RemoteSite,
     Replaced, SiteInfo, Unpaired,
 };
-pub use plan::{Applied, ApplyRequest, ApplyResult, Changed, PlanDetail, PlanSummary};
+pub use plan::{
+    AcceptRequest, Accepted, Applied, ApplyRequest, ApplyResult, Changed, FieldChange, PlanDetail,
+    PlanSummary,
+};
 pub use point::{
     Change, DiffEntry, DiffList, PointVolumeInfo, RestoreOutcome, RestorePointInfo, RestoreRequest,
     SyncOutcome, SyncRequest,
@@ -28,7 +31,7 @@ pub use point::{
 pub use promotion::{PromoteRequest, PromotionReport, PromotionStep, StepState};
 pub use status::{
     AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, HoldStatus, LastCycle, ObjectsStatus, PlanStatus,
-    ReplicaWarning, StandbyError, StandbyStatus,
+    ProposedStatus, ReplicaWarning, StandbyError, StandbyStatus,
 };
 pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
 

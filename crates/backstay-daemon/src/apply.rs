@@ -32,6 +32,7 @@ use backstay_types::{Class, Classify, PairId, PlanName, RestorePointId, Span};
 use crate::api_types::{CyclePhase, ErrorInfo};
 use crate::open_files::{self, Counts};
 use crate::plans::{Applied, AppliedObjects};
+use crate::proposed::Withheld;
 use crate::runtime::{Activity, PlanRuntime};
 use crate::site::Site;
 use crate::{DaemonError, clock};
@@ -100,10 +101,20 @@ impl Site {
             return Ok(());
         }
         let Some(newest) = self.store.newest(plan)? else { return Ok(()) };
+        let (site, name, point) = (self.clone(), plan.clone(), newest.clone());
+        self.blocking("looking at the places", move || site.check_places(&name, &point)).await?;
         let activity = Activity::begin(CyclePhase::Apply);
         let _shown = runtime.show(activity.clone());
         runtime.set_apply_target(newest.id);
         self.bring_to(plan, newest, activity).await.map(drop)
+    }
+
+    /// Refuses to write where another plan reads or writes as well: a changed site.toml may have brought them together.
+    fn check_places(&self, plan: &PlanName, point: &RestorePoint) -> Result<(), DaemonError> {
+        let record = self.plans.get(plan)?;
+        let withheld = self.withheld(&record, point)?.volumes;
+        let mut volumes = point.volumes.iter().filter(|volume| !withheld.contains(&volume.name));
+        volumes.try_for_each(|volume| self.check_alone(&record, &self.place(plan, &volume.name)))
     }
 
     /// Brings the replicas to `point`, wherever they are. Gives what was found in them that nobody had applied. The caller
@@ -125,8 +136,9 @@ impl Site {
         activity: &Activity,
     ) -> Result<Vec<String>, DaemonError> {
         let mut applied = self.plans.applied(plan)?;
+        let (point, withheld) = &self.accepted_of(plan, point)?;
         self.check_mounted(plan, &applied, point)?;
-        if self.is_untouched(plan, &applied, point)? {
+        if applied.withheld == *withheld && self.is_untouched(plan, &applied, point)? {
             let before = applied.clone();
             let told = self.apply_folder(plan, &mut applied, point)?;
             applied.warn(point, told.clone());
@@ -135,7 +147,13 @@ impl Site {
             }
             return Ok(told);
         }
-        match self.apply_point(plan, &mut applied, point, activity) {
+        if !withheld.is_empty() && *withheld != applied.withheld {
+            tracing::warn!(
+                "kept and not applied, since nobody here has accepted it: {}",
+                withheld.names().join(", ")
+            );
+        }
+        match self.apply_point(plan, &mut applied, point, withheld, activity) {
             Err(error)
                 if matches!(error.class(), Class::Corrupt | Class::NotFound) && !applied.marks.is_empty() =>
             {
@@ -146,10 +164,22 @@ impl Site {
                 // The mounts stay known.
                 applied.volumes.clear();
                 applied.objects = None;
-                self.apply_point(plan, &mut applied, point, activity)
+                self.apply_point(plan, &mut applied, point, withheld, activity)
             }
             outcome => outcome,
         }
+    }
+
+    /// A point without the volumes that nobody here has accepted, and what they are.
+    pub(crate) fn accepted_of(
+        &self,
+        plan: &PlanName,
+        point: &RestorePoint,
+    ) -> Result<(RestorePoint, Withheld), DaemonError> {
+        let withheld = self.withheld(&*self.plans.get(plan)?, point)?;
+        let mut point = point.clone();
+        point.volumes.retain(|volume| !withheld.volumes.contains(&volume.name));
+        Ok((point, withheld))
     }
 
     fn apply_point(
@@ -157,6 +187,7 @@ impl Site {
         plan: &PlanName,
         applied: &mut Applied,
         point: &RestorePoint,
+        withheld: &Withheld,
         activity: &Activity,
     ) -> Result<Vec<String>, DaemonError> {
         activity.enter(CyclePhase::Apply, point.volumes.iter().map(|volume| volume.bytes).sum());
@@ -186,7 +217,10 @@ impl Site {
         }
         applied.volumes.retain(|name, _| point.volume(name).is_some());
         applied.marks.retain(|name, _| point.volume(name).is_some());
-        told.extend(self.apply_objects(plan, applied, point)?);
+        if !withheld.manifests {
+            told.extend(self.apply_objects(plan, applied, point)?);
+        }
+        applied.withheld = withheld.clone();
         applied.point = Some(point.id);
         applied.target = None;
         applied.kept &= changing.is_empty();

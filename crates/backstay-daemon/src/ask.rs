@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backstay_net::StreamError;
-use backstay_types::frame::{Frame, ListPoints, PlanState, QueryPlan};
+use backstay_types::frame::{Frame, ListPoints, PlanState, Proposals, QueryPlan};
 use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, PairId, PlanName};
 
@@ -66,6 +66,15 @@ impl Site {
                 let runtime = self.runtimes.of(plan);
                 runtime.set_peer_epoch(state.epoch);
                 runtime.set_standby(&state);
+                if runtime.set_peer_proposals(&state.proposals) {
+                    let Proposals { fields, withheld } = &state.proposals;
+                    tracing::warn!(
+                        %plan,
+                        fields = fields.join(", "),
+                        withheld = withheld.join(", "),
+                        "the other side has not accepted these changes of the plan: backstay plan accept {plan}, there"
+                    );
+                }
                 Ok(state)
             }
             other => Err(self.unexpected(pair, &other)),

@@ -69,8 +69,13 @@ pub struct SiteConfig {
     pub retry_max: Span,
     /// Whether a drill may run the commands that a plan, which its active side writes, names as probes.
     pub drill_commands: bool,
-    /// Whether a takeover may run the commands that a plan names as hooks.
+    /// Whether a drill may connect to the addresses that a plan of the other side names as probes.
+    pub drill_network: bool,
+    /// Whether a takeover may run the commands that a plan names as hooks; those in pods as well, if it is a plan of the
+    /// other side.
     pub promote_commands: bool,
+    /// Whether a takeover may connect to what a plan of the other side names as hooks.
+    pub promote_network: bool,
     /// The cluster beside this site.
     pub kubernetes: KubernetesConfig,
     /// Who decides about automatic failovers; none without it.
@@ -176,7 +181,9 @@ impl SiteConfig {
             retry_first: keys::DEFAULT_RETRY_FIRST,
             retry_max: keys::DEFAULT_RETRY_MAX,
             drill_commands: false,
+            drill_network: false,
             promote_commands: false,
+            promote_network: false,
             kubernetes: KubernetesConfig::default(),
             witness: None,
             replicas: BTreeMap::new(),

@@ -35,6 +35,7 @@ use transfer::Transfer;
 
 use crate::api_types::{CycleOutcome, CyclePhase, ErrorInfo, LastCycle};
 use crate::meter::Metered;
+use crate::neighbours::Links;
 use crate::plan_ops::wrong_role;
 use crate::plans::{LastSuccess, PlanRecord};
 use crate::runtime::Activity;
@@ -143,6 +144,8 @@ impl Site {
         let number = role::next_number(&record.name, ours, peer.newest)?;
         let id = RestorePointId { epoch: record.epoch, number };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
+        let links = Links::of(self, record);
+        let _gates = links.shut(self, &record.name).await?;
         let sources = self.sources(record).await?;
         let asked = self.send_from_what_is_shown(record, &sources, peer.applied, activity).await?;
         let sent = self.sent_states(record, &sources)?;

@@ -121,6 +121,7 @@ impl Site {
             epoch: drill.epoch,
             restore_point: drill.restore_point,
             rpo_seconds: drill.outcome().rpo.as_secs_f64(),
+            rpo_counted_from: None,
             rto_seconds: None,
             steps: drill.steps().iter().map(told_step).collect(),
             waves: Vec::new(),

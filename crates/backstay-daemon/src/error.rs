@@ -237,6 +237,30 @@ pub enum DaemonError {
         /// `is`, `holds` or `lies in`.
         how: &'static str,
     },
+    /// Two plans of this site that would have the same files.
+    #[error("plan {plan}: {path:?} {how} {other_path:?}, which plan {other} has on this site")]
+    PlansMeet {
+        /// The plan.
+        plan: PlanName,
+        /// A place of it.
+        path: PathBuf,
+        /// The other plan.
+        other: PlanName,
+        /// The place of that one.
+        other_path: PathBuf,
+        /// `is`, `holds` or `lies in`.
+        how: &'static str,
+    },
+    /// The replica that a chain reads is between two restore points.
+    #[error(
+        "plan {plan}: what it reads is the replica of plan {other}, and an apply of that is not finished"
+    )]
+    HalfApplied {
+        /// The plan.
+        plan: PlanName,
+        /// The plan whose replica it is.
+        other: PlanName,
+    },
     /// A policy's retention that keeps nothing.
     #[error("SchedulePolicy {policy}: {source}")]
     PolicyRetention {
@@ -500,6 +524,12 @@ pub enum DaemonError {
         told: Epoch,
         /// What it would begin at.
         epoch: Epoch,
+    },
+    /// What was to be accepted is not what is proposed now.
+    #[error("plan {plan}: what the other side proposes has changed since it was shown")]
+    ProposalChanged {
+        /// The plan.
+        plan: PlanName,
     },
     /// Two active sides of one epoch.
     #[error("plan {plan}: both sites are active at epoch {epoch}")]

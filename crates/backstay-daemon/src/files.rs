@@ -12,13 +12,15 @@ use serde::de::DeserializeOwned;
 
 use crate::{DaemonError, reserve};
 
-/// Makes a folder only its owner can enter, and its parents.
+/// Makes a folder only its owner can enter, and its parents, durably.
 pub(crate) fn make_folder(path: &Path) -> Result<(), DaemonError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| DaemonError::io("make folder", path, source))
+    let make = || -> io::Result<()> {
+        let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // A file that is synced in a folder which is not itself on disk is lost with it.
+        missing.into_iter().rev().try_for_each(sync_parent)
+    };
+    make().map_err(|source| DaemonError::io("make folder", path, source))
 }
 
 /// Replaces a file durably; on a full disk by means of the site's [`reserve`].
@@ -51,7 +53,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), DaemonError> {
 
 /// Makes a change of the folder that a file is in durable.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    let here = |folder: &Path| {
+        if folder.as_os_str().is_empty() { Path::new(".").to_owned() } else { folder.to_owned() }
+    };
+    path.parent().map_or(Ok(()), |folder| File::open(here(folder))?.sync_all())
 }
 
 /// Replaces a JSON file durably.

@@ -110,6 +110,10 @@ impl Site {
             record.spec.reversed()?;
         }
         crate::plan_ops::check_not_offered(record)?;
+        if record.role == SiteRole::Active && target == Target::Away {
+            // What could not be written here as a standby's must not become one.
+            self.check_can_follow(record)?;
+        }
         let peer = self.peer_facts(record).await;
         let facts = HandoverFacts {
             plan: &record.name,
@@ -179,6 +183,7 @@ impl Site {
             epoch: record.epoch,
             restore_point: newest.id,
             rpo_seconds: 0.0,
+            rpo_counted_from: None,
             rto_seconds: Some(0.0),
             steps: Vec::new(),
             waves: Vec::new(),

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use backstay_engine::role::{self, Local, News, Refusal};
 use backstay_net::{Connection, Control, Incoming};
-use backstay_types::frame::{Done, DropPlan, Frame, PlanState, Points, Promoted, SharePlan, SiteRole};
+use backstay_types::frame::{
+    Done, DropPlan, Frame, PlanState, Points, Promoted, Proposals, SharePlan, SiteRole,
+};
 use backstay_types::plan::{PlanSpec, RuleSpec};
 use backstay_types::{Classify, Epoch, PairId, PlanName, limits};
 
 use crate::DaemonError;
+use crate::audit::Actor;
 use crate::plans::PlanRecord;
 use crate::receive::refuse;
 use crate::site::Site;
@@ -114,14 +117,21 @@ impl Site {
                         return Err(Refusal::ActiveHere { plan, theirs, ours: theirs }.into());
                     }
                     let grant = role::admit_share(Some(record.local()), share)?;
+                    (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
+                    record.ended = false;
+                    record.leap = None;
+                    if record.home {
+                        return Ok(record.take_shared(spec, share.epoch));
+                    }
                     record.spec = spec;
                     record.rules = rules;
-                    record.ended = false;
-                    (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
-                    record.leap = None;
-                    Ok(())
+                    Ok(false)
                 });
-                self.or_step_down(&share.plan, outcome).map(drop)
+                let (record, is_proposed) = self.or_step_down(&share.plan, outcome)?;
+                if is_proposed {
+                    self.tell_proposed(&record)?;
+                }
+                Ok(())
             }
             None => {
                 // A plan that was deleted here and left restore points is known by their epoch.
@@ -139,12 +149,10 @@ impl Site {
         }
     }
 
-    /// A plan that comes back to where it was made keeps what only this site knows of it: the name of the peer, what
-    /// is held on its host, and the policy, unless the other side has changed what the policy says.
+    /// A plan that comes back to where it was made keeps its policy, unless the other side has changed what the policy
+    /// says. Policies are this site's own: what is shared names none.
     fn as_made_here(&self, own: &PlanRecord, mut spec: PlanSpec) -> Result<PlanSpec, DaemonError> {
-        spec.pair.clone_from(&own.spec.pair);
-        // Commands among it: no peer says what this host runs.
-        spec.hold.clone_from(&own.spec.hold);
+        spec.schedule_policy = None;
         let resolved = self.resolved(own)?;
         if spec.schedule == resolved.schedule && spec.retention == resolved.retention {
             spec.schedule.clone_from(&own.spec.schedule);
@@ -152,6 +160,19 @@ impl Site {
             spec.retention = own.spec.retention;
         }
         Ok(spec)
+    }
+
+    /// The operator of this site is to know what the other side wants of it.
+    fn tell_proposed(&self, record: &PlanRecord) -> Result<(), DaemonError> {
+        let told = self.proposed_status(record)?.map(|status| status.fields.join(", ")).unwrap_or_default();
+        tracing::warn!(
+            plan = %record.name,
+            "the active side has changed {told}; that is for this site to accept: backstay plan accept {}",
+            record.name
+        );
+        let peer = Actor::Peer(self.peer_label(record));
+        self.record(&peer, "planPropose", Some(&record.name), told, None);
+        Ok(())
     }
 
     /// The active side stopped replicating: the copies here stay until the plan is deleted here too. Nothing takes over
@@ -224,7 +245,11 @@ impl Site {
             newest: newest.as_ref().map(|point| point.id),
             newest_snapshot_time: newest.as_ref().map(|point| point.snapshot_time),
             applied: if record.is_some() { self.plans.applied(plan)?.point } else { None },
-            apply_failure: record.and_then(|_| self.runtimes.of(plan).apply_failure()),
+            apply_failure: record.as_ref().and_then(|_| self.runtimes.of(plan).apply_failure()),
+            proposals: match &record {
+                Some(record) => self.told_proposals(record)?,
+                None => Proposals::default(),
+            },
         })
     }
 

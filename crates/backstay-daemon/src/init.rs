@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Overrides, SiteConfig};
 use crate::site::layout;
-use crate::{DaemonError, files};
+use crate::{DaemonError, files, private};
 
 /// What `init` made.
 #[derive(Debug, Clone, Serialize)]
@@ -66,6 +66,9 @@ pub fn init(dir: &Path, name: &str, listen: SocketAddr) -> Result<InitReport, Da
         DaemonError::Io { source, .. } => DaemonError::NewSite { dir: dir.to_owned(), source },
         other => other,
     })?;
+    // A folder that was there may be open to others.
+    private::set_umask();
+    private::tighten(dir)?;
     let site_id = SiteId(rand::random());
     Identity::create(&dir.join(layout::IDENTITY), site_id, name.as_str())?;
     files::write_json(&dir.join(layout::SITE), &SiteFile { site_id })?;

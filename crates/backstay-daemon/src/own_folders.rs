@@ -8,36 +8,35 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use backstay_types::frame::SiteRole;
-
 use crate::DaemonError;
 use crate::site::{Site, layout};
+use crate::spot::Mounts;
 
 impl Site {
     /// Refuses a path that is, holds or lies in a folder of the site itself: its state, its store, replicas and held
     /// objects.
     pub(crate) fn refuse_own(&self, path: &Path) -> Result<(), DaemonError> {
-        let asked = resolve(path).map_err(|source| DaemonError::io("resolve", path, source))?;
+        let fail = |source| DaemonError::io("resolve", path, source);
+        let mounts = Mounts::read().map_err(fail)?;
+        let asked = mounts.spot(path).map_err(fail)?;
         let config = self.config.load();
         let mapped = config.replicas.values().flat_map(|volumes| volumes.values());
         let folders = [&self.dir].into_iter().chain(&config.store_path).chain(mapped);
         for own in folders.chain(config.manifests.values()) {
-            let resolved = resolve(own).map_err(|source| DaemonError::io("resolve", own, source))?;
-            if let Some(how) = meets(&asked, &resolved) {
+            let own_spot = mounts.spot(own).map_err(|source| DaemonError::io("resolve", own, source))?;
+            if let Some(how) = asked.meets(&own_spot) {
                 return Err(DaemonError::OwnFolder { path: path.to_owned(), own: own.clone(), how });
             }
         }
         Ok(())
     }
 
-    /// Whether a path lies in a replica that this site was promoted with: it is the live data now, and may be a
-    /// plan's volume.
-    pub(crate) fn is_live_replica(&self, path: &Path) -> Result<bool, DaemonError> {
+    /// Whether a path lies in a replica of this site, which another plan may read: as the live data that this site was
+    /// promoted with, or as the next link of a chain.
+    pub(crate) fn is_replica(&self, path: &Path) -> Result<bool, DaemonError> {
         let asked = resolve(path).map_err(|source| DaemonError::io("resolve", path, source))?;
         let config = self.config.load();
-        for record in
-            self.plans.list().iter().filter(|record| record.role != SiteRole::Standby && !record.home)
-        {
+        for record in self.plans.list().iter().filter(|record| !record.home) {
             let mapped = config.replicas.get(&record.name).into_iter().flat_map(BTreeMap::values).cloned();
             let own = self.dir.join(layout::REPLICAS).join(record.name.as_str());
             for replicas in mapped.chain([own]) {

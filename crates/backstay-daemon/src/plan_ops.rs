@@ -17,6 +17,7 @@ use backstay_types::plan::{InvalidPlan, PlanSpec, Retention, RuleSpec, ScheduleP
 use crate::DaemonError;
 use crate::api_types::{Applied, ApplyResult};
 use crate::error::role_name;
+use crate::neighbours::check_apart;
 use crate::plans::PlanRecord;
 use crate::site::Site;
 
@@ -45,6 +46,7 @@ impl Site {
                 Document::Plan { name, spec, .. } => self.check_plan(name, spec, &new)?,
             }
         }
+        self.check_documents_apart(&documents)?;
         let covers_cluster =
             |document: &Document| matches!(document, Document::Plan { spec, .. } if spec.covers_cluster());
         if documents.iter().any(covers_cluster) {
@@ -75,6 +77,15 @@ impl Site {
         }
         self.wake.notify_one();
         Ok(applied)
+    }
+
+    fn check_documents_apart(&self, documents: &[Document]) -> Result<(), DaemonError> {
+        let plans = documents.iter().filter_map(|document| match document {
+            Document::Plan { name, spec, .. } => Some((name, &**spec)),
+            _ => None,
+        });
+        // Paths of a plan that was made on the other side are paths there.
+        check_apart(plans.filter(|(name, _)| self.plans.find(name).is_none_or(|record| record.home)))
     }
 
     fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new: &NewSpecs<'_>) -> Result<(), DaemonError> {
@@ -127,11 +138,22 @@ impl Site {
     ) -> Result<(bool, bool), DaemonError> {
         let old = self.plans.find(name);
         let changed = old.as_ref().is_none_or(|old| old.spec != spec);
-        if changed && old.is_some() {
-            self.plans.update(name, |record| record.spec = spec)?;
+        if old.as_ref().is_some_and(|old| changed || old.proposed.is_some()) {
+            let chained = match &old {
+                Some(old) if old.home => self.chained_to(name, &spec)?,
+                _ => BTreeSet::new(),
+            };
+            self.plans.update(name, |record| {
+                record.spec = spec;
+                record.chained = chained;
+                // The operator has spoken.
+                record.proposed = None;
+            })?;
         } else if changed {
             let peer = self.peer_named(&spec.pair)?;
-            let record = self.new_plan(name, peer.pair, spec, begins).await?;
+            let chained = self.chained_to(name, &spec)?;
+            let mut record = self.new_plan(name, peer.pair, spec, begins).await?;
+            record.chained = chained;
             self.plans.add(record)?;
             self.plans.ended().remove(name.as_str())?;
         }
@@ -173,9 +195,14 @@ impl Site {
         Ok(spec)
     }
 
-    /// A rule by name: this site's own, or the one that came with the plan.
-    pub(crate) fn rule_of(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
+    /// A rule by name: this site's own, or the one that came with the plan, which is for the other side to know.
+    fn rule_of(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
         self.plans.rules().get(rule).or_else(|| record.rules.get(rule).cloned())
+    }
+
+    /// A rule that may run here: this site's own, or the one that came with the plan and was accepted as it is.
+    pub(crate) fn rule_to_run(&self, record: &PlanRecord, rule: &str) -> Option<RuleSpec> {
+        self.plans.rules().get(rule).or_else(|| record.accepted_rule(rule).cloned())
     }
 
     /// Stops or starts the schedule of a plan.

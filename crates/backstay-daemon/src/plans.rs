@@ -6,7 +6,7 @@
 //! After a crash the files are the truth; nothing here is only in the catalog.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api_types::{ObjectsStatus, ReplicaWarning};
 use crate::plan_ops::wrong_role;
+use crate::proposed::{Proposed, Withheld};
 use crate::{DaemonError, files};
 
 /// What a site knows of one plan.
@@ -78,6 +79,15 @@ pub(crate) struct PlanRecord {
     /// The rules that the plan names, as the other side shared them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) rules: BTreeMap<String, RuleSpec>,
+    /// Those of them that the operator of this site has accepted, as they were then: no other runs here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) accepted_rules: BTreeMap<String, RuleSpec>,
+    /// Plans whose replicas on this site are what this one reads, where it was made.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) chained: BTreeSet<PlanName>,
+    /// What the active side says of the plan, and the operator of this site, where it was made, has not accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proposed: Option<Proposed>,
 }
 
 impl PlanRecord {
@@ -104,6 +114,9 @@ impl PlanRecord {
             cut_off: false,
             claims: BTreeMap::new(),
             rules: BTreeMap::new(),
+            accepted_rules: BTreeMap::new(),
+            chained: BTreeSet::new(),
+            proposed: None,
         }
     }
 
@@ -152,6 +165,9 @@ pub(crate) struct Applied {
     /// The pair whose hashing key made the ids above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pair: Option<PairId>,
+    /// What of `point` is kept and not shown.
+    #[serde(default, skip_serializing_if = "Withheld::is_empty")]
+    pub(crate) withheld: Withheld,
 }
 
 impl Applied {

@@ -27,14 +27,45 @@ const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// Where probes look.
 pub(crate) struct Prober {
-    /// The setting that allows commands, unless it is on.
-    pub(crate) commands_need: Option<&'static str>,
+    /// What the operator of this site has not allowed.
+    pub(crate) needs: Needs,
     /// What commands find in their environment.
     pub(crate) environment: Vec<(String, OsString)>,
     /// Where commands run.
     pub(crate) folder: PathBuf,
     /// The pods that were started, if any were.
     pub(crate) pods: Option<Pods>,
+}
+
+/// For each kind of probe the setting of this site that allows it, unless it may be tried. A plan that was made on the
+/// other side says where this one connects to, and what it runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Needs {
+    /// `command`.
+    pub(crate) command: Option<&'static str>,
+    /// `tcp`, and `http` with a `url`.
+    pub(crate) address: Option<&'static str>,
+    /// `exec`.
+    pub(crate) exec: Option<&'static str>,
+    /// `http` with a `service`.
+    pub(crate) service: Option<&'static str>,
+}
+
+impl Needs {
+    /// Why a probe is not tried at all.
+    fn forbid(&self, probe: &ProbeSpec) -> Option<String> {
+        let (setting, what) = match probe {
+            ProbeSpec { command: Some(_), .. } => (self.command?, "commands are not run"),
+            ProbeSpec { exec: Some(_), .. } => {
+                (self.exec?, "commands in pods are not run for a plan of the other side")
+            }
+            ProbeSpec { http: Some(HttpProbe { service: Some(_), .. }), .. } => {
+                (self.service?, "services are not asked for a plan of the other side")
+            }
+            _ => (self.address?, "addresses of a plan of the other side are not connected to"),
+        };
+        Some(format!("{what} here: set `{setting} = true` in site.toml"))
+    }
 }
 
 /// Namespaces with what was started.
@@ -57,6 +88,12 @@ impl Prober {
         stop: &CancellationToken,
     ) -> Result<ProbeReport, Stopped> {
         let started = clock::now();
+        if let Some(message) = self.needs.forbid(probe) {
+            // The operator's word does not change by asking again.
+            tracing::info!(probe = %probe.name, "not probed: {message}");
+            let name = probe.name.clone();
+            return Ok(ProbeReport { name, passed: false, tries: 0, duration_seconds: 0.0, message });
+        }
         let (mut tries, mut last) = (0, "it gave no answer in its time".to_owned());
         let until_it_passes = async {
             loop {
@@ -84,9 +121,6 @@ impl Prober {
     async fn look(&self, probe: &ProbeSpec) -> Result<String, String> {
         match probe {
             ProbeSpec { command: Some(argv), .. } => {
-                if let Some(setting) = self.commands_need {
-                    return Err(format!("commands are not run here: set `{setting} = true` in site.toml"));
-                }
                 command::run(argv, &self.environment, &self.folder).await
             }
             ProbeSpec { tcp: Some(address), .. } => tcp::connect(address).await.map(|_| String::new()),

@@ -97,6 +97,8 @@ impl Site {
         }
         let _gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
+        // Before it is asked, and found to be there no more.
+        self.look_for_signs();
         // Before all else: not every peer may set a promotion going again, nor hear how it went.
         let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
         if let Some(stored) = record.promotion.clone() {
@@ -128,6 +130,7 @@ impl Site {
             applied: applied.point,
             applying: applied.target,
             peer: &peer,
+            last_sign: self.last_sign(&record)?,
             wanted: request.restore_point,
             force: request.force,
             lease: request.lease,
@@ -143,7 +146,11 @@ impl Site {
                 Ok(report)
             }
             Planned::Promote(plan) if request.dry_run => self.dry_run(&record, &plan).await,
-            Planned::Promote(plan) => {
+            Planned::Promote(mut plan) => {
+                if !applied.withheld.is_empty() {
+                    let names = applied.withheld.names().join(", ");
+                    plan.warnings.push(format!("not applied, since nobody here has accepted it: {names}"));
+                }
                 tracing::info!("{plan}");
                 self.carry_out(&runtime, plan, request.accept_partial).await
             }
@@ -213,6 +220,7 @@ impl Site {
             epoch,
             restore_point: point.id,
             rpo_seconds: 0.0,
+            rpo_counted_from: None,
             rto_seconds: Some(0.0),
             steps: Vec::new(),
             waves: Vec::new(),
@@ -252,6 +260,7 @@ impl Site {
         reserve::make_room(&self.dir);
         // What is being received would be refused at its commit: end it now.
         runtime.end_session();
+        self.stop_readers(&*self.plans.get(&plan.plan)?);
         // Held to the end: the point may not expire, and nothing else may write the replicas.
         let _gate = runtime.apply.lock().await;
         while let Some(step) = plan.next_step() {
@@ -352,6 +361,7 @@ impl Site {
         let (site, plan) = (self.clone(), plan.clone());
         self.blocking("checking the restore point", move || {
             let point = site.store.point(&plan.plan, plan.restore_point)?;
+            let (point, _) = site.accepted_of(&plan.plan, &point)?;
             let applied = site.plans.applied(&plan.plan)?;
             site.check_mounted(&plan.plan, &applied, &point)?;
             let reader = site.store.reader(point.pair);
@@ -416,7 +426,7 @@ impl Site {
         // Another sample each time.
         let seed = u32::try_from(clock::now().0.unsigned_abs() % u64::from(u32::MAX)).unwrap_or(0);
         let work = move || {
-            let point = site.store.point(&name, id)?;
+            let (point, _) = site.accepted_of(&name, &site.store.point(&name, id)?)?;
             let mut told = Vec::new();
             let failed = site.sampled(&name, &point, seed)?;
             if !failed.is_empty() {
@@ -640,6 +650,7 @@ fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
         epoch: plan.epoch,
         restore_point: plan.restore_point,
         rpo_seconds: outcome.rpo.as_secs_f64(),
+        rpo_counted_from: Some(plan.counted_from()),
         rto_seconds: (!dry_run).then(|| outcome.rto.as_secs_f64()),
         steps: plan.steps().iter().map(step).collect(),
         waves: Vec::new(),

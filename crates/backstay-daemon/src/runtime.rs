@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use backstay_engine::backoff::{Backoff, BackoffPolicy};
-use backstay_types::frame::{ApplyFailure, PlanState, SiteRole};
+use backstay_types::frame::{ApplyFailure, PlanState, Proposals, SiteRole};
 use backstay_types::{Class, Epoch, PlanName, RestorePointId, Span, Time};
 use backstay_volume::Progress;
 use tokio::sync::Notify;
@@ -56,6 +56,8 @@ struct State {
     promotion_error: Option<ErrorInfo>,
     /// The epoch that the peer said last.
     peer_epoch: Option<Epoch>,
+    /// What the peer has not accepted, as it said last.
+    peer_proposals: Proposals,
     /// Ends the session that is receiving.
     session: Option<CancellationToken>,
 }
@@ -288,6 +290,17 @@ impl PlanRuntime {
     /// The peer has said that it is at this epoch.
     pub(crate) fn set_peer_epoch(&self, epoch: Epoch) {
         self.lock().peer_epoch = Some(epoch);
+    }
+
+    /// What the peer has not accepted of this side's changes.
+    pub(crate) fn peer_proposals(&self) -> Proposals {
+        self.lock().peer_proposals.clone()
+    }
+
+    /// The peer has said what it has not accepted; whether there is something, and it is news.
+    pub(crate) fn set_peer_proposals(&self, told: &Proposals) -> bool {
+        let old = std::mem::replace(&mut self.lock().peer_proposals, told.clone());
+        old != *told && *told != Proposals::default()
     }
 
     /// Puts the switch of a session in its place; returns that of the one before.

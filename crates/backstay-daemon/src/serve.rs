@@ -22,7 +22,7 @@ use crate::init::SiteFile;
 use crate::metrics::Metrics;
 use crate::plans::PlanBook;
 use crate::site::{Site, layout};
-use crate::{DaemonError, clock, files, reserve};
+use crate::{DaemonError, clock, files, private, reserve};
 
 /// After this long, work that does not stop by itself is left to resume at the next start.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -39,6 +39,8 @@ pub struct ServeOptions {
 /// Runs the daemon until SIGTERM or SIGINT, or until an essential part of it fails.
 pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
     let config = SiteConfig::load(&options.dir, &options.overrides)?;
+    private::set_umask();
+    private::tighten(&options.dir)?;
     let site = open(&options, config)?;
     let listeners = api::bind(&site.dir, &site.config.load()).await?;
     let api = Api { site: site.clone(), started: clock::now() };
@@ -57,6 +59,7 @@ pub async fn serve(options: ServeOptions) -> Result<(), DaemonError> {
         () = site.clone().run_greeting() => Err(DaemonError::Worker { what: "greeting peers" }),
         () = site.clone().run_automatic() => Err(DaemonError::Worker { what: "automatic failover" }),
         () = site.clone().run_reserve() => Err(DaemonError::Worker { what: "the reserve" }),
+        () = site.clone().run_signs() => Err(DaemonError::Worker { what: "looking for signs of peers" }),
         () = site.clone().run_upkeep() => Err(DaemonError::Worker { what: "upkeep" }),
         _ = controllers => Err(DaemonError::Worker { what: "the controllers" }),
         signal = wait_for_stop(&site, &options) => signal,
@@ -101,6 +104,7 @@ fn open(options: &ServeOptions, config: SiteConfig) -> Result<Arc<Site>, DaemonE
         keepers: crate::controllers::Keepers::default(),
         drills: crate::drill::Drills::default(),
         leases: crate::automatic::Leases::default(),
+        signs: crate::signs::Signs::open(&dir)?,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
         cycles: tokio::sync::Semaphore::new(crate::site::CYCLES_MAX),

@@ -37,6 +37,7 @@ pub(crate) mod layout {
     pub(crate) const MANIFESTS: &str = "manifests";
     pub(crate) const DRILLS: &str = "drills";
     pub(crate) const AUDIT: &str = "audit.log";
+    pub(crate) const SIGNS: &str = "signs.json";
     pub(crate) const RESERVE: &str = "reserve";
 }
 
@@ -65,6 +66,8 @@ pub(crate) struct Site {
     pub(crate) drills: Drills,
     /// The leases of automatic failover.
     pub(crate) leases: crate::automatic::Leases,
+    /// When each peer was last heard.
+    pub(crate) signs: crate::signs::Signs,
     /// Room for [`CYCLES_MAX`] cycles, scheduled or asked for.
     pub(crate) cycles: Semaphore,
     /// Every task of the daemon; shutdown waits for them.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backstay_engine::retention;
-use backstay_types::frame::SiteRole;
+use backstay_types::frame::{Proposals, SiteRole};
 use backstay_types::plan::Schedule;
 use backstay_types::point::RestorePoint;
 use backstay_types::{PlanName, Time};
 
 use crate::api_types::{
-    ErrorInfo, LastDrill, Pair, PlanDetail, PlanStatus, PlanSummary, RemoteSite, RestorePointInfo, SiteInfo,
+    ErrorInfo, LastDrill, Pair, PlanDetail, PlanStatus, PlanSummary, ProposedStatus, RemoteSite,
+    RestorePointInfo, SiteInfo,
 };
 use crate::plans::{Applied, PlanRecord};
 use crate::site::Site;
@@ -71,6 +72,7 @@ impl Site {
             epoch: record.epoch,
             peer: self.peer_label(&record),
             spec: record.spec.clone(),
+            proposed: self.proposed_changes(name)?,
         })
     }
 
@@ -119,6 +121,8 @@ impl Site {
             suspended: record.spec.suspend,
             automatic_failover: self.automatic_status(&record),
             hold: self.hold_status(&record)?,
+            proposed: self.proposed_status(&record)?,
+            peer_proposed: peer_proposed(runtime.peer_proposals()),
         })
     }
 
@@ -202,6 +206,12 @@ impl Site {
 pub(crate) fn leap_of(record: &PlanRecord) -> Option<DaemonError> {
     let (plan, epoch) = (record.name.clone(), record.epoch);
     record.leap.map(|claimed| DaemonError::EpochLeap { plan, epoch, claimed })
+}
+
+fn peer_proposed(told: Proposals) -> Option<ProposedStatus> {
+    let Proposals { fields, withheld } = told;
+    let waits = !fields.is_empty() || !withheld.is_empty();
+    waits.then_some(ProposedStatus { fields, since: None, epoch: None, withheld })
 }
 
 /// A schedule in words.

@@ -14,7 +14,7 @@ mod plan;
 mod steps;
 
 pub use facts::{PeerFacts, PointFacts, PromotionFacts, PromotionRefused};
-pub use plan::{Apply, Outcome, Planned, PromotionPlan, plan};
+pub use plan::{Apply, CountReason, CountedFrom, Outcome, Planned, PromotionPlan, plan};
 pub use steps::{Step, StepError, StepName, StepState};
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use serde_json::Value;
 pub const CLUSTER_SCOPE: &str = "_cluster";
 
 /// Namespace of a namespaced object that names none, as `kubectl apply` has it.
-const DEFAULT_NAMESPACE: &str = "default";
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 
 /// A DNS subdomain: names, groups.
 const SUBDOMAIN_BYTES_MAX: usize = 253;

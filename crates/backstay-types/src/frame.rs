@@ -369,10 +369,13 @@ pub struct PlanState {
     pub applied: Option<RestorePointId>,
     /// Why they do not show another one, if that was tried last and failed.
     pub apply_failure: Option<ApplyFailure>,
+    /// What the asking site has changed and the operator of this one has not accepted.
+    pub proposals: Proposals,
 }
 
 impl Check for PlanState {
     fn check(&self) -> Result<(), &'static str> {
+        self.proposals.check()?;
         let message = self.apply_failure.as_ref().map_or(0, |failure| failure.message.len());
         within(message, limits::MESSAGE_BYTES_MAX, "the message is too long")
     }
@@ -393,6 +396,25 @@ impl ApplyFailure {
     /// A failure, its message cut to the limit.
     pub fn new(point: RestorePointId, class: Class, message: &str) -> Self {
         Self { point, class: class.wire_code(), message: cut(message.to_owned()) }
+    }
+}
+
+/// Changes of a plan that wait for the operator of the side that was told of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposals {
+    /// Fields of the plan.
+    pub fields: Vec<String>,
+    /// Volumes and namespaces that are kept in restore points and not applied.
+    pub withheld: Vec<String>,
+}
+
+impl Check for Proposals {
+    fn check(&self) -> Result<(), &'static str> {
+        let lists = [&self.fields, &self.withheld];
+        let longest = lists.iter().map(|list| list.len()).max().unwrap_or(0);
+        within(longest, limits::PROPOSED_NAMES_MAX, "too many proposed changes")?;
+        let text = lists.into_iter().flatten().map(String::len).max().unwrap_or(0);
+        within(text, limits::PROPOSED_NAME_BYTES_MAX, "the name of a proposed change is too long")
     }
 }
 

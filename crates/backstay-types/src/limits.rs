@@ -85,6 +85,12 @@ pub const PATCH_BASES_MAX: usize = 66;
 /// A pack is sealed at this size.
 pub const PACK_BYTES_TARGET: u64 = 64 << 20;
 
+/// Fields, and volumes and namespaces, that a site names as changed by its peer and not accepted: the rest is not named.
+pub const PROPOSED_NAMES_MAX: usize = 64;
+
+/// One of those names; a volume of a claim is named by namespace and claim.
+pub const PROPOSED_NAME_BYTES_MAX: usize = 320;
+
 /// An error message from a peer.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
 

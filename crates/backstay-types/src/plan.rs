@@ -3,6 +3,7 @@
 mod automatic;
 mod drill;
 mod hold;
+mod ownership;
 mod reversed;
 mod rule;
 mod scope;
@@ -18,6 +19,7 @@ use crate::{Class, Classify, Span, VolumeName, limits};
 pub use automatic::{AutomaticFailover, WitnessKind};
 pub use drill::{DrillSpec, ExecProbe, HttpProbe, InvalidDrill, ProbeSpec, ServicePort};
 pub use hold::{HoldCommands, HostHold, InvalidHold};
+pub use ownership::{OWNERS, Owner};
 pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{

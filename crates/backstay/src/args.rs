@@ -275,6 +275,26 @@ pub(crate) enum PlanCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Show what the other side has changed of a plan and this site has not accepted
+    ///
+    /// Places, commands and namespaces of a plan are those of the operator where it was made, whoever is active. What the
+    /// other side says of them waits here.
+    Diff {
+        /// Name of the plan
+        name: PlanName,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Accept what the other side has changed of a plan
+    ///
+    /// Shows it as `plan diff` does, and makes it the plan of this site. What was kept and not applied for it is applied
+    /// then. Accepting again changes nothing.
+    Accept {
+        /// Name of the plan
+        name: PlanName,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Stop protecting with a plan; restore points and replicas that exist are kept
     ///
     /// Works on the site it is given to: delete on the active side first, whose next cycle would bring the plan back to

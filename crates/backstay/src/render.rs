@@ -9,7 +9,9 @@ mod status;
 pub(crate) use drill::{drill, drills};
 pub(crate) use point::{diff, restore_points, restored, synced};
 pub(crate) use promotion::{handover, promotion, promotions};
-pub(crate) use site::{applied, audit, collected, pairs, plan, plans, rebuilt, replaced, unpaired, verified};
+pub(crate) use site::{
+    accepted, applied, audit, collected, pairs, plan, plans, proposed, rebuilt, replaced, unpaired, verified,
+};
 pub(crate) use status::{progress, status, statuses};
 
 #[cfg(test)]

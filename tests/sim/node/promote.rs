@@ -4,7 +4,7 @@ use backstay_engine::handover::{self, Handover, Offered};
 use backstay_engine::promotion::{
     self, PeerFacts, Planned, PointFacts, PromotionFacts, PromotionPlan, StepName,
 };
-use backstay_types::frame::{PlanState, Promoted, SiteRole, TakeOver};
+use backstay_types::frame::{PlanState, Promoted, Proposals, SiteRole, TakeOver};
 use backstay_types::{Epoch, RestorePointId};
 
 use super::{Fault, Node, time};
@@ -70,6 +70,7 @@ impl Node {
             applied,
             applying,
             peer: &peer,
+            last_sign: None,
             wanted: request.restore_point,
             force: request.force,
             lease: request.lease,
@@ -164,6 +165,7 @@ fn that_offers(offer: &TakeOver) -> PeerFacts {
         newest_snapshot_time: None,
         applied: None,
         apply_failure: None,
+        proposals: Proposals::default(),
     };
     PeerFacts { reachable: true, state: Some(state) }
 }

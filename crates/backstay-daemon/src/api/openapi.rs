@@ -9,7 +9,7 @@ use crate::api_types::API_PREFIX;
 type Route = (&'static str, &'static str, &'static str, bool);
 
 /// Every route under the prefix.
-pub(super) const ROUTES: [Route; 31] = [
+pub(super) const ROUTES: [Route; 33] = [
     ("get", "/site", "The site itself", false),
     ("get", "/openapi.json", "This document", false),
     ("get", "/pairs", "Every pair", false),
@@ -23,6 +23,8 @@ pub(super) const ROUTES: [Route; 31] = [
     ("post", "/plans", "Apply plans, schedule policies and rules", true),
     ("get", "/plans/{name}", "A plan as it was written", false),
     ("delete", "/plans/{name}", "Forget a plan; with purge=true its restore points here, too", false),
+    ("get", "/plans/{name}/proposed", "What the other side proposes and this site has not accepted", false),
+    ("post", "/plans/{name}/accept", "Accept what the other side proposes", true),
     ("post", "/plans/{name}/suspend", "Stop its schedule", false),
     ("post", "/plans/{name}/resume", "Start its schedule", false),
     ("post", "/plans/{name}/sync", "Run one cycle now", true),

@@ -4,6 +4,7 @@ use backstay_types::frame::SiteRole;
 use backstay_types::plan::PlanSpec;
 use backstay_types::{Epoch, PlanName};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// `POST /plans`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,4 +82,36 @@ pub struct PlanDetail {
     pub peer: String,
     /// What the operator wrote.
     pub spec: PlanSpec,
+    /// What the other side proposes and this site has not accepted.
+    #[serde(default)]
+    pub proposed: Vec<FieldChange>,
+}
+
+/// One field that the other side wants to be something else; `GET /plans/{name}/proposed` lists them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldChange {
+    /// The field of `spec`, or `rules.NAME`.
+    pub field: String,
+    /// What it is here; `null` if it is not set.
+    pub own: Option<Value>,
+    /// What it would be; `null` if it would not be set.
+    pub proposed: Option<Value>,
+}
+
+/// `POST /plans/{name}/accept`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AcceptRequest {
+    /// The changes that were looked at: others are refused. Without it, whatever is proposed.
+    #[serde(default)]
+    pub changes: Option<Vec<FieldChange>>,
+}
+
+/// Answer to [`AcceptRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accepted {
+    /// What acts here from now on; none if nothing was proposed.
+    pub accepted: Vec<FieldChange>,
 }

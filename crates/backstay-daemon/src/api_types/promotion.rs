@@ -1,5 +1,6 @@
 //! Promotion: what is asked and what is reported.
 
+use backstay_engine::promotion::CountedFrom;
 use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +35,11 @@ pub struct PromotionReport {
     pub epoch: Epoch,
     /// The point the workloads start from.
     pub restore_point: RestorePointId,
-    /// Data lost: from the snapshot to the promotion, in seconds.
+    /// Data lost, in seconds: from the snapshot to `rpoCountedFrom`.
     pub rpo_seconds: f64,
+    /// Until when data is counted as lost, and why; `null` where nothing was promoted.
+    #[serde(default)]
+    pub rpo_counted_from: Option<CountedFrom>,
     /// Time taken, in seconds; `null` for a dry run.
     pub rto_seconds: Option<f64>,
     /// What was done, or would be, in order.

@@ -65,6 +65,12 @@ pub struct PlanStatus {
     /// What stops the application on this host; `null` where nobody says, and for a plan over namespaces.
     #[serde(default)]
     pub hold: Option<HoldStatus>,
+    /// What the other side proposes and this site has not accepted; `null` where nothing waits.
+    #[serde(default)]
+    pub proposed: Option<ProposedStatus>,
+    /// What this side has changed and the other one has not accepted, as it said last; `null` where nothing waits.
+    #[serde(default)]
+    pub peer_proposed: Option<ProposedStatus>,
 }
 
 /// What stops the application of a plan on this host.
@@ -117,6 +123,20 @@ pub struct StandbyError {
     pub class: Class,
     /// What failed and why.
     pub message: String,
+}
+
+/// Changes that wait for the operator of the site that was told of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProposedStatus {
+    /// Fields of the plan, and `rules.NAME`.
+    pub fields: Vec<String>,
+    /// Since when they are proposed, as far as this side knows.
+    pub since: Option<Time>,
+    /// The epoch of the side that proposes them.
+    pub epoch: Option<Epoch>,
+    /// What restore points have of it and no replica shows: `volume NAME`, `namespace NAME`, `manifests`.
+    pub withheld: Vec<String>,
 }
 
 /// Automatic failover of a plan, as this side sees it.

@@ -80,12 +80,14 @@ fn fields_are_named_as_the_contract_says() {
         suspended: false,
         automatic_failover: None,
         hold: None,
+        proposed: None,
+        peer_proposed: None,
     };
     let value = to_value(&status).expect("json");
     has(
         &value,
         "plan role epoch peer connected lagSeconds rpoTargetSeconds lastRestorePoint appliedRestorePoint nextRun \
-         cycle lastCycle suspended automaticFailover",
+         cycle lastCycle suspended automaticFailover proposed peerProposed",
     );
     has(&value["cycle"], "phase percent bytesDone bytesTotal bytesPerSecond etaSeconds");
     assert_eq!(value["role"], "active");
@@ -100,6 +102,7 @@ fn fields_are_named_as_the_contract_says() {
         epoch: Epoch(2),
         restore_point: point().id,
         rpo_seconds: 12.0,
+        rpo_counted_from: None,
         rto_seconds: Some(0.4),
         steps: vec![PromotionStep { name: "x".into(), state: StepState::Done, duration_seconds: Some(0.1) }],
         waves: vec![],
@@ -108,7 +111,7 @@ fn fields_are_named_as_the_contract_says() {
         dry_run: false,
     };
     let value = to_value(&report).expect("json");
-    has(&value, "plan epoch restorePoint rpoSeconds rtoSeconds steps warnings dryRun");
+    has(&value, "plan epoch restorePoint rpoSeconds rpoCountedFrom rtoSeconds steps warnings dryRun");
     has(&value["steps"][0], "name state durationSeconds");
 }
 

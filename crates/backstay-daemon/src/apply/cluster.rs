@@ -147,8 +147,9 @@ impl<'a> OnCluster<'a> {
         point: &'a RestorePoint,
         objects: Vec<CapturedObject>,
     ) -> Result<Self, DaemonError> {
-        let volumes = site.volume_places(plan, spec, point, &objects)?;
         let record = site.plans.get(plan)?;
+        let objects = site.accepted_objects(&record, point, objects)?;
+        let volumes = site.volume_places(plan, spec, point, &objects)?;
         let spec = if record.home { Cow::Owned(spec.reversed()?) } else { Cow::Borrowed(spec) };
         Ok(Self { plan, epoch: record.epoch, spec, point, objects: Arc::new(objects), volumes })
     }

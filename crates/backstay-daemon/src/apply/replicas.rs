@@ -11,6 +11,7 @@ use backstay_volume::{ApplyReport, Mark, Standing, Touched};
 use crate::DaemonError;
 use crate::api_types::ReplicaWarning;
 use crate::plans::Applied;
+use crate::private;
 use crate::runtime::Activity;
 use crate::site::Site;
 
@@ -126,6 +127,8 @@ impl Site {
             // What shows another manifest was looked at before the first of them was written.
             self.check_may_write(plan, std::slice::from_ref(&place), applied)?;
         }
+        self.check_alone(&*self.plans.get(plan)?, &place)?;
+        private::make_way(&self.dir, &place)?;
         let reader = self.store.reader(point.pair);
         let progress = &activity.progress;
         let report = backstay_volume::apply(&reader, shown, &volume.root, volume.kind, &place, progress)?;

@@ -49,7 +49,7 @@ macro_rules! into {
     };
 }
 
-pub(super) const KEYS: [Key; 23] = [
+pub(super) const KEYS: [Key; 25] = [
     Key {
         path: "name",
         variable: "NAME",
@@ -135,10 +135,22 @@ pub(super) const KEYS: [Key; 23] = [
         set: into!(drill_commands),
     },
     Key {
+        path: "drill.network",
+        variable: "DRILL_NETWORK",
+        expected: "true or false",
+        set: into!(drill_network),
+    },
+    Key {
         path: "promote.commands",
         variable: "PROMOTE_COMMANDS",
         expected: "true or false",
         set: into!(promote_commands),
+    },
+    Key {
+        path: "promote.network",
+        variable: "PROMOTE_NETWORK",
+        expected: "true or false",
+        set: into!(promote_network),
     },
     Key {
         path: "kubernetes.kubeconfig",

@@ -212,23 +212,41 @@ impl SiteConfig {
             ),
             (
                 "drill",
-                vec![line(
-                    "commands",
-                    "Whether drills run `command` probes here; plans, and so these, come from the active side.",
-                    Some(self.drill_commands.to_string()),
-                    !self.drill_commands,
-                    "",
-                )],
+                vec![
+                    line(
+                        "commands",
+                        "Whether drills run `command` probes here; plans, and so these, come from the active side.",
+                        Some(self.drill_commands.to_string()),
+                        !self.drill_commands,
+                        "",
+                    ),
+                    line(
+                        "network",
+                        "Whether drills connect to the `tcp` and `http` addresses of plans made on the other side.",
+                        Some(self.drill_network.to_string()),
+                        !self.drill_network,
+                        "",
+                    ),
+                ],
             ),
             (
                 "promote",
-                vec![line(
-                    "commands",
-                    "Whether takeovers run `command` hooks here; plans, and so these, may come from the other side.",
-                    Some(self.promote_commands.to_string()),
-                    !self.promote_commands,
-                    "",
-                )],
+                vec![
+                    line(
+                        "commands",
+                        "Whether takeovers run `command` hooks here, and `exec` hooks of plans made on the other side.",
+                        Some(self.promote_commands.to_string()),
+                        !self.promote_commands,
+                        "",
+                    ),
+                    line(
+                        "network",
+                        "Whether takeovers carry out `tcp` and `http` hooks of plans made on the other side.",
+                        Some(self.promote_network.to_string()),
+                        !self.promote_network,
+                        "",
+                    ),
+                ],
             ),
             ("kubernetes", self.kubernetes_lines()),
             ("witness", self.witness_lines()),

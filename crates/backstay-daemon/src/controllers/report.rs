@@ -209,6 +209,7 @@ pub(super) fn drill(report: DrillReport) -> Result<PromotionDone, DaemonError> {
         epoch: report.epoch,
         restore_point: report.restore_point,
         rpo_seconds: report.rpo_seconds,
+        rpo_counted_from: None,
         rto_seconds: report.rto_seconds,
         steps: report.steps,
         waves: Vec::new(),

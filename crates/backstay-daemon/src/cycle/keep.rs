@@ -58,6 +58,7 @@ impl Site {
             cluster: None,
             time: Some(clock::now()),
             pair: Some(point.pair),
+            withheld: Default::default(),
         };
         self.plans.set_applied(&record.name, &applied)?;
         Ok(point)

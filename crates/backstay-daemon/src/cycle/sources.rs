@@ -112,8 +112,19 @@ impl Site {
     fn rules(&self, record: &PlanRecord) -> Result<Rules, DaemonError> {
         let find = |rule: &Option<String>| {
             let Some(rule) = rule else { return Ok(None) };
-            let unknown = || DaemonError::RuleNotFound { plan: record.name.clone(), rule: rule.clone() };
-            self.rule_of(record, rule).map(Some).ok_or_else(unknown)
+            match self.rule_to_run(record, rule) {
+                Some(found) => Ok(Some(found)),
+                // The plan goes on without it: its restore points say that nothing was frozen.
+                None if !record.home && record.rules.contains_key(rule) => {
+                    tracing::warn!(
+                        rule,
+                        "not run, since nobody here has accepted it: backstay plan accept {}",
+                        record.name
+                    );
+                    Ok(None)
+                }
+                None => Err(DaemonError::RuleNotFound { plan: record.name.clone(), rule: rule.clone() }),
+            }
         };
         Ok(Rules {
             pre: find(&record.spec.pre_exec_rule)?,

@@ -5,13 +5,13 @@ use std::ffi::OsString;
 
 use super::{DrillError, Rehearsal};
 use crate::DaemonError;
-use crate::probe::Prober;
+use crate::probe::{Needs, Prober};
 
 impl Rehearsal {
     pub(super) async fn probe(&mut self) -> Result<(), DaemonError> {
         let spec = self.spec();
         let prober = Prober {
-            commands_need: (!self.site.config.load().drill_commands).then_some("drill.commands"),
+            needs: self.needs(),
             environment: self.environment(),
             folder: self.folder.clone(),
             pods: self.pods().await?,
@@ -30,6 +30,17 @@ impl Rehearsal {
                 first: format!("{}: {}", first.name, first.message),
             }
             .into()),
+        }
+    }
+
+    /// Pods and services of a drill are copies in namespaces of their own, whoever says what is asked of them.
+    fn needs(&self) -> Needs {
+        let config = self.site.config.load();
+        let is_ours = self.site.plans.find(&self.drill.plan).is_some_and(|record| record.home);
+        Needs {
+            command: (!config.drill_commands).then_some("drill.commands"),
+            address: (!is_ours && !config.drill_network).then_some("drill.network"),
+            ..Needs::default()
         }
     }
 

@@ -28,6 +28,7 @@ impl Classify for DaemonError {
             | Self::SourceKind { .. }
             | Self::SourceOwn { .. }
             | Self::VolumesMeet { .. }
+            | Self::PlansMeet { .. }
             | Self::PolicyRetention { .. }
             | Self::PolicyNotFound { .. }
             | Self::RuleNotFound { .. }
@@ -35,6 +36,7 @@ impl Classify for DaemonError {
             | Self::VolumeUnclear { .. }
             | Self::OtherPair { .. }
             | Self::PlacesOfHome { .. }
+            | Self::ProposalChanged { .. }
             | Self::KeptByResource { .. }
             | Self::Claim { .. }
             | Self::NotMounted { .. }
@@ -63,7 +65,7 @@ impl Classify for DaemonError {
             Self::Tell(error) => error.class(),
             Self::Handover(error) => error.class(),
             Self::Irreversible(error) => error.class(),
-            Self::ClaimsChanged { .. } | Self::InUse { .. } => Class::Busy,
+            Self::ClaimsChanged { .. } | Self::InUse { .. } | Self::HalfApplied { .. } => Class::Busy,
             Self::Hold(error) => error.class(),
             Self::CaptureSlow { .. } => Class::Transient,
             Self::Worker { .. } | Self::Encode { .. } => Class::Bug,
@@ -141,11 +143,14 @@ impl Classify for DaemonError {
             Self::Unseen { .. } => Some("mend the API that does not answer, or name its kinds in `excludeResources`".into()),
             Self::CaptureSlow { .. } => Some("an API that hangs can be left out by `excludeResources`; the next cycle tries again".into()),
             Self::ClaimsChanged { .. } => Some("the next cycle begins with the claims as they are then".into()),
+            Self::PlansMeet { other, .. } => Some(format!("give it a place of its own: another source, `[replicas]` of site.toml; or delete plan {other} first")),
+            Self::HalfApplied { other, .. } => Some(format!("the next cycle tries again; see backstay status {other}")),
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),
             Self::Objects { .. } => Some("see to what they say, and give the command again; a promotion goes on without them with `--accept-partial`".into()),
             Self::StillRuns { .. } => Some("see what starts them: an operator of its own, a DaemonSet outside the plan, a finalizer".into()),
+            Self::ProposalChanged { plan } => Some(format!("look at it again: backstay plan diff {plan}")),
             Self::PlacesOfHome { plan } => Some(format!("bring it home first: backstay failback {plan}; all else can be changed here")),
             Self::RolledBack { command, plan, cause, .. } => {
                 let again = format!("it runs where it ran; give the command again: backstay {command} {plan}");

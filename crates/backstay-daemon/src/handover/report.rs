@@ -1,6 +1,7 @@
 //! What an operator is told of a handover.
 
 use backstay_engine::handover::{Handover, HandoverStep, Stage, StepDone};
+use backstay_engine::promotion::{CountReason, CountedFrom};
 use backstay_types::{Epoch, RestorePointId, Span, Time};
 
 use crate::api_types::{PromotionReport, PromotionStep, StepState};
@@ -38,6 +39,7 @@ pub(super) fn composed(
         epoch,
         restore_point: taken_point.or(point).or(newest).unwrap_or(RestorePointId { epoch, number: 0 }),
         rpo_seconds: 0.0,
+        rpo_counted_from: Some(CountedFrom { time: held, reason: CountReason::Held }),
         rto_seconds: Some(taken_time.since(held).as_secs_f64()),
         steps,
         waves: Vec::new(),

@@ -3,18 +3,20 @@
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use backstay_types::PlanName;
 use backstay_types::plan::PlanSpec;
 
 use crate::DaemonError;
-use crate::own_folders::{meets, resolve};
 use crate::site::Site;
+use crate::spot::{Mounts, Spot};
 
 impl Site {
-    pub(super) fn check_sources(&self, plan: &PlanName, spec: &PlanSpec) -> Result<(), DaemonError> {
-        let mut volumes: Vec<(&Path, PathBuf)> = Vec::new();
+    pub(crate) fn check_sources(&self, plan: &PlanName, spec: &PlanSpec) -> Result<(), DaemonError> {
+        let mounts =
+            Mounts::read().map_err(|error| unusable(plan, Path::new("/proc/self/mountinfo"), error))?;
+        let mut volumes: Vec<(&Path, Spot)> = Vec::new();
         for volume in &spec.volumes {
             let source = match (&volume.path, &volume.device) {
                 (Some(path), _) => folder(plan, path)?,
@@ -22,9 +24,9 @@ impl Site {
                 (None, None) => continue,
             };
             self.check_place(plan, source)?;
-            let resolved = resolve(source).map_err(|error| unusable(plan, source, error))?;
+            let spot = mounts.spot(source).map_err(|error| unusable(plan, source, error))?;
             for (other, taken) in &volumes {
-                if let Some(how) = meets(&resolved, taken) {
+                if let Some(how) = spot.meets(taken) {
                     return Err(DaemonError::VolumesMeet {
                         plan: plan.clone(),
                         path: source.to_owned(),
@@ -33,17 +35,17 @@ impl Site {
                     });
                 }
             }
-            volumes.push((source, resolved));
+            volumes.push((source, spot));
         }
-        match &spec.manifests {
-            Some(manifests) => self.check_place(plan, folder(plan, &manifests.path)?),
-            None => Ok(()),
+        if let Some(manifests) = &spec.manifests {
+            self.check_place(plan, folder(plan, &manifests.path)?)?;
         }
+        self.chained_to(plan, spec).map(drop)
     }
 
     /// A volume that holds the site itself would grow with each cycle that ships it.
     pub(crate) fn check_place(&self, plan: &PlanName, source: &Path) -> Result<(), DaemonError> {
-        if self.is_live_replica(source)? {
+        if self.is_replica(source)? {
             return Ok(());
         }
         self.refuse_own(source).map_err(|error| match error {

@@ -10,7 +10,7 @@ use backstay_types::limits;
 
 use crate::DaemonError;
 use crate::plans::PlanRecord;
-use crate::probe::{Pods, Prober};
+use crate::probe::{Needs, Pods, Prober};
 use crate::site::Site;
 
 impl Site {
@@ -20,7 +20,7 @@ impl Site {
             return Ok(());
         }
         let prober = Prober {
-            commands_need: (!self.config.load().promote_commands).then_some("promote.commands"),
+            needs: self.needs_of_hooks(&record),
             environment: environment(plan),
             folder: self.plans.plan_folder(&plan.plan),
             pods: self.pods_of(&record).await?,
@@ -34,6 +34,17 @@ impl Site {
             }
         }
         Ok(())
+    }
+
+    fn needs_of_hooks(&self, record: &PlanRecord) -> Needs {
+        let config = self.config.load();
+        let network = (!record.home && !config.promote_network).then_some("promote.network");
+        Needs {
+            command: (!config.promote_commands).then_some("promote.commands"),
+            address: network,
+            exec: (!record.home && !config.promote_commands).then_some("promote.commands"),
+            service: network,
+        }
     }
 
     /// The pods of a plan over namespaces, by the names that those have here.

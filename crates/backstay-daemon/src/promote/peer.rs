@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backstay_engine::promotion::{PeerFacts, PromotionPlan};
 use backstay_net::Connection;
-use backstay_types::frame::{Frame, PlanState, Promoted, SiteRole, TakeOver};
+use backstay_types::frame::{Frame, PlanState, Promoted, Proposals, SiteRole, TakeOver};
 use backstay_types::{Epoch, PairId};
 
 use crate::DaemonError;
@@ -35,6 +35,7 @@ pub(super) fn that_offers(offer: &TakeOver) -> PeerFacts {
         newest_snapshot_time: None,
         applied: None,
         apply_failure: None,
+        proposals: Proposals::default(),
     };
     PeerFacts { reachable: true, state: Some(state) }
 }

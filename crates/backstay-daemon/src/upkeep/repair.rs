@@ -21,7 +21,8 @@ pub(super) fn from_replicas(site: &Verifier<'_>, report: &VerifyReport) -> Resul
         let lost = lost_of(report, point.pair);
         let (Some(key), false) = (site.book.hash_key(point.pair), lost.is_empty()) else { continue };
         let reader = site.store.reader(point.pair);
-        for volume in &point.volumes {
+        let withheld = &applied.withheld.volumes;
+        for volume in point.volumes.iter().filter(|volume| !withheld.contains(&volume.name)) {
             let target = (site.replica)(&record.name, &volume.name);
             let mut refused: Option<StoreError> = None;
             let found = salvage(&reader, &volume.root, &target, &key, &lost, |id, bytes| {

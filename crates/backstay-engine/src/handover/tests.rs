@@ -1,4 +1,4 @@
-use backstay_types::frame::PlanState;
+use backstay_types::frame::{PlanState, Proposals};
 use backstay_types::{Class, Classify};
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ fn peer(role: Option<SiteRole>, epoch: u64) -> PeerFacts {
         newest_snapshot_time,
         applied,
         apply_failure: None,
+        proposals: Proposals::default(),
     };
     PeerFacts { reachable: true, state: Some(state) }
 }

@@ -44,6 +44,8 @@ pub struct PromotionFacts<'a> {
     pub applying: Option<RestorePointId>,
     /// The other side.
     pub peer: &'a PeerFacts,
+    /// When it was last heard, as far as is known.
+    pub last_sign: Option<Time>,
     /// The point the operator named; the newest without.
     pub wanted: Option<RestorePointId>,
     /// Go ahead beside an active peer.

@@ -57,7 +57,43 @@ pub struct PromotionPlan {
     pub warnings: Vec<String>,
     /// When it was asked for.
     pub asked_time: Time,
+    /// Until when data is counted as lost; none in a promotion that an earlier release has begun, which counts to
+    /// [`PromotionPlan::asked_time`].
+    #[serde(default)]
+    pub counted_from: Option<CountedFrom>,
     steps: Steps,
+}
+
+/// The moment from which a loss is counted, back to the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountedFrom {
+    /// When.
+    pub time: Time,
+    /// Why then.
+    pub reason: CountReason,
+}
+
+/// Why a loss is counted from a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CountReason {
+    /// The active side was heard then for the last time: what it wrote later nobody can tell.
+    LastSign,
+    /// The promotion itself: the active side still answered, or was never heard.
+    Promotion,
+    /// The workloads were held then, and a last restore point was made.
+    Held,
+}
+
+impl fmt::Display for CountReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CountReason::LastSign => "the last sign of the active side",
+            CountReason::Promotion => "the promotion",
+            CountReason::Held => "the hold",
+        })
+    }
 }
 
 /// What a request to promote leads to.
@@ -75,7 +111,7 @@ pub enum Planned {
 /// The measure of a promotion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Data lost: from the snapshot to the request.
+    /// Data lost: from the snapshot to [`PromotionPlan::counted_from`].
     pub rpo: Span,
     /// Time lost: from the request to the last step's end; to now while it is not over.
     pub rto: Span,
@@ -124,8 +160,20 @@ pub fn plan(facts: &PromotionFacts<'_>, now: Time) -> Result<Planned, PromotionR
         partial: point.damaged || !point.complete,
         warnings: warnings(facts, point, peer_active.is_some()),
         asked_time: now,
+        counted_from: Some(counted_from(facts, point, now)),
         steps: Steps::default(),
     }))
+}
+
+/// A side that answers goes on writing until it hears of the promotion. One that is gone wrote until its last sign at the
+/// least; a snapshot is a sign as well.
+fn counted_from(facts: &PromotionFacts<'_>, point: &PointFacts, now: Time) -> CountedFrom {
+    match facts.last_sign {
+        Some(sign) if !facts.peer.reachable => {
+            CountedFrom { time: sign.max(point.snapshot_time).min(now), reason: CountReason::LastSign }
+        }
+        _ => CountedFrom { time: now, reason: CountReason::Promotion },
+    }
 }
 
 /// The point to promote: the one named, else the newest that is not diverged.
@@ -232,10 +280,16 @@ impl PromotionPlan {
         self.steps.is_done(StepName::Epoch)
     }
 
+    /// Until when data is counted as lost.
+    pub fn counted_from(&self) -> CountedFrom {
+        self.counted_from.unwrap_or(CountedFrom { time: self.asked_time, reason: CountReason::Promotion })
+    }
+
     /// Data and time lost.
     pub fn outcome(&self, now: Time) -> Outcome {
         let ended = self.steps.ended().unwrap_or(now);
-        Outcome { rpo: self.asked_time.since(self.snapshot_time), rto: ended.since(self.asked_time) }
+        let rpo = self.counted_from().time.since(self.snapshot_time);
+        Outcome { rpo, rto: ended.since(self.asked_time) }
     }
 }
 
@@ -244,9 +298,10 @@ impl fmt::Display for PromotionPlan {
         writeln!(f, "promote plan {} to restore point {}", self.plan, self.restore_point)?;
         writeln!(
             f,
-            "  snapshot  {} (RPO {})",
+            "  snapshot  {} (RPO {}, from {})",
             self.snapshot_time,
-            self.asked_time.since(self.snapshot_time)
+            self.counted_from().time.since(self.snapshot_time),
+            self.counted_from().reason
         )?;
         writeln!(f, "  epoch     {} -> {}", self.epoch_before, self.epoch)?;
         writeln!(f, "  apply     {}", self.apply)?;

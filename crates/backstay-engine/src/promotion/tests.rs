@@ -1,4 +1,4 @@
-use backstay_types::frame::{PlanState, SiteRole};
+use backstay_types::frame::{PlanState, Proposals, SiteRole};
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, Span, Time};
 use proptest::prelude::*;
 
@@ -29,6 +29,7 @@ fn peer(reachable: bool, role: SiteRole, epoch: u64) -> PeerFacts {
         newest_snapshot_time: None,
         applied: None,
         apply_failure: None,
+        proposals: Proposals::default(),
     };
     PeerFacts { reachable, state: Some(state) }
 }
@@ -45,6 +46,7 @@ struct Case {
     applied: Option<RestorePointId>,
     applying: Option<RestorePointId>,
     peer: PeerFacts,
+    last_sign: Option<Time>,
     wanted: Option<RestorePointId>,
     force: bool,
     accept_partial: bool,
@@ -60,6 +62,7 @@ impl Default for Case {
             applied: Some(id(2, 3)),
             applying: None,
             peer: peer(false, SiteRole::Active, 2),
+            last_sign: None,
             wanted: None,
             force: false,
             accept_partial: false,
@@ -78,6 +81,7 @@ impl Case {
             applied: self.applied,
             applying: self.applying,
             peer: &self.peer,
+            last_sign: self.last_sign,
             wanted: self.wanted,
             force: self.force,
             accept_partial: self.accept_partial,
@@ -113,6 +117,31 @@ fn an_epoch_that_is_not_believed_is_not_gone_above() {
     }
     let case = Case { lease: Some(Epoch(1 << 48)), ..Case::default() };
     case.refused(Class::Fenced, "promote shop --force");
+}
+
+/// A loss ends with the last sign of the side that is lost, and not with the command that some hour later answers it.
+#[test]
+fn a_loss_is_counted_to_the_last_sign() {
+    let taken = Case::default().planned().snapshot_time;
+    let after = |millis| taken.plus(Span(millis));
+    let gone = |last_sign| Case { last_sign, ..Case::default() }.planned();
+    for (last_sign, rpo, reason) in [
+        (None, NOW.since(taken), CountReason::Promotion),
+        (Some(after(40_000)), Span(40_000), CountReason::LastSign),
+        // A snapshot is a sign as well, and no sign is of the time to come.
+        (Some(after(0)), Span(0), CountReason::LastSign),
+        (Some(Time(0)), Span(0), CountReason::LastSign),
+        (Some(NOW.plus(Span(5_000))), NOW.since(taken), CountReason::LastSign),
+    ] {
+        let plan = gone(last_sign);
+        let found = (plan.outcome(NOW).rpo, plan.counted_from().reason);
+        assert_eq!(found, (rpo, reason), "{last_sign:?}");
+        assert_eq!(plan.counted_from().time.since(plan.snapshot_time), rpo);
+    }
+    // A side that answers writes on.
+    let peer = peer(true, SiteRole::Active, 2);
+    let alive = Case { last_sign: Some(after(40_000)), peer, force: true, ..Case::default() }.planned();
+    assert_eq!((alive.counted_from().time, alive.counted_from().reason), (NOW, CountReason::Promotion));
 }
 
 #[test]
@@ -323,7 +352,7 @@ fn a_promotion_prints() {
     plan.start(StepName::Epoch, NOW).expect("in order");
     let expected = "\
 promote plan shop to restore point e2-000002
-  snapshot  2027-01-15T07:43:40Z (RPO 16m20s)
+  snapshot  2027-01-15T07:43:40Z (RPO 16m20s, from the promotion)
   epoch     2 -> 3
   apply     take the replicas back
   done      check restore point (0s)

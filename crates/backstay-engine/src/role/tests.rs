@@ -1,4 +1,5 @@
 use backstay_types::SessionId;
+use backstay_types::frame::Proposals;
 use proptest::prelude::*;
 
 use super::*;
@@ -30,6 +31,7 @@ fn state(role: SiteRole, epoch: u64) -> PlanState {
         newest_snapshot_time: None,
         applied: None,
         apply_failure: None,
+        proposals: Proposals::default(),
     }
 }
 

@@ -4,9 +4,9 @@ use backstay_types::frame::batch::{BatchRecord, BatchWriter, Codec};
 use backstay_types::frame::patch::Patch;
 use backstay_types::frame::{
     ApplyFailure, Begin, Commit, Committed, Done, DropPlan, Frame, HandOver, HandedOver, Hello, ListPoints,
-    Missing, Offer, PlanState, Points, Promoted, QueryPlan, QuerySectors, QueryTree, Ready, Refused, Rotate,
-    Rotated, SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver, ToldSectors, ToldTree,
-    Whereabouts, WireVersion,
+    Missing, Offer, PlanState, Points, Promoted, Proposals, QueryPlan, QuerySectors, QueryTree, Ready,
+    Refused, Rotate, Rotated, SectorRun, SharePlan, SiteRole, Stored, TakeBack, TakeOver, TakenOver,
+    ToldSectors, ToldTree, Whereabouts, WireVersion,
 };
 use backstay_types::manifest::{
     Device, Entry, Extent, Mtime, NodeKind, RelPath, SegmentWriter, TreeBuilder, VolumeKind, Xattr,
@@ -102,6 +102,10 @@ fn plan_frames() -> Vec<Frame> {
             newest_snapshot_time: Some(Time(-1)),
             applied: Some(point_id(41)),
             apply_failure: Some(ApplyFailure::new(point_id(42), Class::Transient, "no room")),
+            proposals: Proposals {
+                fields: vec!["volumes".into()],
+                withheld: vec!["data".into(), "kube-system".into()],
+            },
         }
         .into(),
         Promoted { plan: plan(), epoch: Epoch(4) }.into(),

@@ -4,7 +4,10 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use backstay_daemon::api_types::{Applied, ApplyRequest, Changed, Empty, List, PlanDetail, PlanSummary};
+use backstay_daemon::api_types::{
+    AcceptRequest, Accepted, Applied, ApplyRequest, Changed, Empty, FieldChange, List, PlanDetail,
+    PlanSummary,
+};
 use backstay_kube::documents::{self, Problem};
 use backstay_types::Class;
 
@@ -34,6 +37,17 @@ pub(super) async fn run(client: &Client, command: PlanCommand) -> Result<(), Fai
         PlanCommand::Get { name, output } => {
             let plan: PlanDetail = client.get(&format!("/plans/{name}")).await?;
             output::show(output.format, &plan, |_| render::plan(&plan))
+        }
+        PlanCommand::Diff { name, output } => {
+            let changes: List<FieldChange> = client.get(&format!("/plans/{name}/proposed")).await?;
+            output::show(output.format, &changes, |_| render::proposed(&name, &changes.items))
+        }
+        PlanCommand::Accept { name, output } => {
+            // What changes between the look and the word is refused.
+            let shown: List<FieldChange> = client.get(&format!("/plans/{name}/proposed")).await?;
+            let request = AcceptRequest { changes: Some(shown.items) };
+            let accepted: Accepted = client.post(&format!("/plans/{name}/accept"), &request).await?;
+            output::show(output.format, &accepted, |_| render::accepted(&name, &accepted.accepted))
         }
         PlanCommand::Delete { name, purge } => {
             let query = if purge { "?purge=true" } else { "" };

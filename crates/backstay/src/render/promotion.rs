@@ -2,7 +2,7 @@
 
 use backstay_daemon::api_types::PromotionReport;
 
-use crate::output::{or_dash, seconds, table, word};
+use crate::output::{or_dash, seconds, table, time, word};
 
 pub(crate) fn promotion(report: &PromotionReport) -> String {
     // Without a step there was nothing to promote, and the warnings say why.
@@ -17,25 +17,34 @@ pub(crate) fn promotion(report: &PromotionReport) -> String {
     let mut lines = vec![table("", ["step", "state", "time"], steps), String::new()];
     lines.push(if report.dry_run {
         format!(
-            "Dry run, nothing was done. {} would be promoted to epoch {} at {}: RPO {}.",
+            "Dry run, nothing was done. {} would be promoted to epoch {} at {}: RPO {}{}.",
             report.plan,
             report.epoch,
             report.restore_point,
             seconds(report.rpo_seconds),
+            counted(report),
         )
     } else {
         format!(
-            "{} promoted to epoch {} at {}: RPO {}, RTO {}.",
+            "{} promoted to epoch {} at {}: RPO {}{}, RTO {}.",
             report.plan,
             report.epoch,
             report.restore_point,
             seconds(report.rpo_seconds),
+            counted(report),
             or_dash(report.rto_seconds, seconds),
         )
     });
     lines.extend(report.waves.iter().cloned());
     lines.extend(report.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.join("\n")
+}
+
+/// Until when the loss is counted.
+fn counted(report: &PromotionReport) -> String {
+    report
+        .rpo_counted_from
+        .map_or_else(String::new, |from| format!(" (counted from {}, {})", from.reason, time(from.time)))
 }
 
 pub(crate) fn handover(report: &PromotionReport) -> String {

@@ -1,10 +1,13 @@
 //! Pairs, plans and upkeep.
 
 use backstay_daemon::api_types::{
-    Applied, GcOutcome, Pair, PlanDetail, PlanSummary, RebuildOutcome, Replaced, Unpaired, VerifyOutcome,
+    Applied, FieldChange, GcOutcome, Pair, PlanDetail, PlanSummary, RebuildOutcome, Replaced, Unpaired,
+    VerifyOutcome,
 };
 use backstay_daemon::audit::AuditRecord;
+use backstay_types::PlanName;
 use backstay_types::frame::SiteRole;
+use serde_json::Value;
 
 use crate::output::{bytes, or_dash, seconds, table, time, word};
 
@@ -127,7 +130,38 @@ pub(crate) fn plan(plan: &PlanDetail) -> String {
     // A spec that was read from YAML can be written as YAML.
     let spec = serde_saphyr::to_string(&plan.spec).unwrap_or_default();
     let spec: Vec<_> = spec.trim_end().lines().map(|line| format!("  {line}")).collect();
-    format!("{head}\nSpec:\n{}", spec.join("\n"))
+    let mut text = format!("{head}\nSpec:\n{}", spec.join("\n"));
+    if !plan.proposed.is_empty() {
+        text.push_str("\nProposed by the other side, not accepted here:\n");
+        text.push_str(&changes(&plan.proposed));
+    }
+    text
+}
+
+/// What waits, as `plan diff` shows it.
+pub(crate) fn proposed(name: &PlanName, items: &[FieldChange]) -> String {
+    if items.is_empty() {
+        return format!("The other side proposes nothing for plan {name}.");
+    }
+    format!("{}\nNext, to make this the plan of this site: backstay plan accept {name}", changes(items))
+}
+
+/// What was accepted.
+pub(crate) fn accepted(name: &PlanName, items: &[FieldChange]) -> String {
+    if items.is_empty() {
+        return format!("The other side proposes nothing for plan {name}; nothing to do.");
+    }
+    format!("{}\nAccepted for plan {name}.", changes(items))
+}
+
+/// `-` what it is, `+` what it would be, each on a line.
+fn changes(items: &[FieldChange]) -> String {
+    let line = |sign: char, value: &Option<Value>| value.as_ref().map(|value| format!("  {sign} {value}"));
+    let lines = items.iter().flat_map(|change| {
+        let parts = [line('-', &change.own), line('+', &change.proposed)];
+        [Some(change.field.clone())].into_iter().chain(parts).flatten()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 pub(crate) fn applied(applied: &[Applied]) -> String {

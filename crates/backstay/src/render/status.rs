@@ -2,7 +2,7 @@
 
 use backstay_daemon::api_types::{
     AutomaticStatus, CycleOutcome, CycleStatus, HoldStatus, LastCycle, LastDrill, ObjectsStatus, PlanStatus,
-    StandbyStatus,
+    ProposedStatus, StandbyStatus,
 };
 
 use backstay_types::frame::SiteRole;
@@ -100,6 +100,12 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.push(("Takeover", format!("stopped: {}", error.message)));
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
+    rows.extend(s.proposed.iter().flat_map(|it| proposed(it, format!("backstay plan diff {}", s.plan))));
+    rows.extend(
+        s.peer_proposed
+            .iter()
+            .flat_map(|it| proposed(it, format!("on {}: backstay plan accept {}", s.peer, s.plan))),
+    );
     rows.extend(s.objects.iter().flat_map(objects));
     rows.extend(s.hold.as_ref().map(|hold| ("Hold", held(hold))));
     rows.extend(s.automatic_failover.iter().flat_map(automatic));
@@ -117,6 +123,16 @@ fn standby_line(standby: &StandbyStatus) -> String {
             format!("shows {shows}, NOT {}: {} ({})", error.restore_point, error.message, error.class.label())
         }
     }
+}
+
+/// Changes that wait for an operator, and what is not applied for them.
+fn proposed(it: &ProposedStatus, next: String) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("Not accepted", it.fields.join(", "))];
+    if !it.withheld.is_empty() {
+        rows.push(("  not applied", it.withheld.join(", ")));
+    }
+    rows.push(("  next", next));
+    rows
 }
 
 /// The objects on the standby's cluster, and what is not as it should be, a line each.

@@ -51,6 +51,8 @@ fn plan_status() -> PlanStatus {
         suspended: false,
         automatic_failover: None,
         hold: None,
+        proposed: None,
+        peer_proposed: None,
     }
 }
 
@@ -197,6 +199,7 @@ fn promotion_reports_its_steps() {
         epoch: Epoch(2),
         restore_point: id(42),
         rpo_seconds: 75.0,
+        rpo_counted_from: None,
         rto_seconds: Some(0.412),
         steps: vec![
             PromotionStep {
