@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use backstay_types::VolumeName;
@@ -66,11 +66,11 @@ impl Site {
     /// may be written to without a new time.
     pub(crate) async fn settle(self: &Arc<Self>, record: &PlanRecord) -> Result<(), DaemonError> {
         let places = self.own_places(record);
-        self.blocking("syncing the volumes", move || places.iter().try_for_each(settle)).await
+        self.blocking("syncing the volumes", move || places.iter().try_for_each(|place| settle(place))).await
     }
 }
 
-fn settle(place: &PathBuf) -> Result<(), DaemonError> {
+fn settle(place: &Path) -> Result<(), DaemonError> {
     if !place.exists() {
         // The cycle says so.
         return Ok(());

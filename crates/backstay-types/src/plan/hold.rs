@@ -192,7 +192,7 @@ fn is_unit(name: &str) -> bool {
     name.len() <= UNIT_BYTES_MAX
         && name.chars().all(is_letter)
         && !name.starts_with('-')
-        && UNIT_KINDS.iter().any(|kind| has_kind(&kind))
+        && UNIT_KINDS.iter().any(has_kind)
 }
 
 #[cfg(test)]
