@@ -115,7 +115,7 @@ impl Classify for DaemonError {
             Self::PeerRemoved { peer } => {
                 let name = peer.as_deref().unwrap_or("OLD");
                 Some(format!(
-                    "pair with it again (`backstay pair key` on one side, `backstay pair join KEY` on the other), and its plans \
+                    "pair again (`backstay pair key` on one side, `backstay pair join KEY` on the other), and its plans \
                      go on as they were; or, if it is gone for good, let a new site take its place: `backstay pair key \
                      --replaces {name}`, or `backstay pair replace {name} NEW` with one that is paired already"
                 ))
