@@ -105,7 +105,9 @@ fn synced() -> Pair {
     pair.east.apply(&plan.yaml()).ok();
     pair.east.sync("shop");
     eventually("the objects are on the standby", Duration::from_secs(20), || {
-        objects_under(&pair.west.manifests("shop")).contains_key("shop/ConfigMap/settings")
+        let status = pair.west.status("shop");
+        !status["appliedRestorePoint"].is_null()
+            && objects_under(&pair.west.manifests("shop")).contains_key("shop/ConfigMap/settings")
     });
     pair
 }

@@ -245,15 +245,15 @@ fn a_cut_off_promotion_is_tried_until_it_is_done() {
         .into_iter()
         .find(|path| fs::read_to_string(path).unwrap().contains("Deployment"));
     let held = held.unwrap();
-    let text = fs::read_to_string(&held).unwrap();
-    fs::write(&held, text.replace("was\\\":3", "was\\\":\\\"")).unwrap();
-    assert_ne!(fs::read_to_string(&held).unwrap(), text);
+    // What somebody changed in a held file is put right; a file of his own in its place is left alone, and in the way.
+    fs::write(&held, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: by-hand, namespace: shop}\n")
+        .unwrap();
     pair.west.cli(["promote", "shop"]).refused(&[7], &[]);
     assert_eq!(pair.west.status("shop")["role"], "promoting");
     pair.west.restart();
     eventually("it is tried at the start", SOON, || pair.west.cli(["audit"]).ok().stdout.contains("resumed"));
     assert_eq!(pair.west.status("shop")["role"], "promoting");
-    fs::write(&held, text).unwrap();
+    fs::remove_file(&held).unwrap();
     eventually("it is tried again", SOON, || pair.west.status("shop")["role"] == "active");
     assert_eq!(replicas(&pair.west.manifests("shop")), json!(3));
 }

@@ -125,11 +125,7 @@ where
                     seen = walker.next_found()?;
                     continue;
                 }
-                (std::cmp::Ordering::Greater, _, Some(entry)) => {
-                    if self.lives.is_none() {
-                        self.note(&entry.path, "it is missing");
-                    }
-                }
+                (std::cmp::Ordering::Greater, _, Some(entry)) => self.note_missing(&entry.path),
                 (_, Some(found), Some(entry)) => {
                     if found.stat.is_folder() && !found.path.is_root() {
                         walker.descend(name_of(&found.path))?;
@@ -241,6 +237,13 @@ where
             at += extent.len();
         }
         Ok(())
+    }
+
+    /// Its application may have removed it, if it lives.
+    fn note_missing(&mut self, path: &RelPath) {
+        if self.lives.is_none() {
+            self.note(path, "it is missing");
+        }
     }
 
     fn note(&mut self, path: &RelPath, why: &'static str) {

@@ -40,7 +40,7 @@ impl LoopFs {
         };
         run(Command::new(program).args(flags).arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount))?;
-        Ok(LoopFs { mount, home: home })
+        Ok(LoopFs { mount, home })
     }
 
     /// Unmounts it, as if it had not come back after a restart.

@@ -384,7 +384,7 @@ where
     ) -> Result<(), VolumeError> {
         let stat = stat.map_err(|e| self.fail("stat", &entry.path, e))?;
         if !self.times.learn(entry.mtime, stat.mtime) {
-            self.keeps_nanos |= entry.mtime.nanos % 100 != 0;
+            self.keeps_nanos |= !entry.mtime.nanos.is_multiple_of(100);
         } else if self.report.not_held.is_none() {
             self.report.not_held = Some(shown(self.stack.shown_root(), &entry.path));
         }
