@@ -6,7 +6,7 @@
 //! After a crash the files are the truth; nothing here is only in the catalog.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -137,6 +137,21 @@ impl AppliedObjects {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LastSuccess {
     pub(crate) point: RestorePoint,
+    /// What the next cycle is compared with, beside the point itself. Sites of before have none.
+    #[serde(default)]
+    pub(crate) seen: Seen,
+}
+
+/// What a cycle saw that its restore point does not tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Seen {
+    /// Objects that run something.
+    pub(crate) workloads: Option<u64>,
+    /// Volumes that came from claims which nothing else owns.
+    pub(crate) claims: BTreeSet<VolumeName>,
+    /// Digest of what the plan said it covers.
+    pub(crate) scope: String,
 }
 
 /// Every plan of the site.

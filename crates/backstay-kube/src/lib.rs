@@ -26,6 +26,7 @@ pub mod order;
 pub mod skip;
 pub mod transform;
 pub mod wave;
+pub mod workloads;
 mod yaml;
 
 pub use documents::{Document, DocumentError};
