@@ -14,5 +14,6 @@ mod difference;
 mod fixture;
 mod full;
 mod hostile;
+mod mounted;
 mod patches;
 mod sessions;
