@@ -23,6 +23,7 @@ mod disk_full;
 mod drills;
 mod every_step;
 mod fidelity;
+mod guard;
 mod handover;
 mod harness;
 mod homecoming;

@@ -7,6 +7,7 @@
 //! At a crash: the receiver keeps the chunks it was sent, and the next cycle asks what is missing.
 
 mod encode;
+mod guard;
 mod keep;
 mod left_over;
 mod objects;
@@ -195,7 +196,7 @@ impl Site {
                 pending.adopt(id)?;
             }
             done.objects.map_or(Ok(()), |objects| objects.adopt(id))?;
-            site.plans.set_last_success(&name, &LastSuccess { point })?;
+            site.plans.set_last_success(&name, &LastSuccess { point, seen: done.seen })?;
             site.plans.update(&name, |record| record.number = record.number.max(id.number))?;
             Ok(())
         })

@@ -5,6 +5,7 @@ mod classify;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use backstay_engine::shrink::Shrunk;
 use backstay_types::frame::{FrameError, Refused, SiteRole};
 use backstay_types::plan::InvalidRule;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId, VolumeName};
@@ -186,6 +187,16 @@ pub enum DaemonError {
     ClaimsChanged {
         /// The plan.
         plan: PlanName,
+    },
+    /// So much less than the last restore point that somebody should look first.
+    #[error("plan {plan}: {first}, against restore point {before}")]
+    Shrunk {
+        /// The plan.
+        plan: PlanName,
+        /// The point it was compared with.
+        before: RestorePointId,
+        /// The first of what is less.
+        first: Shrunk,
     },
     /// A plan that contradicts itself.
     #[error("plan {plan}: {source}")]

@@ -209,6 +209,21 @@ pub(crate) struct EndedPlan {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LastSuccess {
     pub(crate) point: RestorePoint,
+    /// What the next cycle is compared with, beside the point itself. Sites of before have none.
+    #[serde(default)]
+    pub(crate) seen: Seen,
+}
+
+/// What a cycle saw that its restore point does not tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Seen {
+    /// Objects that run something.
+    pub(crate) workloads: Option<u64>,
+    /// Volumes that came from claims which nothing else owns.
+    pub(crate) claims: BTreeSet<VolumeName>,
+    /// Digest of what the plan said it covers.
+    pub(crate) scope: String,
 }
 
 /// Every plan of the site.

@@ -27,6 +27,7 @@ pub mod skip;
 mod touched;
 pub mod transform;
 pub mod wave;
+pub mod workloads;
 mod yaml;
 
 pub use documents::{Document, DocumentError};

@@ -45,6 +45,7 @@ pub(crate) fn commit(
     sealed: &[PackId],
     point: RestorePoint,
 ) -> Result<Durable<RestorePoint>, StoreError> {
+    crate::identity::remember(inner)?;
     let reached = |step| inner.config.on_step.iter().for_each(|hook| hook(step));
     let mut own: Vec<PackId> = sealed.to_vec();
 

@@ -32,6 +32,25 @@ pub enum StoreError {
         /// The store's folder.
         path: PathBuf,
     },
+    /// Another store than the one this site's restore points are in, or none.
+    #[error("store {path} is not the one that holds this site's restore points: expected {expected}, found {}",
+        found.as_deref().unwrap_or("none"), path = path.display())]
+    OtherStore {
+        /// The store's folder.
+        path: PathBuf,
+        /// The name that the site remembers.
+        expected: String,
+        /// The name that is there.
+        found: Option<String>,
+    },
+    /// The catalog knows restore points of which no file is there.
+    #[error("store {path} holds none of the {points} restore points of this site", path = path.display())]
+    StoreGone {
+        /// The store's folder.
+        path: PathBuf,
+        /// How many there should be.
+        points: usize,
+    },
     /// Garbage collection or verification runs already.
     #[error("garbage collection or verification of the store is running already")]
     MaintenanceRunning,
@@ -221,8 +240,8 @@ impl Classify for StoreError {
             Self::Batch(source) => source.class(),
             Self::Incomplete { .. } => Class::Incomplete,
             Self::PointRefused { .. } => Class::Invalid,
-            Self::NoSuchPoint { .. } => Class::NotFound,
             Self::NoKey { .. } => Class::Corrupt,
+            Self::NoSuchPoint { .. } | Self::OtherStore { .. } | Self::StoreGone { .. } => Class::NotFound,
             Self::Limit { .. } => Class::LimitExceeded,
             Self::Broken { .. } => Class::Bug,
         }
@@ -233,6 +252,14 @@ impl Classify for StoreError {
             Self::Io { .. } => "check the disk and the permissions of the site folder",
             Self::NoSpace { .. } => {
                 "free space on that file system, or shorten retention and run `backstay gc`; the next cycle resumes"
+            }
+            Self::OtherStore { path, .. } | Self::StoreGone { path, .. } => {
+                let file = path.join(crate::identity::BEGIN_ANEW);
+                return Some(format!(
+                    "is `[store] path` mounted? To go on with an empty store and without those restore points, make the \
+                     file {}",
+                    file.display()
+                ));
             }
             Self::Poisoned { .. } => "check the disk, then restart the daemon and run `backstay verify`",
             Self::Locked { .. } => "stop the other daemon, or use its commands",

@@ -12,6 +12,7 @@ use crate::cache::ChunkCache;
 use crate::catalog::Catalog;
 use crate::decode::{self, Bases, Undecodable};
 use crate::disk::{self, Disk};
+use crate::identity::Remembered;
 use crate::index::{Hit, Index, PackStage, Run, Upkeep};
 use crate::layout::Layout;
 use crate::pack::{Entry, PackFiles, PackWriter, RECORD_HEADER_BYTES};
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     maintenance: Mutex<()>,
     /// Chunks and patches that came in and were not what their ids said.
     pub(crate) refused_chunks: AtomicU64,
+    /// Whether the site remembers this store.
+    pub(crate) remembered: Remembered,
     /// Kept for as long as the store is open.
     _lock: File,
 }
@@ -86,6 +89,7 @@ impl Inner {
             upkeep: Mutex::default(),
             maintenance: Mutex::default(),
             refused_chunks: AtomicU64::new(0),
+            remembered: Remembered::default(),
             _lock: lock,
         }
     }

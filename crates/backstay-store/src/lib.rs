@@ -4,6 +4,7 @@
 //! DIR/store/packs/<2 hex>/<pack>.pack   chunks, append-only, sealed with a sorted trailer and a digest
 //! DIR/store/runs/<seq>.run              sorted index entries merged from trailers
 //! DIR/store/points/<plan>/<id>.rp       restore points, immutable
+//! DIR/store/store-id  DIR/store-id      which store is this site's
 //! DIR/catalog/                          sled: which runs count, what is damaged, small state of the daemon
 //! ```
 //!
@@ -28,6 +29,7 @@ mod diff;
 mod disk;
 mod error;
 mod gc;
+mod identity;
 mod index;
 mod ingest;
 mod inner;

@@ -5,6 +5,7 @@
 //! 2. Packs that no run covers are read back from their trailers. An empty catalog therefore rebuilds the index
 //!    by the same way, only longer.
 //! 3. A catalog that cannot be read is moved aside, never deleted.
+//! 4. A store that is not there is not made anew (see [`crate::identity`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -18,6 +19,7 @@ use backstay_types::{ChunkId, PackId, Time};
 use crate::catalog::{Catalog, Change, Contents};
 use crate::disk::{self, Disk};
 use crate::gc::remove_packs;
+use crate::identity::Identity;
 use crate::index::{Hit, Index, PackStage, PackState, Place, Run, State};
 use crate::inner::{Inner, Opened, lock};
 use crate::layout::Layout;
@@ -28,9 +30,11 @@ use crate::{StoreConfig, StoreError};
 /// Opens a store, or makes an empty one.
 pub(crate) fn open(config: StoreConfig) -> Result<Arc<Inner>, StoreError> {
     let disk = Arc::new(Disk::default());
+    let identity = Identity::look(&config)?;
     let layout = Layout::create(config.root(), &disk)?;
     let lock_file = disk::lock(layout.root())?;
     let (catalog, mut contents) = open_catalog(&config, &disk)?;
+    identity.check_catalog(&config, contents.points.len(), layout.list_points()?.len())?;
     let (points, mut changes) = Points::load(&layout, &disk, &mut contents)?;
     let (index, known) = open_index(&disk, &layout, &mut contents, &mut changes)?;
     let rebuilt = contents.runs.is_empty() && contents.next_pack == 0 && !known.unindexed.is_empty();
@@ -45,6 +49,7 @@ pub(crate) fn open(config: StoreConfig) -> Result<Arc<Inner>, StoreError> {
         bad_packs: contents.bad_packs,
         lock: lock_file,
     }));
+    if_there_is_room(identity.settle(&inner, inner.points.count() > 0))?;
     recover_open_packs(&inner, &known.open, &mut changes)?;
     changes.push(Change::NextPack(inner.index.read().next_pack()));
     if_there_is_room(inner.catalog.write(&changes))?;

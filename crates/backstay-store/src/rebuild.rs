@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Catalog, Change};
 use crate::disk::{self, Disk};
+use crate::identity::Identity;
 use crate::inner::lock;
 use crate::layout::Layout;
 use crate::open::{move_aside, open};
@@ -58,6 +59,7 @@ impl fmt::Display for RebuildReport {
 /// Rebuilds the catalog and the index of a store that nobody has open.
 pub(crate) fn rebuild(config: StoreConfig) -> Result<RebuildReport, StoreError> {
     let disk = Arc::new(Disk::default());
+    Identity::look(&config)?;
     let layout = Layout::create(config.root(), &disk)?;
     let old_catalog = {
         let _lock = disk::lock(layout.root())?;

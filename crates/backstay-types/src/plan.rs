@@ -111,7 +111,8 @@ pub struct PlanSpec {
     /// Accept files that change while they are read; the restore point is then `fuzzy`.
     #[serde(default)]
     pub allow_fuzzy: bool,
-    /// Accept a volume that is empty although its last restore point was not.
+    /// Accept volumes and objects that are gone, or nearly, although the last restore point has them: a cycle that
+    /// finds so much less is refused without it. Meant for the one cycle after something was deleted on purpose.
     #[serde(default)]
     pub allow_empty: bool,
     /// Apply objects on the standby as they are, without holding their controllers.

@@ -43,7 +43,14 @@ pub(crate) fn scan(
     }
     let read = !is_unchanged(parent, &stat, view)?;
     let read_bytes = if read { stat.size } else { 0 };
-    Ok(ScanTotals { entries: 1, bytes: stat.size, read_entries: u64::from(read), read_bytes })
+    Ok(ScanTotals {
+        entries: 1,
+        bytes: stat.size,
+        read_entries: u64::from(read),
+        read_bytes,
+        is_bare: stat.size == 0,
+        has_moved: false,
+    })
 }
 
 /// Reads it, unless it is an image that did not change.

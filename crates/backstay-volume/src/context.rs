@@ -13,6 +13,6 @@ pub struct VolumeContext {
     pub params: ChunkParams,
     /// Accept files that change while they are read.
     pub allow_fuzzy: bool,
-    /// Accept a volume that is empty although its last restore point was not.
+    /// Accept a volume that has nothing of its own in it although its last restore point had.
     pub allow_empty: bool,
 }

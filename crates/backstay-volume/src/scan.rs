@@ -9,7 +9,11 @@
 //!    (test `a_change_right_after_a_scan_is_seen`).
 //! 2. Nothing is skipped silently: a mount point, an unreadable folder or an unreadable attribute ends the scan with
 //!    its path (test `an_unreadable_or_foreign_entry_fails_the_scan`).
+//! 3. A tree with nothing of its own in it, where the parent has something, ends the scan as well: what a file system
+//!    or a desktop leaves in an empty root is no content (test `a_fresh_file_system_is_an_empty_source`). Whether a
+//!    tree is too much smaller is for whoever knows the last restore point.
 
+mod leftovers;
 mod links;
 mod spool;
 
@@ -19,6 +23,7 @@ use backstay_types::manifest::{Entry, NodeKind, RelPath};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use leftovers::is_leftover;
 use links::{Links, Place};
 pub(crate) use spool::{Fresh, Op, SpoolReader, SpoolWriter};
 
@@ -43,6 +48,10 @@ pub struct ScanTotals {
     pub read_entries: u64,
     /// Length of the files that must be read.
     pub read_bytes: u64,
+    /// Nothing of its own is in it.
+    pub is_bare: bool,
+    /// The live tree lies on another file system than at the last acknowledged scan.
+    pub has_moved: bool,
 }
 
 /// How a tree is scanned.
@@ -65,6 +74,8 @@ struct Scan<'a> {
     xattrs: XattrReader,
     spool: SpoolWriter,
     totals: ScanTotals,
+    /// Entries of the parent that are content.
+    parent_content: u64,
     cloner: Option<&'a mut Cloner>,
 }
 
@@ -77,15 +88,8 @@ pub(crate) fn scan_tree<'a>(
 ) -> Result<(ScanTotals, u64), VolumeError> {
     let mut walker = Walker::open_source(plan.root)?;
     let root = Stat::of_fd(walker.stack().current()).map_err(|e| VolumeError::io("stat", plan.root, e))?;
-    if let Some(parent) = plan.parent
-        && walker.root_is_empty()
-        && parent.head.entries > 1
-        && !plan.allow_empty
-    {
-        let path = plan.root.display().to_string();
-        return Err(VolumeError::EmptySource { path, entries: parent.head.entries });
-    }
     let same_device = |head_dev: u64| head_dev == root.dev || head_dev == 0 || plan.is_snapshot;
+    let has_moved = plan.parent.is_some_and(|parent| !same_device(parent.head.dev));
     let mut scan = Scan {
         parent: plan.parent.map(Parent::stream).transpose()?,
         cache_valid: plan.parent.is_some_and(|parent| parent.is_held() && same_device(parent.head.dev)),
@@ -93,7 +97,8 @@ pub(crate) fn scan_tree<'a>(
         links: Links::new(plan.key.clone()),
         xattrs: XattrReader::new(),
         spool,
-        totals: ScanTotals::default(),
+        totals: ScanTotals { is_bare: true, has_moved, ..ScanTotals::default() },
+        parent_content: 0,
         cloner,
         plan,
     };
@@ -104,6 +109,14 @@ pub(crate) fn scan_tree<'a>(
     }
     scan.finish_parent()?;
     let totals = scan.totals;
+    if let Some(parent) = plan.parent
+        && totals.is_bare
+        && scan.parent_content > 0
+        && !plan.allow_empty
+    {
+        let path = plan.root.display().to_string();
+        return Err(VolumeError::EmptySource { path, entries: parent.head.entries });
+    }
     scan.spool.finish()?;
     Ok((totals, root.dev))
 }
@@ -149,26 +162,30 @@ impl Scan<'_> {
         }
         self.totals.entries += 1;
         self.totals.bytes += content_bytes(&kind);
-        match &mut self.parent {
-            Some(parent) if replaces => parent.advance(),
-            _ => Ok(()),
-        }
+        self.totals.is_bare &= is_leftover(&found.path);
+        if replaces { self.advance_parent() } else { Ok(()) }
+    }
+
+    fn advance_parent(&mut self) -> Result<(), VolumeError> {
+        let Some(parent) = &mut self.parent else { return Ok(()) };
+        self.parent_content +=
+            u64::from(parent.current().is_some_and(|(entry, _)| !is_leftover(&entry.path)));
+        parent.advance()
     }
 
     fn skip_parent_before(&mut self, path: &RelPath) -> Result<(), VolumeError> {
-        let Some(parent) = &mut self.parent else { return Ok(()) };
-        while parent.current().is_some_and(|(entry, _)| entry.path < *path) {
+        let is_before = |parent: &ParentStream| parent.current().is_some_and(|(entry, _)| entry.path < *path);
+        while self.parent.as_ref().is_some_and(is_before) {
             self.spool.skip()?;
-            parent.advance()?;
+            self.advance_parent()?;
         }
         Ok(())
     }
 
     fn finish_parent(&mut self) -> Result<(), VolumeError> {
-        let Some(parent) = &mut self.parent else { return Ok(()) };
-        while parent.current().is_some() {
+        while self.parent.as_ref().is_some_and(|parent| parent.current().is_some()) {
             self.spool.skip()?;
-            parent.advance()?;
+            self.advance_parent()?;
         }
         Ok(())
     }

@@ -49,11 +49,6 @@ impl Walker {
         &self.stack
     }
 
-    /// Whether the root has nothing in it.
-    pub(crate) fn root_is_empty(&self) -> bool {
-        self.listings.first().is_none_or(Listing::is_empty)
-    }
-
     /// The next entry; `None` when the root is done. What vanished since its folder was listed is left out.
     pub(crate) fn next_found(&mut self) -> Result<Option<Found>, VolumeError> {
         while let Some(listing) = self.listings.last_mut() {

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use super::objects::{PendingObjects, SentObjects};
 use super::sources::{ClusterSource, Sources};
 use crate::api_types::CyclePhase;
-use crate::plans::PlanRecord;
+use crate::plans::{PlanRecord, Seen};
 use crate::runtime::Activity;
 use crate::site::Site;
 use crate::{DaemonError, clock};
@@ -74,6 +74,7 @@ pub(super) struct End {
 pub(super) struct Done {
     pub(super) pending: Vec<PendingState>,
     pub(super) objects: Option<PendingObjects>,
+    pub(super) seen: Seen,
 }
 
 /// Starts the producer. It ends early when nobody takes its chunks any more.
@@ -118,10 +119,11 @@ impl Job {
         for snapshot in snapshots {
             scanned.push(snapshot.scan(progress)?);
         }
+        let seen = self.guard(site, &scanned, objects.as_deref())?;
         self.activity
             .enter(CyclePhase::Transfer, scanned.iter().map(|volume| volume.totals().read_bytes).sum());
         let mut sink = Sink(sender);
-        let mut done = Done { pending: Vec::new(), objects: None };
+        let mut done = Done { pending: Vec::new(), objects: None, seen };
         let mut end = End {
             snapshot_time,
             consistency,

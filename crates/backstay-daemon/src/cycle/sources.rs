@@ -4,7 +4,7 @@
 //! 2. The claims are found before anything is snapshotted, and looked at again with the objects: volumes and objects
 //!    of one restore point belong together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use backstay_kube::cluster::{
@@ -26,6 +26,8 @@ pub(super) struct Sources {
     /// The objects of a folder as they were before this side held them, if it does: a held folder is not captured.
     pub(super) held: Option<Vec<CapturedObject>>,
     pub(super) cluster: Option<ClusterSource>,
+    /// Names of the volumes that stand for claims which nothing else owns.
+    pub(super) claims: BTreeSet<VolumeName>,
 }
 
 /// The objects that one cycle reads from a cluster.
@@ -52,18 +54,21 @@ impl Site {
         let manifests = self.listed_manifests(record);
         let Some(scope) = own_scope(record)? else {
             let held = self.standing(&record.name)?;
-            return Ok(Sources { volumes, manifests, held, cluster: None });
+            return Ok(Sources { volumes, manifests, held, cluster: None, claims: BTreeSet::new() });
         };
         let cluster = self.cluster().await?;
         let claims = cluster.claims(&scope).await?;
         let here = self.config.load().kubernetes.node.clone();
         let several = !claims.is_empty() && cluster.has_several_nodes().await?;
         check_readable(&record.name, &claims, here.as_deref(), several)?;
-        let mut places = BTreeMap::new();
+        let (mut places, mut lasting) = (BTreeMap::new(), BTreeSet::new());
         let named = if record.home { claims.clone() } else { at_home(&record.spec, &claims) };
         for (name, claim) in volume_names(&named, &own_names(&record.spec)) {
             let VolumeSource::Node { path, .. } = &claim.source else { continue };
             places.insert(name.clone(), path.clone());
+            if !claim.is_owned {
+                lasting.insert(name.clone());
+            }
             let path = self.on_host(path);
             self.check_place(&record.name, &path)?;
             let (path, device) = if claim.is_block { (None, Some(path)) } else { (Some(path), None) };
@@ -77,7 +82,7 @@ impl Site {
         }
         let rules = self.rules(record)?;
         let cluster = Some(ClusterSource { cluster, scope, claims, rules, stands: record.standing });
-        Ok(Sources { volumes, manifests, held: None, cluster })
+        Ok(Sources { volumes, manifests, held: None, cluster, claims: lasting })
     }
 
     /// Volumes whose claims are gone, and whose data is still where it was: what steps down keeps it, for it is overwritten

@@ -40,6 +40,7 @@ impl Classify for DaemonError {
             | Self::KeptByResource { .. }
             | Self::Claim { .. }
             | Self::NotMounted { .. }
+            | Self::Shrunk { .. }
             | Self::Request { .. } => Class::Invalid,
             Self::NotASite { .. }
             | Self::PlanNotFound { .. }
@@ -140,6 +141,9 @@ impl Classify for DaemonError {
             Self::Claim { .. } => Some(
                 "label the claim backstay.dev/exclude=true to protect the namespace without its data, or move it to a volume of this node".into(),
             ),
+            Self::Shrunk { plan, .. } => Some(format!(
+                "look whether everything is mounted and whole; if it was deleted on purpose, apply {plan} with `allowEmpty: true` for one cycle"
+            )),
             Self::Unseen { .. } => Some("mend the API that does not answer, or name its kinds in `excludeResources`".into()),
             Self::CaptureSlow { .. } => Some("an API that hangs can be left out by `excludeResources`; the next cycle tries again".into()),
             Self::ClaimsChanged { .. } => Some("the next cycle begins with the claims as they are then".into()),

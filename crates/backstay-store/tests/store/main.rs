@@ -15,5 +15,6 @@ mod fixture;
 mod full;
 mod hostile;
 mod keys;
+mod mounted;
 mod patches;
 mod sessions;

@@ -45,10 +45,6 @@ impl Listing {
         self.next += 1;
         Some(name_of(&self.bytes, name))
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
 }
 
 /// One call returns some 1000 names.

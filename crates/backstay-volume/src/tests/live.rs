@@ -109,6 +109,33 @@ fn an_emptied_source_is_refused() {
 }
 
 #[test]
+fn a_fresh_file_system_is_an_empty_source() {
+    let site = Site::new();
+    for at in 0..3 {
+        write(&site.source().join(format!("folder/{at}")), "x");
+    }
+    let (_, _) = site.cycle();
+    fs::remove_dir_all(site.source().join("folder")).unwrap();
+    fs::create_dir(site.source().join("lost+found")).unwrap();
+    write(&site.source().join(".not-mounted"), "");
+    write(&site.source().join(".Trash-0/files/old"), "old");
+    let error = site.try_read().map(|_| ()).unwrap_err();
+    assert!(matches!(error, VolumeError::EmptySource { entries: 5, .. }), "{error}");
+    // What a check of the file system saved is content, and so is all else.
+    write(&site.source().join("lost+found/#12"), "saved");
+    assert_eq!(site.try_read().unwrap().read.volume.entries, 7);
+}
+
+#[test]
+fn a_volume_that_never_had_content_may_stay_so() {
+    let site = Site::new();
+    fs::create_dir(site.source().join("lost+found")).unwrap();
+    let (_, _) = site.cycle();
+    fs::remove_dir(site.source().join("lost+found")).unwrap();
+    assert_eq!(site.try_read().unwrap().read.volume.entries, 1);
+}
+
+#[test]
 fn a_missing_or_wrong_source_says_so() {
     let mut site = Site::new();
     site.spec.path = Some(site.dir.path().join("nowhere"));

@@ -19,6 +19,8 @@ pub struct FoundVolume {
     pub claim: String,
     /// `volumeMode: Block`: a device and not a folder.
     pub is_block: bool,
+    /// The claim goes with another object, such as that of a pod's ephemeral volume: its end is no loss.
+    pub is_owned: bool,
     /// Where the data is.
     pub source: VolumeSource,
 }
@@ -66,6 +68,10 @@ pub fn volumes_of(objects: &[CapturedObject]) -> Vec<FoundVolume> {
             namespace: text(&claim, "/metadata/namespace"),
             claim: name(&claim),
             is_block: text(&claim, "/spec/volumeMode") == "Block",
+            is_owned: claim
+                .pointer("/metadata/ownerReferences")
+                .and_then(Value::as_array)
+                .is_some_and(|owners| !owners.is_empty()),
             source: volume.map_or(without, source),
         }
     };
@@ -209,6 +215,7 @@ mod tests {
             namespace: namespace.to_owned(),
             claim: claim.to_owned(),
             is_block: false,
+            is_owned: false,
             source,
         };
         let on_node = |namespace: &str, claim: &str| {
