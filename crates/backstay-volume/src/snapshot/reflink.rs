@@ -2,7 +2,7 @@
 //!
 //! A clone shares the file's blocks and is atomic, so a file that is written all the time is read as it was at one
 //! moment. The clones stand in a scratch folder on the same file system: beside the volume's root where that is
-//! possible, else inside it, under a name that walks leave out.
+//! possible, else inside it. It carries a mark by which walks leave it out.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ use crate::VolumeError;
 use crate::error::shown;
 use crate::fs::{Stat, XattrReader};
 use crate::scan::Fresh;
-use crate::walk::{Found, Walker, name_of};
+use crate::walk::{Found, SCRATCH_MARK, Walker, name_of};
 
 /// The clones of one cycle.
 pub(crate) struct Clones {
@@ -200,5 +200,11 @@ fn make_folder(path: &Path) -> io::Result<PathBuf> {
         _ => {}
     }
     fs::DirBuilder::new().mode(0o700).create(path)?;
+    let flags = rustix::fs::XattrFlags::CREATE;
+    if let Err(error) = rustix::fs::setxattr(path, SCRATCH_MARK, b"1", flags) {
+        // A folder that walks would take for content is of no use.
+        fs::remove_dir(path)?;
+        return Err(error.into());
+    }
     Ok(path.to_owned())
 }
