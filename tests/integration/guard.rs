@@ -109,3 +109,46 @@ fn an_emptied_folder_of_manifests_is_refused() {
     let follows = || objects_under(&pair.west.manifests("shop")).len() == 5;
     backstay_tests::eventually("the standby follows", std::time::Duration::from_secs(20), follows);
 }
+
+/// What was said to be meant is told to whoever promotes it, with the point before.
+#[test]
+fn a_promotion_of_a_far_smaller_point_warns() {
+    let mut pair = Pair::start();
+    let source = pair.source("source");
+    for at in 0..40 {
+        fs::write(source.join(format!("file-{at}")), b"precious").unwrap();
+    }
+    let plan = Plan::new("shop").volume("data", &source).field("allowEmpty: true");
+    pair.east.apply(&plan.yaml()).ok();
+    let before = pair.east.sync("shop");
+    for at in 1..40 {
+        fs::remove_file(source.join(format!("file-{at}"))).unwrap();
+    }
+    let point = pair.east.sync("shop");
+    pair.east.kill();
+    let id = |point: &serde_json::Value| point["id"].as_str().unwrap().to_owned();
+    let expected = format!("{} is far smaller than {}", id(&point), id(&before));
+    let report = pair.west.promote("shop", &[]);
+    let warnings = report["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|warning| warning.as_str().unwrap().starts_with(&expected)), "{report}");
+}
+
+/// A store that is not mounted stops the start, and nothing else happens to it.
+#[test]
+fn a_store_that_is_not_mounted_stops_the_start() {
+    let mut pair = Pair::start();
+    let source = pair.source("source");
+    fs::write(source.join("file"), b"precious").unwrap();
+    pair.east.apply(&Plan::new("shop").volume("data", &source).yaml()).ok();
+    let point = pair.east.sync("shop");
+    pair.west.terminate();
+    let (store, away) = (pair.west.dir().join("store"), pair.work("away"));
+    fs::rename(&store, &away).unwrap();
+    fs::create_dir(&store).unwrap();
+    pair.west.cli(["serve"]).refused(&[3], &["holds this site's restore points", "mounted", "begin-anew"]);
+    assert_eq!(fs::read_dir(&store).unwrap().count(), 0);
+    fs::remove_dir(&store).unwrap();
+    fs::rename(&away, &store).unwrap();
+    pair.west.serve();
+    assert_eq!(pair.west.restore_point_ids("shop"), [point["id"].as_str().unwrap()]);
+}

@@ -71,7 +71,7 @@ const PLAN: &str = "\
 apiVersion: backstay.dev/v1alpha1
 kind: ReplicationPlan
 metadata: {name: shop}
-spec: {pair: west, namespaces: [shop], retention: {last: 100}RULES}
+spec: {pair: west, namespaces: [shop], retention: {last: 100}, excludeVolumes: [{kind: hostPath, name: both}]RULES}
 ";
 
 const RULE: &str = "\

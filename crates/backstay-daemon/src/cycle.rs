@@ -30,7 +30,7 @@ use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, PlanName, RestorePointId, SessionId};
 use backstay_volume::SentState;
 use objects::SentObjects;
-use sources::Sources;
+use sources::{Purpose, Sources};
 use tracing::Instrument;
 use transfer::Transfer;
 
@@ -147,7 +147,7 @@ impl Site {
         tracing::Span::current().record("restore_point", tracing::field::display(id));
         let links = Links::of(self, record);
         let _gates = links.shut(self, &record.name).await?;
-        let sources = self.sources(record).await?;
+        let sources = self.sources(record, Purpose::Cycle).await?;
         let asked = self.send_from_what_is_shown(record, &sources, peer.applied, activity).await?;
         let sent = self.sent_states(record, &sources)?;
         let objects = SentObjects::open(self.sent_objects(&record.name))?;

@@ -174,6 +174,18 @@ pub enum DaemonError {
         /// The first of them.
         first: String,
     },
+    /// Volumes of pods with data that no restore point would have.
+    #[error("plan {plan}: {count} volumes of pods are not in the restore point; first: {first}")]
+    Hole {
+        /// The plan.
+        plan: PlanName,
+        /// How many.
+        count: u64,
+        /// The first of them.
+        first: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// An API server too slow for the length of a freeze.
     #[error("plan {plan}: the objects could not be captured within {within}")]
     CaptureSlow {

@@ -89,7 +89,10 @@ impl Site {
     }
 
     fn check_plan(&self, name: &PlanName, spec: &PlanSpec, new: &NewSpecs<'_>) -> Result<(), DaemonError> {
-        spec.validate().map_err(|source| DaemonError::Plan { plan: name.clone(), source })?;
+        // One that is applied again as it is goes on, whatever is without effect in it.
+        let is_known = self.plans.find(name).is_some_and(|record| record.spec == *spec);
+        let checked = if is_known { spec.validate() } else { spec.validate_applied() };
+        checked.map_err(|source| DaemonError::Plan { plan: name.clone(), source })?;
         let peer = self.peer_named(&spec.pair)?;
         if let Some(record) = self.plans.find(name) {
             if record.role != SiteRole::Active {

@@ -250,6 +250,10 @@ impl PlanBook {
             }
             let path = entry.path().join("plan.json");
             if let Some(record) = files::read_json::<PlanRecord>(&path)? {
+                let fields = record.spec.unhonoured().join(", ");
+                if !fields.is_empty() {
+                    tracing::warn!(plan = %record.name, fields, "fields of the plan have no effect: it names no namespaces");
+                }
                 plans.insert(record.name.clone(), Arc::new(record));
             }
         }

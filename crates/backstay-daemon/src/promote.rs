@@ -16,13 +16,14 @@ use backstay_engine::handover::{Handover, Offered};
 use backstay_engine::promotion::{
     self, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
 };
+use backstay_engine::shrink;
 use backstay_kube::cluster::ClusterError;
 use backstay_kube::failure::Failures;
 use backstay_kube::folder;
 use backstay_kube::wave::ReleasePlan;
 use backstay_types::frame::{SiteRole, TakeOver};
 use backstay_types::point::{Consistency, PointVolume, RestorePoint};
-use backstay_types::{Classify, PairId, PlanName, Span};
+use backstay_types::{Classify, PairId, PlanName, RestorePointId, Span};
 use tracing::Instrument;
 
 use crate::api_types::{CyclePhase, ErrorInfo, PromoteRequest, PromotionReport, PromotionStep, StepState};
@@ -145,8 +146,11 @@ impl Site {
                 }));
                 Ok(report)
             }
-            Planned::Promote(plan) if request.dry_run => self.dry_run(&record, &plan).await,
             Planned::Promote(mut plan) => {
+                plan.warnings.extend(self.far_less_than_before(name, plan.restore_point)?);
+                if request.dry_run {
+                    return self.dry_run(&record, &plan).await;
+                }
                 if !applied.withheld.is_empty() {
                     let names = applied.withheld.names().join(", ");
                     plan.warnings.push(format!("not applied, since nobody here has accepted it: {names}"));
@@ -189,12 +193,33 @@ impl Site {
         }
     }
 
+    /// What a restore point has far less of than the one before it: an emptied source looks like any other.
+    fn far_less_than_before(
+        &self,
+        name: &PlanName,
+        wanted: RestorePointId,
+    ) -> Result<Vec<String>, DaemonError> {
+        let mut points = self.store.points(name)?;
+        points.retain(|point| point.consistency != Consistency::Diverged || point.id == wanted);
+        let Some(at) = points.iter().position(|point| point.id == wanted) else { return Ok(Vec::new()) };
+        let (before, from) = points.split_at(at);
+        let (Some(before), Some(promoted)) = (before.last(), from.first()) else { return Ok(Vec::new()) };
+        let said = |shrunk: shrink::Shrunk| {
+            let before = before.id;
+            format!(
+                "{wanted} is far smaller than {before}, the restore point before it: {shrunk}; to take that one, \
+                 promote with `--restore-point {before}`"
+            )
+        };
+        Ok(shrink::points(before, promoted).into_iter().map(said).collect())
+    }
+
     /// A promotion under way goes on to another restore point if the operator names one.
     async fn retargeted(
         self: &Arc<Self>,
         runtime: &PlanRuntime,
         mut stored: PromotionPlan,
-        wanted: Option<backstay_types::RestorePointId>,
+        wanted: Option<RestorePointId>,
     ) -> Result<PromotionPlan, DaemonError> {
         let Some(wanted) = wanted.filter(|wanted| *wanted != stored.restore_point) else { return Ok(stored) };
         let point = self.store.point(&stored.plan, wanted)?;

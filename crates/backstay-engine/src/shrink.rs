@@ -97,7 +97,7 @@ impl fmt::Display for Shrunk {
                 f.write_str(if *moved { ", on another file system than before" } else { "" })
             }
             Self::Claim { name, before } => {
-                write!(f, "volume {name} of {} bytes is gone, its claim with it", before.bytes)
+                write!(f, "volume {name} of {} bytes is gone", before.bytes)
             }
             Self::Objects { before, now: 0 } => write!(f, "none of its {before} objects is left"),
             Self::Objects { before, now } => write!(f, "{now} of its {before} objects are left"),
@@ -313,7 +313,7 @@ mod tests {
             said,
             [
                 "volume data has 2 of 1000 entries and 0 of 1073741824 bytes left",
-                "volume logs of 10 bytes is gone, its claim with it",
+                "volume logs of 10 bytes is gone",
                 "3 of its 20 objects are left",
             ]
         );

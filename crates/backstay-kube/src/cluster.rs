@@ -79,6 +79,8 @@ pub struct ClusterOptions {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    /// Whether this process is a pod of it.
+    is_pod: bool,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -91,7 +93,18 @@ impl Cluster {
     /// Reads the configuration. Nothing is asked of the server yet, so that it may come up later.
     pub async fn connect(options: &ClusterOptions) -> Result<Self, ClusterError> {
         let config = config(options).await?;
-        Ok(Self { client: client(&config).map_err(|source| ClusterError::config(options, &source))? })
+        let client = client(&config).map_err(|source| ClusterError::config(options, &source))?;
+        let is_pod = options.kubeconfig.is_none()
+            && options.context.is_none()
+            && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+        Ok(Self { client, is_pod })
+    }
+
+    /// The namespace that Backstay runs in, if it runs in this cluster. A kubeconfig that names none means `default`,
+    /// which is anybody's.
+    pub(crate) fn home_namespace(&self) -> Option<&str> {
+        let own = self.own_namespace();
+        (self.is_pod || own != "default").then_some(own)
     }
 
     /// The namespace of this process: that of its service account, or the one its kubeconfig names.

@@ -332,7 +332,8 @@ fn plan(node: &Node) -> Result<Document, check::Found> {
     check(node, "", &SCHEMA)?;
     let spec: PlanSpec = spec(node)?;
     let line = node.get("spec").map_or(0, |spec| spec.line);
-    spec.validate().map_err(|invalid| (plan_line(node, &invalid).unwrap_or(line), Problem::Plan(invalid)))?;
+    spec.validate_applied()
+        .map_err(|invalid| (plan_line(node, &invalid).unwrap_or(line), Problem::Plan(invalid)))?;
     let holds = node.get("spec").and_then(|spec| spec.get("holds")).map_or(line, |holds| holds.line);
     HoldTable::new(&spec.holds).map_err(|error| (holds, Problem::Hold(error)))?;
     let transforms = node.get("spec").and_then(|spec| spec.get("transforms"));
@@ -372,8 +373,11 @@ fn rule(node: &Node) -> Result<Document, check::Found> {
     Ok(Document::Rule { name: name(node)?.to_string(), spec: Box::new(spec) })
 }
 
-/// The line of the volume that a plan contradicts itself in.
+/// The line of the field, or of the volume, that a plan contradicts itself in.
 fn plan_line(node: &Node, invalid: &InvalidPlan) -> Option<u64> {
+    if let InvalidPlan::Unhonoured { field } = invalid {
+        return node.get("spec")?.get(field).map(|value| value.line);
+    }
     let name = match invalid {
         InvalidPlan::TwoVolumes { name }
         | InvalidPlan::Source { name }

@@ -23,6 +23,7 @@ pub mod lease;
 pub mod normalise;
 pub mod object;
 pub mod order;
+pub mod pods;
 pub mod skip;
 mod touched;
 pub mod transform;

@@ -33,7 +33,7 @@ pub enum SkipReason {
     Endpoints,
     /// Every namespace gets one: `kube-root-ca.crt`, a bare `default` service account.
     PerNamespace,
-    /// A service-account token.
+    /// A service-account token that the cluster made by itself.
     Token,
     /// Access rules and APIs of the API server itself.
     Machinery,
@@ -141,7 +141,8 @@ pub fn whole_kind(kind: &GroupKind) -> Option<SkipReason> {
             Some(SkipReason::ClusterState)
         }
         ("certificates.k8s.io", "CertificateSigningRequest") => Some(SkipReason::ClusterState),
-        ("snapshot.storage.k8s.io", "VolumeSnapshot" | "VolumeSnapshotContent") => {
+        ("snapshot.storage.k8s.io", "VolumeSnapshot" | "VolumeSnapshotContent")
+        | ("groupsnapshot.storage.k8s.io", "VolumeGroupSnapshot" | "VolumeGroupSnapshotContent") => {
             Some(SkipReason::VolumeSnapshot)
         }
         _ => None,
@@ -153,7 +154,10 @@ fn by_kind(id: &ObjectId, object: &Value) -> Option<SkipReason> {
     match (id.kind.group.as_str(), id.kind.kind.as_str()) {
         ("", "Pod") => {
             let phase = object.pointer("/status/phase").and_then(Value::as_str);
-            when(matches!(phase, Some("Succeeded" | "Failed")), SkipReason::Finished)
+            // The kubelet's copy of a file on its node.
+            let is_mirror = object.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
+            when(is_mirror, SkipReason::ClusterState)
+                .or(when(matches!(phase, Some("Succeeded" | "Failed")), SkipReason::Finished))
         }
         ("batch", "Job") => when(is_finished_job(object), SkipReason::Finished),
         ("", "Endpoints") => when(is_controller_made_endpoints(object), SkipReason::Endpoints),
@@ -163,7 +167,7 @@ fn by_kind(id: &ObjectId, object: &Value) -> Option<SkipReason> {
         }
         ("", "ConfigMap") => when(id.name == "kube-root-ca.crt", SkipReason::PerNamespace),
         ("", "ServiceAccount") => when(is_bare_default_account(id, object), SkipReason::PerNamespace),
-        ("", "Secret") => when(is_issued_token(object), SkipReason::Token),
+        ("", "Secret") => when(is_issued_token(id, object), SkipReason::Token),
         ("rbac.authorization.k8s.io", _) => {
             let bootstrap = label(object, "kubernetes.io/bootstrapping").is_some();
             when(bootstrap || id.name.starts_with("system:"), SkipReason::Machinery)
@@ -217,10 +221,20 @@ fn is_bare_default_account(id: &ObjectId, object: &Value) -> bool {
         .any(|pointer| says(pointer))
 }
 
-/// A token that was issued; a Secret that only asks for one is the operator's.
-fn is_issued_token(object: &Value) -> bool {
+/// Characters of the end of a generated name.
+const GENERATED: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// A token that the cluster made for an account by itself, `<account>-token-<5 characters>`, as it did before
+/// Kubernetes 1.24. One that somebody asked for is mounted by the name he gave it: the other cluster fills it anew.
+fn is_issued_token(id: &ObjectId, object: &Value) -> bool {
+    let account = object.pointer("/metadata/annotations/kubernetes.io~1service-account.name");
+    let is_generated = |account: &str| {
+        let end = id.name.strip_prefix(account).and_then(|rest| rest.strip_prefix("-token-"));
+        end.is_some_and(|end| end.len() == 5 && end.bytes().all(|b| GENERATED.contains(&b)))
+    };
     object.get("type").and_then(Value::as_str) == Some("kubernetes.io/service-account-token")
         && object.pointer("/data/token").is_some()
+        && account.and_then(Value::as_str).is_some_and(is_generated)
 }
 
 #[cfg(test)]
@@ -249,7 +263,11 @@ mod tests {
         use SkipReason as R;
         let owner = |name: &str, controller: bool| json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "controller": controller}]});
         let done = json!({"status": {"conditions": [{"type": "Complete", "status": "True"}]}});
-        let token = |data: Value| json!({"type": "kubernetes.io/service-account-token", "data": data});
+        let token = |data: Value| {
+            json!({"type": "kubernetes.io/service-account-token", "data": data,
+                "annotations": {"kubernetes.io/service-account.name": "app"}})
+        };
+        let mirror = json!({"annotations": {"kubernetes.io/config.mirror": "hash"}});
         let no = json!({});
         for (api, kind, name, rest, expected) in [
             ("v1", "Event", "e", no.clone(), Some(R::ClusterState)),
@@ -263,8 +281,18 @@ mod tests {
             ("v1", "Secret", "s", json!({"labels": {"backstay.dev/exclude": ""}}), Some(R::Excluded)),
             ("v1", "Secret", "s", json!({"labels": {"backstay.dev/exclude": "false"}}), None),
             ("v1", "Secret", "s", json!({"labels": {"backstay.dev/waiting": "true"}}), Some(R::Own)),
-            ("v1", "Secret", "s", token(json!({"token": "t"})), Some(R::Token)),
-            ("v1", "Secret", "s", token(json!({})), None),
+            ("v1", "Secret", "app-token-x7k2z", token(json!({"token": "t"})), Some(R::Token)),
+            ("v1", "Secret", "app-token-x7k2z", token(json!({})), None),
+            ("v1", "Secret", "app-token-ci", token(json!({"token": "t"})), None),
+            ("v1", "Secret", "app-user-token", token(json!({"token": "t"})), None),
+            (
+                "groupsnapshot.storage.k8s.io/v1",
+                "VolumeGroupSnapshot",
+                "g",
+                no.clone(),
+                Some(R::VolumeSnapshot),
+            ),
+            ("v1", "Pod", "etcd-node-1", mirror, Some(R::ClusterState)),
             ("apps/v1", "ReplicaSet", "r", owner("web", true), Some(R::Owned)),
             ("v1", "Pod", "p", owner("web", true), Some(R::Owned)),
             ("v1", "Pod", "p", owner("web", false), None),

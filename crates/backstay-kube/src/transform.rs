@@ -21,6 +21,7 @@ use crate::{ObjectError, ObjectId};
 use image::Registries;
 use mapping::Mapping;
 use rule::Rule;
+pub(crate) use rule::glob;
 
 /// Everything a plan changes about its objects.
 #[derive(Debug, Clone, Default)]

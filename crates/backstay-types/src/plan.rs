@@ -7,6 +7,7 @@ mod ownership;
 mod reversed;
 mod rule;
 mod scope;
+mod unhonoured;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use reversed::Irreversible;
 pub use rule::{ActionKind, InvalidRule, OnError, RuleAction, RuleSpec, RuleTarget, WAIT_CMD};
 pub use scope::{
     InvalidKindPattern, KindPattern, LabelExpression, LabelOperator, LabelSelector, TransformSpec,
+    VolumePattern,
 };
 
 /// `spec` of a `ReplicationPlan`: what is protected and how.
@@ -45,6 +47,14 @@ pub use scope::{
     {
         "rule": "!has(self.hold) || !(has(self.namespaces) || has(self.namespaceSelector))",
         "message": "`hold` stops what runs on a host, and the plan is over namespaces"
+    },
+    {
+        "rule": "has(self.namespaces) || has(self.namespaceSelector) || !(has(self.selector) || has(self.includeResources) || has(self.excludeResources) || has(self.excludeVolumes) || has(self.namespaceMapping) || has(self.storageClassMapping) || has(self.imageRegistryMapping) || has(self.transforms) || has(self.waitReady))",
+        "message": "a plan without namespaces cannot honour selector, includeResources, excludeResources, excludeVolumes, namespaceMapping, storageClassMapping, imageRegistryMapping, transforms or waitReady"
+    },
+    {
+        "rule": "has(self.namespaces) || has(self.namespaceSelector) || ((!has(self.purgeDeletedResources) || self.purgeDeletedResources != false) && (!has(self.purgeDeletedData) || self.purgeDeletedData != true))",
+        "message": "a plan without namespaces cannot honour purgeDeletedResources: false or purgeDeletedData: true"
     }
 ]))]
 pub struct PlanSpec {
@@ -89,6 +99,10 @@ pub struct PlanSpec {
     /// All but these kinds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_resources: Vec<KindPattern>,
+    /// Volumes of pods that stand in the pod itself (`hostPath`, `nfs`, `csi` …) and are not replicated, on purpose.
+    /// Any other such volume fails the cycle by name; `emptyDir` and what is made from objects never does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_volumes: Vec<VolumePattern>,
     /// Namespaces that have another name on the standby.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub namespace_mapping: BTreeMap<String, String>,
@@ -420,6 +434,12 @@ pub enum InvalidPlan {
     /// Rules, and no pods to run them in.
     #[error("`preExecRule` and `postExecRule` run in pods, and the plan names no namespaces")]
     RuleWithoutPods,
+    /// A field that says something about objects of a cluster, and there is none.
+    #[error("`{field}` has no effect: the plan names no namespaces")]
+    Unhonoured {
+        /// Which.
+        field: &'static str,
+    },
     /// Probes of a drill that cannot be used.
     #[error(transparent)]
     Drill(#[from] InvalidDrill),
@@ -453,6 +473,9 @@ impl Classify for InvalidPlan {
             ),
             InvalidPlan::Drill(error) => error.hint(),
             InvalidPlan::Hold(error) => error.hint(),
+            InvalidPlan::Unhonoured { field } => Some(format!(
+                "take `{field}` out of the plan; a folder of manifests is replicated whole, as it is"
+            )),
             _ => None,
         }
     }

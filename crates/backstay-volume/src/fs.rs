@@ -12,4 +12,4 @@ pub(crate) use folders::FolderStack;
 pub(crate) use listing::Listing;
 pub(crate) use stat::Stat;
 pub use times::TimesHeld;
-pub(crate) use xattr::{XattrReader, make_fd_equal, make_name_equal, set_on_fd};
+pub(crate) use xattr::{XattrReader, make_fd_equal, make_name_equal, proc_path, set_on_fd};

@@ -31,7 +31,7 @@ use crate::error::shown;
 use crate::fs::{Stat, XattrReader};
 use crate::snapshot::Cloner;
 use crate::state::{Parent, ParentStream, StatRecord};
-use crate::walk::{Found, Walker, name_of};
+use crate::walk::{EMPTY_SUBVOLUME_INO, Found, Walker, name_of};
 use crate::{Cancel, VolumeError};
 
 /// Margin for coarse clocks: time stamps of one second, and a kernel clock that lags by a tick.
@@ -273,9 +273,6 @@ impl Scan<'_> {
         })
     }
 }
-
-/// `BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`.
-const EMPTY_SUBVOLUME_INO: u64 = 2;
 
 /// Bytes of content an entry stands for.
 pub(crate) fn content_bytes(kind: &NodeKind) -> u64 {

@@ -6,10 +6,17 @@ use backstay_types::manifest::RelPath;
 use rustix::io::Errno;
 
 use crate::VolumeError;
-use crate::fs::{FolderStack, Listing, Stat};
+use crate::fs::{FolderStack, Listing, Stat, proc_path};
 
-/// Folders and files of this name prefix belong to snapshots that Backstay takes, and are never walked.
+/// Beginning of the names of snapshots that Backstay takes, and of its folders of clones. What else is called so is
+/// content.
 pub(crate) const SCRATCH_PREFIX: &str = ".backstay-snapshot-";
+/// Attribute of a folder of clones, which tells it from a folder of that name.
+pub(crate) const SCRATCH_MARK: &str = "user.backstay.scratch";
+/// `BTRFS_FIRST_FREE_OBJECTID`: the root of a subvolume.
+const SUBVOLUME_INO: u64 = 256;
+/// `BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`: how a snapshot shows a subvolume that was inside its source.
+pub(crate) const EMPTY_SUBVOLUME_INO: u64 = 2;
 
 /// What a walk found.
 pub(crate) struct Found {
@@ -57,11 +64,9 @@ impl Walker {
                 self.stack.leave()?;
                 continue;
             };
-            if self.skips_scratch && name.starts_with(SCRATCH_PREFIX.as_bytes()) {
-                continue;
-            }
             let path = self.stack.path().join(name)?;
             match Stat::of_name(self.stack.current(), name) {
+                Ok(stat) if self.skips_scratch && is_scratch(&self.stack, name, &stat) => {}
                 Ok(stat) => return Ok(Some(Found { path, stat })),
                 Err(Errno::NOENT) => {}
                 Err(source) => return Err(VolumeError::at("stat", self.stack.shown_root(), &path, source)),
@@ -88,6 +93,24 @@ impl Walker {
         self.listings.push(listing);
         Ok(())
     }
+}
+
+/// Whether an entry is a snapshot or a folder of clones of ours, of this volume or of one whose root is in here.
+fn is_scratch(stack: &FolderStack, name: &[u8], stat: &Stat) -> bool {
+    if !name.starts_with(SCRATCH_PREFIX.as_bytes()) || !stat.is_folder() {
+        return false;
+    }
+    let is_subvolume = || {
+        let around = Stat::of_fd(stack.current()).ok();
+        stat.ino == SUBVOLUME_INO && around.is_some_and(|around| around.dev != stat.dev)
+    };
+    // Nobody else can make one of these look like it.
+    let is_private = stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o7777 == 0o700;
+    let is_marked = || {
+        let path = proc_path(stack.current(), name);
+        rustix::fs::lgetxattr(path.as_slice(), SCRATCH_MARK, &mut [0; 8]).is_ok()
+    };
+    stat.ino == EMPTY_SUBVOLUME_INO || is_subvolume() || (is_private && is_marked())
 }
 
 /// The last component of a path; empty for the root.

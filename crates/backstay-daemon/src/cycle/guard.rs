@@ -105,6 +105,7 @@ fn scope_digest(spec: &PlanSpec) -> String {
         spec.selector,
         spec.include_resources,
         spec.exclude_resources,
+        spec.exclude_volumes,
     ]);
     blake3::hash(said.to_string().as_bytes()).to_hex().to_string()
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::encode::{Work, encode};
 use super::objects::SentObjects;
 use super::produce::{self, Chunk, End, Job, Produced};
+use super::sources::Purpose;
 use crate::plans::{Applied, AppliedObjects, PlanRecord};
 use crate::runtime::Activity;
 use crate::site::Site;
@@ -109,7 +110,7 @@ impl Site {
         activity: &Arc<Activity>,
     ) -> Result<RestorePoint, DaemonError> {
         let record = &Arc::new(to_be_kept(record));
-        let mut sources = self.sources(record).await?;
+        let mut sources = self.sources(record, Purpose::Keep).await?;
         // What is not there any more cannot be overwritten.
         sources.volumes.retain(|volume| {
             let place = volume.path.as_ref().or(volume.device.as_ref());

@@ -16,6 +16,7 @@ use backstay_volume::VolumeError;
 
 use super::objects::SentObjects;
 use super::produce::{self, Job, Produced};
+use super::sources::Purpose;
 use crate::DaemonError;
 use crate::plans::PlanRecord;
 use crate::runtime::Activity;
@@ -29,7 +30,7 @@ impl Site {
         point: &RestorePoint,
         activity: &Arc<Activity>,
     ) -> Result<Vec<VolumeName>, DaemonError> {
-        let sources = self.sources(record).await?;
+        let sources = self.sources(record, Purpose::Keep).await?;
         let job = Job {
             record: record.clone(),
             sent: self.sent_states(record, &sources)?,

@@ -37,6 +37,7 @@ pub(super) struct ClusterSource {
     /// The claims that [`Sources::volumes`] stands for.
     pub(super) claims: Vec<FoundVolume>,
     rules: Rules,
+    purpose: Purpose,
     /// Whether all of it is held: then nothing runs that could be frozen. What is captured is as it was before.
     stands: bool,
 }
@@ -48,14 +49,28 @@ struct Rules {
     record: PathBuf,
 }
 
+/// What is read is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A restore point, which has no hole.
+    Cycle,
+    /// To be held, or kept: whatever is there, in whatever state.
+    Keep,
+}
+
 impl Site {
-    pub(super) async fn sources(&self, record: &PlanRecord) -> Result<Sources, DaemonError> {
+    pub(super) async fn sources(
+        &self,
+        record: &PlanRecord,
+        purpose: Purpose,
+    ) -> Result<Sources, DaemonError> {
         let mut volumes = self.listed_volumes(record);
         let manifests = self.listed_manifests(record);
-        let Some(scope) = own_scope(record)? else {
+        let Some(mut scope) = own_scope(record)? else {
             let held = self.standing(&record.name)?;
             return Ok(Sources { volumes, manifests, held, cluster: None, claims: BTreeSet::new() });
         };
+        scope.takes_ending = purpose == Purpose::Keep;
         let cluster = self.cluster().await?;
         let claims = cluster.claims(&scope).await?;
         let here = self.config.load().kubernetes.node.clone();
@@ -81,7 +96,7 @@ impl Site {
             self.plans.update(&record.name, |record| record.claims = places)?;
         }
         let rules = self.rules(record)?;
-        let cluster = Some(ClusterSource { cluster, scope, claims, rules, stands: record.standing });
+        let cluster = Some(ClusterSource { cluster, scope, claims, rules, purpose, stands: record.standing });
         Ok(Sources { volumes, manifests, held: None, cluster, claims: lasting })
     }
 
@@ -108,7 +123,7 @@ impl Site {
 
     /// The objects of a plan over namespaces as they are on the cluster beside this site.
     pub(crate) async fn capture_own(&self, record: &PlanRecord) -> Result<Vec<CapturedObject>, DaemonError> {
-        match self.sources(record).await?.cluster {
+        match self.sources(record, Purpose::Keep).await?.cluster {
             Some(source) => source.capture(&record.name).await,
             None => Ok(Vec::new()),
         }
@@ -210,6 +225,11 @@ impl ClusterSource {
         if let Some((class, first)) = missing.chain(failed).next() {
             let count = report.missing.len() as u64 + report.failures.count;
             return Err(DaemonError::Unseen { plan: plan.clone(), class, count, first });
+        }
+        if let Some(hole) = report.holes.named.first().filter(|_| self.purpose == Purpose::Cycle) {
+            let first = format!("{}: {}", hole.key, hole.message);
+            let (count, hint) = (report.holes.count, hole.hint.clone());
+            return Err(DaemonError::Hole { plan: plan.clone(), count, first, hint });
         }
         if captured.volumes != self.claims {
             return Err(DaemonError::ClaimsChanged { plan: plan.clone() });

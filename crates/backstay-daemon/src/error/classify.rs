@@ -41,6 +41,7 @@ impl Classify for DaemonError {
             | Self::Claim { .. }
             | Self::NotMounted { .. }
             | Self::Shrunk { .. }
+            | Self::Hole { .. }
             | Self::Request { .. } => Class::Invalid,
             Self::NotASite { .. }
             | Self::PlanNotFound { .. }
@@ -197,7 +198,7 @@ impl Classify for DaemonError {
             Self::Damaged { .. } => Some("`backstay verify --repair` fetches good copies where there are any".into()),
             Self::EpochShrinks { .. } => Some("another site was promoted in the meantime; it is the active one now".into()),
             Self::State { path, .. } => Some(format!("restore {} from a copy, or move it aside", path.display())),
-            Self::Refused { hint, .. } | Self::Decision { hint, .. } => hint.clone(),
+            Self::Refused { hint, .. } | Self::Decision { hint, .. } | Self::Hole { hint, .. } => hint.clone(),
             Self::Io { source, .. } => io_hint(source),
             Self::NewSite { .. } => Some("name a folder that does not exist or is empty, where you may write".into()),
             Self::TokenFile { .. } => Some(

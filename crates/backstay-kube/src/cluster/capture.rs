@@ -73,6 +73,8 @@ pub struct CaptureReport {
     pub missing: Vec<Missing>,
     /// Objects that could not be captured: with any of these, it is not complete either.
     pub failures: Failures,
+    /// Volumes of pods with data that no restore point has: nor with any of these.
+    pub holes: Failures,
 }
 
 /// A kind, or a whole group and version, that could not be listed.
@@ -103,7 +105,7 @@ impl std::fmt::Display for Missing {
 impl CaptureReport {
     /// Whether everything in scope was captured.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.failures.count == 0
+        self.missing.is_empty() && self.failures.count == 0 && self.holes.count == 0
     }
 }
 
@@ -114,6 +116,10 @@ impl Cluster {
         if !scope.wants(&claim) {
             return Ok(Vec::new());
         }
+        // Those that a selected pod needs are known once it is.
+        if scope.selector.is_some() {
+            return Ok(self.capture(scope).await?.volumes);
+        }
         let claims: KindPattern = "PersistentVolumeClaim".parse().expect("a kind by its name");
         let include = vec![claims];
         Ok(self.capture(&Scope { include, ..scope.clone() }).await?.volumes)
@@ -123,6 +129,9 @@ impl Cluster {
     pub async fn capture(&self, scope: &Scope) -> Result<Captured, ClusterError> {
         let mut resources = self.discover().await?;
         let namespaces = namespaces(self, scope).await?;
+        if !scope.takes_ending {
+            namespaces.check_lasting()?;
+        }
         let mut run = Run::new(self, scope, &namespaces);
         run.stale(&resources);
         run.prefer_stored(&mut resources).await?;
@@ -130,6 +139,7 @@ impl Cluster {
         for stage in 0..=2 {
             run.stage(&resources, stage).await?;
         }
+        run.followed(&resources).await?;
         run.waiting(&resources).await?;
         run.cluster_scoped(&resources).await?;
         run.finish()
@@ -263,6 +273,27 @@ impl<'a> Run<'a> {
         self.lists(lists).await
     }
 
+    /// What the pods of a selection need, whatever labels it has itself.
+    async fn followed(&mut self, resources: &Resources) -> Result<(), ClusterError> {
+        if self.scope.selector.is_none() {
+            return Ok(());
+        }
+        for round in needed::FOLLOWED {
+            let kinds = round.iter().map(|kind| GroupKind::new("", kind));
+            let kinds = kinds.filter(|kind| self.scope.wants(kind));
+            let mut lists = Vec::new();
+            for resource in kinds.filter_map(|kind| resources.versions(&kind).first().cloned()) {
+                let one = |name: &String| (resource.clone(), Some(name.clone()), Pick::Followed);
+                match self.by_namespace {
+                    true => lists.extend(self.names.iter().map(one)),
+                    false => lists.push((resource.clone(), None, Pick::Followed)),
+                }
+            }
+            self.lists(lists).await?;
+        }
+        Ok(())
+    }
+
     /// Takes what waits for a release out of its records.
     async fn waiting(&mut self, resources: &Resources) -> Result<(), ClusterError> {
         let Some(secrets) = resources.versions(&GroupKind::new("", "Secret")).first() else { return Ok(()) };
@@ -320,7 +351,7 @@ impl<'a> Run<'a> {
     }
 
     fn merge(&mut self, batch: Batch) {
-        let Batch { objects, ids, skipped, needed, failures, .. } = batch;
+        let Batch { objects, ids, skipped, needed, failures, holes, .. } = batch;
         self.objects.extend(objects);
         let owners = Arc::make_mut(&mut self.owners);
         ids.iter().for_each(|id| owners.add(id));
@@ -329,6 +360,7 @@ impl<'a> Run<'a> {
         }
         Arc::make_mut(&mut self.needed).extend(needed);
         self.report.failures.extend(failures);
+        self.report.holes.extend(holes);
     }
 
     fn finish(mut self) -> Result<Captured, ClusterError> {

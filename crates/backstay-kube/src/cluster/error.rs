@@ -68,6 +68,12 @@ pub enum ClusterError {
         /// Its name.
         namespace: String,
     },
+    /// A namespace of the plan is on its way out.
+    #[error("namespace {namespace} is being deleted")]
+    NamespaceEnding {
+        /// Its name.
+        namespace: String,
+    },
     /// Nothing is selected.
     #[error("no namespace matches the plan's `namespaceSelector`")]
     NothingSelected,
@@ -105,7 +111,9 @@ impl Classify for ClusterError {
             ClusterError::Refused { class, .. } => *class,
             ClusterError::Answer { .. } => Class::Incompatible,
             ClusterError::TooMuch { .. } => Class::LimitExceeded,
-            ClusterError::NoNamespace { .. } | ClusterError::NothingSelected => Class::NotFound,
+            ClusterError::NoNamespace { .. }
+            | ClusterError::NamespaceEnding { .. }
+            | ClusterError::NothingSelected => Class::NotFound,
             ClusterError::Superseded { .. } => Class::Fenced,
             ClusterError::Holds(error) => error.class(),
             ClusterError::Transforms(error) => error.class(),
@@ -135,6 +143,10 @@ impl Classify for ClusterError {
             ),
             ClusterError::NoNamespace { .. } => Some(
                 "correct `namespaces`; a namespace that was deleted on purpose is taken out of the plan"
+                    .to_owned(),
+            ),
+            ClusterError::NamespaceEnding { .. } => Some(
+                "the standby keeps its copy, and a promotion brings it back; a namespace that was deleted on purpose is taken out of the plan"
                     .to_owned(),
             ),
             ClusterError::Holds(error) => error.hint(),

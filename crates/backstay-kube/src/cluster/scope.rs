@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use backstay_types::plan::{KindPattern, LabelSelector, PlanSpec};
+use backstay_types::plan::{KindPattern, LabelSelector, PlanSpec, VolumePattern};
 use serde_json::Value;
 
 use super::Cluster;
@@ -25,6 +25,10 @@ pub struct Scope {
     pub exclude: Vec<KindPattern>,
     /// Whatever is left of it: a namespace that is not there has nothing in it. Never of what replaces a standby's objects.
     pub of_what_is_left: bool,
+    /// Volumes of pods that may be left out.
+    pub exclude_volumes: Vec<VolumePattern>,
+    /// Take namespaces that are being deleted for what is left in them: to hold or to keep it, never as a restore point.
+    pub takes_ending: bool,
 }
 
 impl Scope {
@@ -37,6 +41,8 @@ impl Scope {
             include: spec.include_resources.clone(),
             exclude: spec.exclude_resources.clone(),
             of_what_is_left: false,
+            exclude_volumes: spec.exclude_volumes.clone(),
+            takes_ending: false,
         })
     }
 
@@ -65,6 +71,30 @@ pub(super) struct Namespaces {
     pub(super) total: usize,
 }
 
+impl Namespaces {
+    /// Refuses namespaces that are being deleted: what is left in them is not the application any more, and the
+    /// objects of the standby would go the same way.
+    pub(super) fn check_lasting(&self) -> Result<(), ClusterError> {
+        let is_ending = |object: &&Value| {
+            object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+        };
+        match self.objects.iter().find(is_ending).and_then(name_of) {
+            Some(name) => Err(ClusterError::NamespaceEnding { namespace: name.to_owned() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Beginning of the names of a cluster's own namespaces.
+const OF_THE_CLUSTER: &str = "kube-";
+
+/// Whether a selector may bring a namespace along: those of the cluster, and the one that Backstay runs in, have to be
+/// named. Held in a switchover, the one has no name service any more, the other nobody who could end it.
+fn is_selectable(namespace: &Value, home: Option<&str>) -> bool {
+    let name = name_of(namespace).unwrap_or_default();
+    !name.starts_with(OF_THE_CLUSTER) && Some(name) != home
+}
+
 /// Finds the namespaces of a scope. One that is named and not there is an error: an empty capture would take the
 /// objects of the standby with it.
 pub(super) async fn namespaces(cluster: &Cluster, scope: &Scope) -> Result<Namespaces, ClusterError> {
@@ -76,7 +106,8 @@ pub(super) async fn namespaces(cluster: &Cluster, scope: &Scope) -> Result<Names
             .ask_for(&Ask::get(path, JSON))
             .await
             .map_err(|error| error.fatal("list the namespaces of the plan"))?;
-        objects.extend(list.get("items").and_then(Value::as_array).into_iter().flatten().cloned());
+        let listed = list.get("items").and_then(Value::as_array).into_iter().flatten();
+        objects.extend(listed.filter(|one| is_selectable(one, cluster.home_namespace())).cloned());
         total = objects.len();
         if objects.is_empty() && scope.namespaces.is_empty() && !scope.of_what_is_left {
             return Err(ClusterError::NothingSelected);
@@ -129,4 +160,42 @@ impl Cluster {
 
 fn name_of(object: &Value) -> Option<&str> {
     object.pointer("/metadata/name")?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn namespace(name: &str, deleted: Option<&str>) -> Value {
+        json!({"metadata": {"name": name, "deletionTimestamp": deleted}})
+    }
+
+    #[test]
+    fn a_selector_never_brings_the_clusters_own_namespaces() {
+        for (name, home, expected) in [
+            ("shop", None, true),
+            ("default", None, true),
+            ("kubernetes-dashboard", None, true),
+            ("kube-system", None, false),
+            ("kube-public", None, false),
+            ("kube-node-lease", None, false),
+            ("backstay-system", Some("backstay-system"), false),
+            ("backstay-system", None, true),
+        ] {
+            assert_eq!(is_selectable(&namespace(name, None), home), expected, "{name} beside {home:?}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_is_being_deleted_is_named() {
+        let namespaces = |objects: Vec<Value>| Namespaces { objects, names: BTreeSet::new(), total: 0 };
+        assert_eq!(namespaces(vec![namespace("shop", None)]).check_lasting(), Ok(()));
+        let ending =
+            namespaces(vec![namespace("shop", None), namespace("api", Some("2026-11-29T00:00:00Z"))]);
+        let error = ending.check_lasting().unwrap_err();
+        assert_eq!(error, ClusterError::NamespaceEnding { namespace: "api".to_owned() });
+        assert_eq!(error.to_string(), "namespace api is being deleted");
+    }
 }

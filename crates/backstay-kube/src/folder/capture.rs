@@ -18,8 +18,8 @@ use super::{BUNDLE_BYTES_MAX, FILE_BYTES_MAX, OBJECT_BYTES_MAX, OBJECTS_MAX, io_
 use crate::hold::HoldError;
 use crate::normalise::{NormaliseOptions, normalise};
 use crate::object::{ObjectError, Scopes};
-use crate::skip::{Owners, skip};
-use crate::{ObjectId, canonical, yaml};
+use crate::skip::{Owners, skip, whole_kind};
+use crate::{GroupKind, ObjectId, canonical, yaml};
 
 /// Folders in folders.
 const DEPTH_MAX: usize = 32;
@@ -151,6 +151,11 @@ pub fn capture(path: &Path) -> Result<Vec<CapturedObject>, CaptureError> {
     for (file, path) in files.iter().enumerate() {
         for (index, object) in read(path, is_json(path))?.into_iter().enumerate() {
             let number = index + 1;
+            // Before its name: most of these have none.
+            if let Some(reason) = kind_of(&object).and_then(|kind| whole_kind(&kind)) {
+                debug!(path = %path.display(), number, %reason, "not captured");
+                continue;
+            }
             let id = ObjectId::of(&object).map_err(|error| CaptureError::Object {
                 path: path.clone(),
                 number,
@@ -172,6 +177,13 @@ pub fn capture(path: &Path) -> Result<Vec<CapturedObject>, CaptureError> {
         }
     }
     finish(raw, &files, &owners, &scopes)
+}
+
+/// The kind of an object that may have no name.
+fn kind_of(object: &Value) -> Option<GroupKind> {
+    let text = |field| object.get(field).and_then(Value::as_str);
+    let group = text("apiVersion")?.split_once('/').map_or("", |(group, _)| group);
+    Some(GroupKind::new(group, text("kind")?))
 }
 
 fn finish(

@@ -432,6 +432,10 @@ fn capture_reads_folders_lists_and_json_in_key_order() {
         ("readme.md", "not yaml: ["),
         ("skipped.yaml", "apiVersion: v1\nkind: Event\nmetadata: {name: e}\n"),
         ("empty.yaml", "# nothing\n---\n---\n"),
+        (
+            "kustomization.yaml",
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [list.json]\n",
+        ),
     ]);
     symlink(site.source.join("list.json"), site.source.join("again.json")).unwrap();
     symlink(site.source.join("deep"), site.source.join("linked")).unwrap();
@@ -439,6 +443,19 @@ fn capture_reads_folders_lists_and_json_in_key_order() {
     assert_eq!(keys, ["shop/_ConfigMap/a", "shop/_Secret/b", "shop/_Service/s"]);
     let secret = &site.capture()[1].bytes;
     assert_eq!(secret, br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"b","namespace":"shop"}}"#);
+}
+
+/// A token that somebody asked for is mounted by name: the Secret comes, and the other cluster fills it.
+#[test]
+fn a_token_that_was_asked_for_comes_without_its_content() {
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: app-user-token\n  namespace: shop\n  \
+        annotations: {kubernetes.io/service-account.name: app, kubernetes.io/service-account.uid: u1}\n\
+        type: kubernetes.io/service-account-token\ndata: {token: dA==, ca.crt: Yw==, namespace: bg==, extra: ZQ==}\n";
+    let site = Site::new(&[("token.yaml", secret)]);
+    let captured = site.capture();
+    let object: serde_json::Value = serde_json::from_slice(&captured[0].bytes).unwrap();
+    assert_eq!(object["data"], json!({"extra": "ZQ=="}));
+    assert_eq!(object["metadata"]["annotations"], json!({"kubernetes.io/service-account.name": "app"}));
 }
 
 #[test]

@@ -60,6 +60,11 @@ const TABLE: &[(&str, &str, Rule)] = &[
     ("", "ReplicationController", REPLICAS),
     ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", Rule::Defer),
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", Rule::Defer),
+    // A policy that asks for two replicas would refuse the zero of a held workload.
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", Rule::Defer),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", Rule::Defer),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", Rule::Defer),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", Rule::Defer),
     ("apiregistration.k8s.io", "APIService", Rule::Defer),
     ("apps", "DaemonSet", NO_NODE),
     ("apps", "Deployment", REPLICAS),

@@ -99,7 +99,7 @@ fn one_document(text: &str) -> Result<Value, String> {
 
 /// Whether `text` fits `pattern`, where `*` is any text and `?` one character. Linear in both: a `*` that did not
 /// fit is widened by one, and an earlier one never again.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut here) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -81,6 +81,7 @@ fields! {
     Operator selector "selector",
     Operator include_resources "includeResources",
     Operator exclude_resources "excludeResources",
+    Operator exclude_volumes "excludeVolumes",
     // Where objects go: turned round, they name the namespaces that are written at home.
     Operator namespace_mapping "namespaceMapping",
     Operator storage_class_mapping "storageClassMapping",

@@ -202,6 +202,18 @@ pub struct TransformSpec {
     pub optional: bool,
 }
 
+/// Volumes that stand in a pod itself; everything that is set must fit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumePattern {
+    /// What they are, as the pod has it: `hostPath`, `nfs`, `csi`; any without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Their name in the pod, where `*` stands for any text and `?` for one character; every name without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! A clone shares the file's blocks and is atomic, so a file that is written all the time is read as it was at one
 //! moment. The clones stand in a scratch folder on the same file system: beside the volume's root where that is
-//! possible, else inside it, under a name that walks leave out.
+//! possible, else inside it. It carries a mark by which walks leave it out.
 
 use std::fs::File;
 use std::io::{self, Write};

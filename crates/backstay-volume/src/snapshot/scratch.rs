@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,7 @@ use super::command::run;
 use super::duty::{Duty, DutyFile};
 use crate::VolumeError;
 use crate::fs::safe;
+use crate::walk::SCRATCH_MARK;
 
 /// Names tried when the first is taken.
 const NAMES_MAX: u32 = 16;
@@ -117,6 +118,8 @@ impl Scratch {
             if !entries(&folder).map_err(fail)?.is_empty() {
                 return Err(fail(Errno::NOTEMPTY));
             }
+            // A walk that meets it leaves it out by this.
+            rustix::fs::fsetxattr(&folder, SCRATCH_MARK, b"1", XattrFlags::empty()).map_err(fail)?;
             duty.write(&recorded(Some(inode)))?;
             let name = OsString::from(name);
             let scratch = Self { around, name, folder, inside, duty, released: false };

@@ -5,6 +5,20 @@ use backstay_types::manifest::VolumeKind;
 use super::support::*;
 use crate::{Look, verify_replica};
 
+/// Only folders of ours are left out, and they are known by more than their name.
+#[test]
+fn what_is_called_like_a_snapshot_is_content() {
+    let site = Site::new();
+    write(&site.source().join(".backstay-snapshot-notes"), "a file");
+    write(&site.source().join("deep/down/.backstay-snapshot-shop-data/0"), "a folder");
+    let (root, _) = site.cycle();
+    site.apply(None, &root);
+    site.assert_replica(&root);
+    for path in [".backstay-snapshot-notes", "deep/down/.backstay-snapshot-shop-data/0"] {
+        assert!(site.replica().join(path).is_file(), "{path}");
+    }
+}
+
 #[test]
 fn fidelity_round_trip() {
     let site = Site::new();

@@ -39,7 +39,7 @@ impl Run<'_> {
                 selector: match pick {
                     Pick::Namespaces => selector.clone(),
                     Pick::Waiting => Some(WAITING_LABEL.to_owned()),
-                    Pick::Needed | Pick::Whole => None,
+                    Pick::Needed | Pick::Followed | Pick::Whole => None,
                 },
                 context: Arc::new(self.context(pick)),
                 bytes: self.bytes.clone(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use backstay_types::plan::LabelSelector;
 use serde_json::Value;
 
+use crate::pods::{PodNeeds, needs};
 use crate::{GroupKind, ObjectId};
 
 /// Kinds that are looked for, in rounds: what is found in one may need something of the next. A role that is
@@ -38,7 +39,17 @@ pub(super) struct Needed {
     /// Labels of roles that a captured role is made of.
     aggregated: Vec<LabelSelector>,
     custom: BTreeSet<GroupKind>,
+    /// What selected pods need, by kind, namespace and name.
+    followed: BTreeSet<(&'static str, String, String)>,
+    /// Labels of selected pods, by namespace.
+    pods: BTreeSet<(String, BTreeMap<String, String>)>,
+    /// Beginnings of the names of claims that are made for selected pods, by namespace.
+    claims_made: BTreeSet<(String, String)>,
 }
+
+/// What selected pods need, in rounds: an account names Secrets.
+pub(super) const FOLLOWED: [&[&str]; 2] =
+    [&["ServiceAccount", "Service", "PersistentVolumeClaim", "ConfigMap"], &["Secret"]];
 
 /// Fields that name a class, wherever they are, and the kind they name.
 const CLASS_FIELDS: [(&str, &str); 5] = [
@@ -60,6 +71,54 @@ impl Needed {
         self.names.extend(other.names);
         self.aggregated.extend(other.aggregated);
         self.custom.extend(other.custom);
+        self.followed.extend(other.followed);
+        self.pods.extend(other.pods);
+        self.claims_made.extend(other.claims_made);
+    }
+
+    /// Takes note of what a selected object needs beside itself.
+    pub(super) fn note_followed(&mut self, id: &ObjectId, object: &Value) {
+        let Some(namespace) = &id.namespace else { return };
+        if id.kind.is("", "ServiceAccount") {
+            for field in ["imagePullSecrets", "secrets"] {
+                let list = object.get(field).and_then(Value::as_array).into_iter().flatten();
+                let names = list.filter_map(|secret| secret.get("name")?.as_str());
+                self.followed.extend(names.map(|name| ("Secret", namespace.clone(), name.to_owned())));
+            }
+            return;
+        }
+        let Some(PodNeeds { objects, labels, claims }) = needs(id, object) else { return };
+        self.followed.extend(objects.into_iter().map(|(kind, name)| (kind, namespace.clone(), name)));
+        self.pods.insert((namespace.clone(), labels));
+        self.claims_made.extend(claims.into_iter().map(|begin| (namespace.clone(), begin)));
+    }
+
+    /// Whether a selected pod needs an object.
+    pub(super) fn follows(&self, id: &ObjectId, object: &Value) -> bool {
+        let namespace = id.namespace.as_deref().unwrap_or_default();
+        let kind = id.kind.kind.as_str();
+        if kind == "Service" {
+            let selector = object.pointer("/spec/selector").and_then(Value::as_object);
+            return selector.filter(|selector| !selector.is_empty()).is_some_and(|selector| {
+                self.pods.iter().any(|(of, labels)| {
+                    let has = |(key, value): (&String, &Value)| {
+                        labels.get(key).map(String::as_str) == value.as_str()
+                    };
+                    of == namespace && selector.iter().all(has)
+                })
+            });
+        }
+        let is_made = |(of, begin): &(String, String)| {
+            let number = id.name.strip_prefix(begin.as_str());
+            of == namespace
+                && number
+                    .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let is_named = |(of, space, name): &(&str, String, String)| {
+            *of == kind && space == namespace && *name == id.name
+        };
+        self.followed.iter().any(is_named)
+            || (kind == "PersistentVolumeClaim" && self.claims_made.iter().any(is_made))
     }
 
     /// Kinds of custom resources that were captured.
@@ -230,6 +289,43 @@ mod tests {
                 "webhooks": [{"clientConfig": {"service": {"namespace": namespace, "name": "s"}}}]})
         };
         assert!(wants(&needed, &hook("shop")) && !wants(&needed, &hook("bank")));
+    }
+
+    #[test]
+    fn what_a_selected_pod_needs_is_followed() {
+        let mut needed = Needed::default();
+        let mut follow = |object: Value| needed.note_followed(&id(&object), &object);
+        follow(
+            json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db", "namespace": "shop"},
+            "spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}}], "template": {
+                "metadata": {"labels": {"app": "db", "tier": "back"}},
+                "spec": {"serviceAccountName": "runner", "containers": [{"envFrom": [{"secretRef": {"name": "password"}}]}]}}}}),
+        );
+        follow(
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "runner", "namespace": "shop"},
+            "imagePullSecrets": [{"name": "registry"}]}),
+        );
+        let object = |kind: &str, namespace: &str, name: &str, selector: Value| {
+            json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace},
+                "spec": {"selector": selector}})
+        };
+        for (kind, namespace, name, selector, expected) in [
+            ("ServiceAccount", "shop", "runner", json!(null), true),
+            ("ServiceAccount", "shop", "other", json!(null), false),
+            ("Secret", "shop", "password", json!(null), true),
+            ("Secret", "shop", "registry", json!(null), true),
+            ("Secret", "bank", "password", json!(null), false),
+            ("ConfigMap", "shop", "password", json!(null), false),
+            ("PersistentVolumeClaim", "shop", "data-db-0", json!(null), true),
+            ("PersistentVolumeClaim", "shop", "data-db-x", json!(null), false),
+            ("Service", "shop", "db", json!({"app": "db"}), true),
+            ("Service", "shop", "db", json!({"app": "web"}), false),
+            ("Service", "shop", "db", json!({}), false),
+            ("Service", "bank", "db", json!({"app": "db"}), false),
+        ] {
+            let object = object(kind, namespace, name, selector);
+            assert_eq!(needed.follows(&id(&object), &object), expected, "{object}");
+        }
     }
 
     #[test]

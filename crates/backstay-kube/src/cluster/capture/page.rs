@@ -18,6 +18,7 @@ use crate::folder::{CapturedObject, OBJECT_BYTES_MAX};
 use crate::hold::HoldError;
 use crate::normalise::{NormaliseOptions, limit_subjects, normalise};
 use crate::object::Scopes;
+use crate::pods::inline_volumes;
 use crate::skip::{Owners, SkipReason, skip};
 use crate::{ObjectId, canonical};
 
@@ -30,6 +31,8 @@ pub(super) enum Pick {
     Needed,
     /// All.
     Whole,
+    /// Those that selected pods need, whatever their own labels.
+    Followed,
     /// Those that records keep, wherever they are of the scope.
     Waiting,
 }
@@ -52,6 +55,8 @@ pub(super) struct Batch {
     pub(super) skipped: BTreeMap<SkipReason, u64>,
     pub(super) needed: Needed,
     pub(super) failures: Failures,
+    /// Volumes of pods that are in no restore point.
+    pub(super) holes: Failures,
     bytes: usize,
 }
 
@@ -123,6 +128,7 @@ impl Batch {
         }
         self.needed.extend(other.needed);
         self.failures.extend(other.failures);
+        self.holes.extend(other.holes);
         self.bytes += other.bytes;
     }
 
@@ -150,6 +156,10 @@ impl Batch {
         let in_scope = match context.pick {
             Pick::Namespaces => id.namespace.as_ref().is_some_and(|name| context.names.contains(name)),
             Pick::Needed => context.needed.wants(&id, &object),
+            Pick::Followed => {
+                id.namespace.as_ref().is_some_and(|name| context.names.contains(name))
+                    && context.needed.follows(&id, &object)
+            }
             Pick::Whole => true,
             Pick::Waiting => is_in_scope(&id, &object, context),
         };
@@ -163,6 +173,12 @@ impl Batch {
             return;
         }
         self.needed.note(&id, &object);
+        if context.scope.selector.is_some() {
+            self.needed.note_followed(&id, &object);
+        }
+        let inline = inline_volumes(&id, &object);
+        let holes = inline.iter().filter(|volume| !volume.is_excluded(&context.scope.exclude_volumes));
+        holes.for_each(|hole| self.holes.add(id.to_string(), hole));
         match captured(&id, &mut object) {
             Ok((key, bytes)) => {
                 self.bytes += bytes.len();
