@@ -259,6 +259,20 @@ impl VolumeError {
         matches!(self, VolumeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the cause is that a name is not what it was when its folder was listed: gone, a link, or of another kind.
+    pub(crate) fn is_replaced(&self) -> bool {
+        match self {
+            VolumeError::Io { action, source, .. } => match Errno::from_io_error(source) {
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV) => true,
+                // What a link was read of is none any more.
+                Some(Errno::INVAL) => *action == "read link",
+                _ => false,
+            },
+            VolumeError::Unsettled { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether the cause is that something on the way is not a folder.
     pub(crate) fn is_not_a_folder(&self) -> bool {
         let is = |e: &io::Error| matches!(Errno::from_io_error(e), Some(Errno::NOTDIR | Errno::LOOP));

@@ -32,6 +32,9 @@ use crate::{Cancel, VolumeError};
 /// Margin for coarse clocks: time stamps of one second, and a kernel clock that lags by a tick.
 const RACY_SECS: i64 = 2;
 
+/// Looks at one name before a source is said to hold it never still.
+const LOOKS_MAX: usize = 16;
+
 /// What a scan found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScanTotals {
@@ -100,7 +103,7 @@ pub(crate) fn scan_tree<'a>(
     scan.entry(&walker, &Found { path: RelPath::root(), stat: root })?;
     while let Some(found) = walker.next_found()? {
         cancel.step()?;
-        scan.visit(&mut walker, &found)?;
+        scan.visit(&mut walker, found)?;
     }
     scan.finish_parent()?;
     let totals = scan.totals;
@@ -109,23 +112,42 @@ pub(crate) fn scan_tree<'a>(
 }
 
 impl Scan<'_> {
-    fn visit(&mut self, walker: &mut Walker, found: &Found) -> Result<(), VolumeError> {
+    /// Takes in what a name is now. One that vanishes, or becomes something else, while it is looked at is looked at
+    /// again: a source that is written is no error.
+    fn visit(&mut self, walker: &mut Walker, found: Found) -> Result<(), VolumeError> {
+        let mut now = Some(found);
+        for _ in 0..LOOKS_MAX {
+            let Some(found) = now else { return Ok(()) };
+            if self.look(walker, &found)? {
+                return Ok(());
+            }
+            self.links.forget(&found.stat);
+            now = walker.look_again(&found)?;
+        }
+        match now {
+            Some(found) => Err(VolumeError::Unsettled { path: shown(self.plan.root, &found.path) }),
+            None => Ok(()),
+        }
+    }
+
+    /// `false` if the name is not what was found any more.
+    fn look(&mut self, walker: &mut Walker, found: &Found) -> Result<bool, VolumeError> {
         let foreign = found.stat.dev != self.root_dev
             // btrfs shows a nested subvolume inside a snapshot as an empty folder with this inode.
             || (self.plan.is_snapshot && found.stat.is_folder() && found.stat.ino == EMPTY_SUBVOLUME_INO);
         if foreign {
             return Err(VolumeError::MountPoint { path: shown(self.plan.root, &found.path) });
         }
-        if found.stat.is_folder() && !walker.descend(name_of(&found.path))? {
-            return Ok(());
+        if found.stat.is_folder() {
+            let Some(stat) = walker.descend(name_of(&found.path))? else { return Ok(false) };
+            if stat.dev != found.stat.dev {
+                return Err(VolumeError::MountPoint { path: shown(self.plan.root, &found.path) });
+            }
+            return self.entry(walker, &Found { path: found.path.clone(), stat }).map(|()| true);
         }
         match self.entry(walker, found) {
-            // It was there when its folder was listed and is gone now: deleted.
-            Err(error) if error.is_missing() && !found.stat.is_folder() => {
-                self.links.forget(&found.stat);
-                Ok(())
-            }
-            other => other,
+            Err(error) if error.is_replaced() => Ok(false),
+            other => other.map(|()| true),
         }
     }
 
