@@ -9,6 +9,7 @@
 mod encode;
 mod keep;
 mod objects;
+mod passes;
 mod produce;
 mod reversed;
 mod sources;
@@ -71,6 +72,8 @@ impl Site {
             error: outcome.as_ref().err().map(|error| ErrorInfo::new(error)),
             duration_seconds: clock::now().since(activity.started).as_secs_f64(),
             freeze_seconds: activity.freeze.get().map(|length| length.as_secs_f64()),
+            consistency: outcome.as_ref().ok().map(|point| point.consistency),
+            below_crash: activity.below.get().cloned(),
         };
         span.in_scope(|| self.tell_outcome(name, &outcome, &ended));
         let config = self.config.load();
@@ -193,7 +196,7 @@ impl Site {
                 pending.adopt(id)?;
             }
             done.objects.map_or(Ok(()), |objects| objects.adopt(id))?;
-            site.plans.set_last_success(&name, &LastSuccess { point })?;
+            site.plans.set_last_success(&name, &LastSuccess::new(point))?;
             site.plans.update(&name, |record| record.number = record.number.max(id.number))?;
             Ok(())
         })

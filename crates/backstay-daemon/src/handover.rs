@@ -149,6 +149,7 @@ impl Site {
             plan: record.name.clone(),
             epoch: record.epoch,
             restore_point: newest.id,
+            consistency: Some(newest.consistency),
             rpo_seconds: 0.0,
             rto_seconds: Some(0.0),
             steps: Vec::new(),

@@ -105,6 +105,8 @@ impl Site {
             Some(_) => {
                 let outcome = self.plans.decide(&share.plan, |record| {
                     let grant = role::admit_share(Some(record.local()), share)?;
+                    // A peer of before says nothing, and accepts everything.
+                    record.minimum = spec.minimum().unwrap_or(record.minimum);
                     record.spec = spec;
                     record.rules = rules;
                     (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
@@ -118,6 +120,7 @@ impl Site {
                 let grant = role::admit_share(local, share)?;
                 let mut record = PlanRecord::new(share.plan.clone(), pair, grant.local, spec, false);
                 record.number = newest.map_or(0, |newest| newest.number);
+                record.minimum = record.spec.minimum().unwrap_or_default();
                 record.rules = rules;
                 self.plans.put(record)?;
                 tracing::info!(plan = %share.plan, "this site is the standby of a new plan");
@@ -135,6 +138,10 @@ impl Site {
             spec.schedule.clone_from(&own.spec.schedule);
             spec.schedule_policy.clone_from(&own.spec.schedule_policy);
             spec.retention = own.spec.retention;
+        }
+        if spec.minimum() == resolved.minimum() {
+            spec.minimum_consistency = own.spec.minimum_consistency;
+            spec.allow_fuzzy = own.spec.allow_fuzzy;
         }
         Ok(spec)
     }

@@ -192,7 +192,7 @@ impl Classify for VolumeError {
                 "make the mounted file system a volume of its own, or unmount it".to_owned()
             }
             VolumeError::Unsettled { .. } => {
-                "use a snapshot provider (btrfs, reflink, command), or accept such files with `allowFuzzy: true`"
+                "use a snapshot provider (btrfs, reflink, command), or accept such files with `minimumConsistency: fuzzy` (`allowFuzzy: true`)"
                     .to_owned()
             }
             VolumeError::Snapshot { .. } => {

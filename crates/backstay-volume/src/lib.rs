@@ -1,8 +1,8 @@
 //! Volumes: what an application keeps, read on the active side and rebuilt on the standby side.
 //!
 //! ```text
-//! active    snapshot(spec) → Snapshot::scan → Scanned::read → VolumeRead ─ after the ack ─ PendingState::adopt
-//!           what changed, without reading    chunks and patches to a ChunkSink
+//! active    Mark::set → snapshot_since → Snapshot::scan → Scanned::read → VolumeRead ─ after the ack ─ PendingState::adopt
+//!           what changed, without reading    chunks and patches to a ChunkSink      ⟲ look_again, read_again
 //! standby   apply(from, to)     verify_replica     restore, restore_cloned     salvage
 //! ```
 //!
@@ -27,6 +27,7 @@ mod fs;
 mod manifest_in;
 mod manifest_out;
 mod progress;
+mod quiet;
 mod read;
 mod restore;
 mod scan;
@@ -43,10 +44,11 @@ pub use bundle::{BundleObjects, OBJECT_BYTES_MAX, read_bundle, write_bundle};
 pub use context::VolumeContext;
 pub use error::VolumeError;
 pub use progress::{Cancel, Progress};
+pub use quiet::{Look, Mark, Written};
 pub use read::{VolumeRead, VolumeStats};
 pub use restore::{RestoreReport, restore, restore_cloned};
 pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
-pub use snapshot::{ParentUse, Scanned, Snapshot, snapshot};
+pub use snapshot::{ParentUse, Scanned, Snapshot, snapshot, snapshot_since};
 pub use state::{Elsewhere, PendingState, SentState, fingerprint_run, sent_of_point};
 pub use verify::{MISMATCHES_MAX, Mismatch, salvage, verify_replica};

@@ -15,7 +15,7 @@ mod spool;
 
 use std::path::Path;
 
-use backstay_types::manifest::{Entry, NodeKind, RelPath};
+use backstay_types::manifest::{Entry, Mtime, NodeKind, RelPath};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -24,6 +24,7 @@ pub(crate) use spool::{Fresh, Op, SpoolReader, SpoolWriter};
 
 use crate::error::shown;
 use crate::fs::{Stat, XattrReader};
+use crate::quiet::is_before;
 use crate::snapshot::Cloner;
 use crate::state::{Parent, ParentStream, StatRecord};
 use crate::walk::{Found, Walker, name_of};
@@ -46,7 +47,28 @@ pub struct ScanTotals {
     pub read_entries: u64,
     /// Length of the files that must be read.
     pub read_bytes: u64,
+    /// Entries of the parent that are gone.
+    pub gone_entries: u64,
 }
+
+impl ScanTotals {
+    /// Whether the source is as the parent shows it.
+    pub fn is_unchanged(&self) -> bool {
+        self.read_entries == 0 && self.gone_entries == 0
+    }
+}
+
+/// What a scan of a tree gives.
+pub(crate) struct TreeScan {
+    pub(crate) totals: ScanTotals,
+    /// Device of the root.
+    pub(crate) dev: u64,
+    /// The first paths that are new, gone or changed.
+    pub(crate) named: Vec<String>,
+}
+
+/// Paths that are named to people.
+const NAMED_MAX: usize = 3;
 
 /// How a tree is scanned.
 pub(crate) struct ScanPlan<'a> {
@@ -56,6 +78,10 @@ pub(crate) struct ScanPlan<'a> {
     pub(crate) allow_empty: bool,
     /// The root is a snapshot, whose device number changes each time.
     pub(crate) is_snapshot: bool,
+    /// The parent is of an earlier pass of this cycle, which was begun at this mark: time stamps are compared with it.
+    pub(crate) since: Option<Mtime>,
+    /// Making and removing a snapshot inside the volume has changed its root.
+    pub(crate) ignores_root_ctime: bool,
 }
 
 struct Scan<'a> {
@@ -68,16 +94,17 @@ struct Scan<'a> {
     xattrs: XattrReader,
     spool: SpoolWriter,
     totals: ScanTotals,
+    named: Vec<String>,
     cloner: Option<&'a mut Cloner>,
 }
 
-/// Scans a tree into a spool. Returns the totals and the device of the root.
+/// Scans a tree into a spool.
 pub(crate) fn scan_tree<'a>(
     plan: &'a ScanPlan<'a>,
     spool: SpoolWriter,
     cloner: Option<&'a mut Cloner>,
     cancel: &Cancel,
-) -> Result<(ScanTotals, u64), VolumeError> {
+) -> Result<TreeScan, VolumeError> {
     let mut walker = Walker::open_source(plan.root)?;
     let root = Stat::of_fd(walker.stack().current()).map_err(|e| VolumeError::io("stat", plan.root, e))?;
     if let Some(parent) = plan.parent
@@ -97,6 +124,7 @@ pub(crate) fn scan_tree<'a>(
         xattrs: XattrReader::new(),
         spool,
         totals: ScanTotals::default(),
+        named: Vec::new(),
         cloner,
         plan,
     };
@@ -106,9 +134,9 @@ pub(crate) fn scan_tree<'a>(
         scan.visit(&mut walker, found)?;
     }
     scan.finish_parent()?;
-    let totals = scan.totals;
-    scan.spool.finish()?;
-    Ok((totals, root.dev))
+    let Scan { spool, totals, named, .. } = scan;
+    spool.finish()?;
+    Ok(TreeScan { totals, dev: root.dev, named })
 }
 
 impl Scan<'_> {
@@ -167,6 +195,9 @@ impl Scan<'_> {
             let fresh = self.fresh(walker, found, kind.clone(), links, replaces)?;
             self.totals.read_entries += 1;
             self.totals.read_bytes += content_bytes(&fresh.entry.kind);
+            if self.named.len() < NAMED_MAX {
+                self.named.push(fresh.entry.path.to_string());
+            }
             self.spool.fresh(&fresh)?;
         }
         self.totals.entries += 1;
@@ -179,7 +210,11 @@ impl Scan<'_> {
 
     fn skip_parent_before(&mut self, path: &RelPath) -> Result<(), VolumeError> {
         let Some(parent) = &mut self.parent else { return Ok(()) };
-        while parent.current().is_some_and(|(entry, _)| entry.path < *path) {
+        while let Some((entry, _)) = parent.current().filter(|(entry, _)| entry.path < *path) {
+            self.totals.gone_entries += 1;
+            if self.named.len() < NAMED_MAX {
+                self.named.push(entry.path.to_string());
+            }
             self.spool.skip()?;
             parent.advance()?;
         }
@@ -188,7 +223,11 @@ impl Scan<'_> {
 
     fn finish_parent(&mut self) -> Result<(), VolumeError> {
         let Some(parent) = &mut self.parent else { return Ok(()) };
-        while parent.current().is_some() {
+        while let Some((entry, _)) = parent.current() {
+            self.totals.gone_entries += 1;
+            if self.named.len() < NAMED_MAX {
+                self.named.push(entry.path.to_string());
+            }
             self.spool.skip()?;
             parent.advance()?;
         }
@@ -228,13 +267,20 @@ impl Scan<'_> {
             (a, b) => a == b,
         };
         let Some(parent) = self.plan.parent else { return false };
-        let is_old = record.ctime.secs < parent.head.scan_start - RACY_SECS;
+        let is_old = match self.plan.since {
+            Some(since) => is_before(record.ctime, since),
+            None => record.ctime.secs < parent.head.scan_start - RACY_SECS,
+        };
+        let same_ctime = is_old && record.ctime == stat.ctime;
+        // Names in the root are compared one by one.
+        let is_our_root = self.plan.ignores_root_ctime
+            && old.path.is_root()
+            && (old.mode, old.uid, old.gid) == (stat.mode, stat.uid, stat.gid);
         self.cache_valid
             && same_kind
             && record.settled
-            && is_old
+            && (same_ctime || is_our_root)
             && record.ino == stat.ino
-            && record.ctime == stat.ctime
             && old.mtime == stat.mtime
     }
 

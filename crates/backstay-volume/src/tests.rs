@@ -14,6 +14,7 @@ mod links;
 mod live;
 mod memory;
 mod providers;
+mod quiet;
 mod restore;
 mod state;
 mod support;

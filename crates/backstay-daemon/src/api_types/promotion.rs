@@ -1,5 +1,6 @@
 //! Promotion: what is asked and what is reported.
 
+use backstay_types::point::Consistency;
 use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,9 @@ pub struct PromotionReport {
     pub epoch: Epoch,
     /// The point the workloads start from.
     pub restore_point: RestorePointId,
+    /// What that point promises; `null` where it is not known here.
+    #[serde(default)]
+    pub consistency: Option<Consistency>,
     /// Data lost: from the snapshot to the promotion, in seconds.
     pub rpo_seconds: f64,
     /// Time taken, in seconds; `null` for a dry run.

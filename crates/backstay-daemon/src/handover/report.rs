@@ -36,6 +36,7 @@ pub(super) fn composed(
         plan: handover.plan.clone(),
         epoch,
         restore_point: taken_point.or(point).or(newest).unwrap_or(RestorePointId { epoch, number: 0 }),
+        consistency: None,
         rpo_seconds: 0.0,
         rto_seconds: Some(taken_time.since(held).as_secs_f64()),
         steps,

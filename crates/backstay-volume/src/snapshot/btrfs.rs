@@ -25,7 +25,7 @@ const ROOT_INO: u64 = 256;
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Whether a folder is the root of a btrfs subvolume.
-pub(super) fn is_subvolume(path: &Path) -> bool {
+pub(crate) fn is_subvolume(path: &Path) -> bool {
     let magic = rustix::fs::statfs(path).ok().and_then(|fs| u32::try_from(fs.f_type).ok());
     magic == Some(MAGIC) && rustix::fs::stat(path).is_ok_and(|stat| stat.st_ino == ROOT_INO)
 }

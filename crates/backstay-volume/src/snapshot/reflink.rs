@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use backstay_types::manifest::NodeKind;
+use backstay_types::point::Atomicity;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::VolumeError;
@@ -24,6 +25,8 @@ pub(crate) struct Clones {
     source: PathBuf,
     scratch: Scratch,
     cloner: Option<Cloner>,
+    /// The image that was cloned, and whether it held still meanwhile.
+    original: Option<(Stat, bool)>,
 }
 
 /// Makes clones while a tree is scanned.
@@ -55,13 +58,25 @@ impl Clones {
         if source.is_dir() {
             scratch.probe().map_err(fail)?;
             let cloner = Cloner { scratch: scratch.path.clone(), next: 0 };
-            return Ok(Self { source: source.to_owned(), scratch, cloner: Some(cloner) });
+            return Ok(Self { source: source.to_owned(), scratch, cloner: Some(cloner), original: None });
         }
         let image = scratch.path.join("image");
         let original = File::open(source).map_err(fail)?;
         let clone = create_new(&image).map_err(fail)?;
+        let stat = || Stat::of_fd(&original).map_err(|e| fail(e.into()));
+        let before = stat()?;
         rustix::fs::ioctl_ficlone(&clone, &original).map_err(|e| fail(e.into()))?;
-        Ok(Self { source: image, scratch, cloner: None })
+        let held_still = stat()?.unchanged_since(&before);
+        Ok(Self { source: image, scratch, cloner: None, original: Some((before, held_still)) })
+    }
+
+    /// A tree is cloned file by file, an image by one call.
+    pub(super) fn atomicity(&self) -> Atomicity {
+        if self.cloner.is_some() { Atomicity::File } else { Atomicity::Volume }
+    }
+
+    pub(super) fn original(&self) -> Option<(Stat, bool)> {
+        self.original
     }
 
     pub(super) fn source(&self) -> &Path {
