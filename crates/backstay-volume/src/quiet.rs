@@ -116,7 +116,7 @@ pub(crate) fn is_before(ctime: Mtime, since: Mtime) -> bool {
     while i128::from(ctime.nanos) % (resolution * 10) == 0 && resolution < WHOLE_SECONDS_NANOS {
         resolution *= 10;
     }
-    nanos(ctime) + resolution.clamp(IN_FLIGHT_NANOS, WHOLE_SECONDS_NANOS) < nanos(since)
+    nanos(ctime) + resolution.min(WHOLE_SECONDS_NANOS) + IN_FLIGHT_NANOS < nanos(since)
 }
 
 /// The clock that file systems stamp with.
