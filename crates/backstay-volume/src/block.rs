@@ -48,7 +48,13 @@ pub(crate) fn scan(
     }
     let read = !is_unchanged(parent, &view.shown(&stat), view)?;
     let read_bytes = if read { stat.size } else { 0 };
-    Ok(ScanTotals { entries: 1, bytes: stat.size, read_entries: u64::from(read), read_bytes })
+    Ok(ScanTotals {
+        entries: 1,
+        bytes: stat.size,
+        read_entries: u64::from(read),
+        read_bytes,
+        gone_entries: 0,
+    })
 }
 
 /// Reads it, unless it is an image that did not change.
