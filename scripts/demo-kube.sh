@@ -20,7 +20,7 @@ die() {
 }
 
 [ "$(id -u)" -eq 0 ] || { echo "error: nodes with pods need root" >&2 && exit 1; }
-scripts/packages.sh ip=iproute2 iptables=iptables conntrack=conntrack openssl=openssl
+scripts/packages.sh ip=iproute2 iptables=iptables conntrack=conntrack openssl=openssl mkfs.btrfs=btrfs-progs
 KUBEBUILDER_ASSETS=$(scripts/kube-assets.sh control node | tail -n 1)
 export KUBEBUILDER_ASSETS
 export BACKSTAY_KUBE_LAB=${BACKSTAY_KUBE_LAB:-/tmp/backstay-kube-lab}
@@ -37,14 +37,27 @@ started=$SECONDS
 exec 8>"$(dirname "$lab")/backstay-kube-lab.lock"
 flock 8 # one pair of clusters stands on a machine
 daemons=''
+# The volumes lie on btrfs, each a subvolume: a snapshot shows it at one instant however its pod writes.
+disk=$(mktemp -d /tmp/backstay-demo-disk-XXXXXX)
+data=$disk/mount
 clean_up() {
     for pid in $daemons; do
         kill -9 "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done
-    if [ -n "${KEEP:-}" ]; then echo "left in $lab"; else scripts/kube-lab/pair.sh down 8>&-; fi
+    if [ -n "${KEEP:-}" ]; then
+        echo "left in $lab and $disk"
+        return
+    fi
+    scripts/kube-lab/pair.sh down 8>&-
+    if mountpoint -q "$data"; then umount --lazy "$data"; fi
+    rm -r "$disk"
 }
 trap clean_up EXIT
+truncate -s 512M "$disk/image"
+mkfs.btrfs -q "$disk/image"
+mkdir "$data"
+mount -o loop "$disk/image" "$data"
 
 # ---- helpers: SITE is ka or kb
 
@@ -88,7 +101,7 @@ backstay ka pair join "$(backstay kb pair key)" >/dev/null
 note "Backstay runs beside both, its custom resources are installed, and the sites are paired"
 
 say "An application: two pods that write orders, ten a second, into their volumes"
-for n in 0 1; do mkdir -p "$lab/ka/volumes/$n"; done
+for n in 0 1; do btrfs -q subvolume create "$data/$n"; done
 {
     echo '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}'
     for n in 0 1; do
@@ -103,7 +116,7 @@ spec:
   storageClassName: local
   persistentVolumeReclaimPolicy: Retain
   claimRef: {namespace: shop, name: orders-shop-$n}
-  hostPath: {path: $lab/ka/volumes/$n}
+  hostPath: {path: $data/$n}
 YAML
     done
     cat <<'YAML'
@@ -143,7 +156,7 @@ spec:
 YAML
 } | kube ka apply -f - >/dev/null
 await 90 "the pods of the application" kube ka wait -n shop --for=condition=Ready pod/shop-0 pod/shop-1 --timeout=1s
-await 30 "their first orders" test -s "$lab/ka/volumes/1/orders"
+await 30 "their first orders" test -s "$data/1/orders"
 note "running: $(kube ka get pods -n shop -o name | xargs)"
 
 say "One plan, as a custom resource: the namespace, every five seconds"
@@ -156,7 +169,7 @@ spec:
   namespaces: [shop]
   schedule: {interval: 5s}
   rpoTarget: 15s
-  allowFuzzy: true
+  minimumConsistency: crashPerVolume # the pods' lists have nothing to do with each other
 YAML
 enough() { [ "$(points)" -ge 4 ]; }
 await 90 "four restore points" enough
@@ -173,7 +186,7 @@ crashing=$!
 kill -9 "$ka_pid" && wait "$ka_pid" 2>/dev/null || true
 scripts/kube-lab/control-plane.sh "$lab/ka" crash 8>&-
 wait $crashing
-wrote=$(last_line "$lab/ka/volumes/0/orders")
+wrote=$(last_line "$data/0/orders")
 note "the last order of shop-0 is number ${wrote% *}"
 
 say "backstay promote shop"
@@ -188,7 +201,7 @@ kept=$(awk -v asked="${asked%.*}" '$2 < asked {last = $0} END {print last}' "$re
 grows() { [ "$(last_line "$replica/orders")" != "$kept" ]; }
 await 30 "new orders on kb" grows
 kube kb get pods -n shop -o wide | cut -c1-80 | sed 's/^/  /'
-cmp -s <(head -n "${kept% *}" "$replica/orders") <(head -n "${kept% *}" "$lab/ka/volumes/0/orders") ||
+cmp -s <(head -n "${kept% *}" "$replica/orders") <(head -n "${kept% *}" "$data/0/orders") ||
     die "the orders on kb are not those of ka"
 note "every one of the ${kept% *} orders up to the restore point is there, and shop-0 goes on after it: $(last_line "$replica/orders" | cut -d' ' -f1)"
 

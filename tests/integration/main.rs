@@ -16,6 +16,7 @@ mod bad_keys;
 mod bad_plans;
 mod bad_sources;
 mod catalog;
+mod consistency;
 mod contract;
 mod cut;
 mod damage;

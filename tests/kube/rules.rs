@@ -10,7 +10,6 @@ use backstay_kube::cluster::{Cluster, ClusterOptions, FreezeError, FreezeReport,
 use backstay_tests::eventually;
 use backstay_tests::kube::{self, Link, NodePair};
 use backstay_types::plan::{PlanSpec, RuleSpec};
-use backstay_types::point::Consistency;
 use backstay_types::{Class, Classify};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -114,7 +113,8 @@ impl Shop {
 }
 
 fn rule(action: &Value) -> RuleSpec {
-    let rules = json!({"rules": [{"podSelector": {"app": "counter"}, "actions": [action]}]});
+    let rules =
+        json!({"stopsWrites": true, "rules": [{"podSelector": {"app": "counter"}, "actions": [action]}]});
     serde_json::from_value(rules).unwrap()
 }
 
@@ -165,7 +165,7 @@ fn pods_are_frozen_together_and_go_on_whatever_happens() {
         let mut none = pause();
         none.rules[0].pod_selector.insert("tier".to_owned(), "none".to_owned());
         let ((), report) = shop.freeze(&none, || ()).unwrap();
-        assert_eq!(report.consistency, Consistency::Crash);
+        assert!(!report.writers_stopped);
         assert_eq!(report.warnings, ["preExecRule.rules[0]: no running pod matches its podSelector"]);
     });
 }
@@ -181,7 +181,7 @@ fn frozen_volumes_are_equal(shop: &Shop) {
         let ([first, second], report) = shop.freeze(&pause(), look).unwrap();
         assert_eq!(first.0, first.1, "the volumes differ while their writers are frozen");
         assert_eq!(first, second, "a frozen writer wrote");
-        assert_eq!((report.pods, report.consistency), (2, Consistency::Application), "{report:?}");
+        assert_eq!((report.pods, report.writers_stopped), (2, true), "{report:?}");
         assert!(report.held.0 >= 250 && report.length >= report.held, "{report:?}");
         assert_eq!(shop.thawed(), [round; 2]);
         assert!(!shop.record().exists());

@@ -11,6 +11,7 @@ mod guard;
 mod keep;
 mod left_over;
 mod objects;
+mod passes;
 mod produce;
 mod quiet;
 mod reversed;
@@ -82,6 +83,8 @@ impl Site {
             error: outcome.as_ref().err().map(|error| ErrorInfo::new(error)),
             duration_seconds: clock::now().since(activity.started).as_secs_f64(),
             freeze_seconds: activity.freeze.get().map(|length| length.as_secs_f64()),
+            consistency: outcome.as_ref().ok().map(|point| point.consistency),
+            below_crash: activity.below.get().cloned(),
         };
         span.in_scope(|| self.tell_outcome(name, &outcome, &ended));
         let config = self.config.load();
@@ -196,7 +199,8 @@ impl Site {
                 pending.adopt(id)?;
             }
             done.objects.map_or(Ok(()), |objects| objects.adopt(id))?;
-            site.plans.set_last_success(&name, &LastSuccess { point, seen: done.seen })?;
+            let last = LastSuccess { point, seen: done.seen, derived: true };
+            site.plans.set_last_success(&name, &last)?;
             site.plans.update(&name, |record| record.number = record.number.max(id.number))?;
             Ok(())
         })

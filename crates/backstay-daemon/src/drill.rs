@@ -72,7 +72,8 @@ impl Site {
         let left = LeftOver::of(&drill, record.spec.covers_cluster());
         self.note_drill(&left)?;
         tracing::info!(number = drill.number, restore_point = %drill.restore_point, "drill begins");
-        let report = Rehearsal::new(self, record, drill, left).run(&place).await;
+        let mut report = Rehearsal::new(self, record, drill, left).run(&place).await;
+        report.consistency = self.word_of(name, report.restore_point);
         if let Err(error) = self.remember_drill(&report) {
             // It was carried out all the same, and whoever asked is to know how it went.
             tracing::error!(class = error.class().label(), "drill not added to the history: {error}");
@@ -120,6 +121,7 @@ impl Site {
             plan: name.clone(),
             epoch: drill.epoch,
             restore_point: drill.restore_point,
+            consistency: self.word_of(name, drill.restore_point),
             rpo_seconds: drill.outcome().rpo.as_secs_f64(),
             rpo_counted_from: None,
             rto_seconds: None,
@@ -255,6 +257,7 @@ impl Rehearsal {
             passed: outcome.passed && error.is_none(),
             epoch: drill.epoch,
             restore_point: drill.restore_point,
+            consistency: None,
             rpo_seconds: outcome.rpo.as_secs_f64(),
             rto_seconds: outcome.rto.map(Span::as_secs_f64),
             steps: drill.steps().iter().map(told_step).collect(),

@@ -210,6 +210,20 @@ pub enum DaemonError {
         /// The first of what is less.
         first: Shrunk,
     },
+    /// A point would promise less than the plan asks for.
+    #[error("plan {plan}: the restore point would be {word}, and the plan asks for {minimum}: {why}")]
+    BelowMinimum {
+        /// The plan.
+        plan: PlanName,
+        /// What it would promise.
+        word: backstay_types::point::Consistency,
+        /// What it must.
+        minimum: backstay_types::plan::MinimumConsistency,
+        /// What keeps it below, with the volume.
+        why: String,
+        /// Whether another cycle may do better by itself.
+        may_pass: bool,
+    },
     /// A plan that contradicts itself.
     #[error("plan {plan}: {source}")]
     Plan {

@@ -182,6 +182,7 @@ impl Site {
             plan: record.name.clone(),
             epoch: record.epoch,
             restore_point: newest.id,
+            consistency: Some(newest.consistency),
             rpo_seconds: 0.0,
             rpo_counted_from: None,
             rto_seconds: Some(0.0),

@@ -123,6 +123,8 @@ impl Site {
                     if record.home {
                         return Ok(record.take_shared(spec, share.epoch));
                     }
+                    // A peer of before says nothing, and accepts everything.
+                    record.minimum = spec.minimum().unwrap_or(record.minimum);
                     record.spec = spec;
                     record.rules = rules;
                     Ok(false)
@@ -140,6 +142,7 @@ impl Site {
                 let mut record = PlanRecord::new(share.plan.clone(), pair, grant.local, spec, false);
                 record.number = newest.map_or(0, |newest| newest.number);
                 record.peer_site = self.peer(pair).ok().map(|peer| peer.site);
+                record.minimum = record.spec.minimum().unwrap_or_default();
                 record.rules = rules;
                 self.plans.put(record)?;
                 self.plans.ended().remove(share.plan.as_str())?;
@@ -158,6 +161,10 @@ impl Site {
             spec.schedule.clone_from(&own.spec.schedule);
             spec.schedule_policy.clone_from(&own.spec.schedule_policy);
             spec.retention = own.spec.retention;
+        }
+        if spec.minimum() == resolved.minimum() {
+            spec.minimum_consistency = own.spec.minimum_consistency;
+            spec.allow_fuzzy = own.spec.allow_fuzzy;
         }
         Ok(spec)
     }

@@ -189,6 +189,9 @@ impl Site {
         let mut spec = record.spec.clone();
         // The other side does not know the policies of this site: it gets what they say.
         spec.schedule = self.schedule_of(&record.name, &record.spec)?;
+        // Nor what a plan of this side was made with.
+        spec.minimum_consistency = Some(record.minimum());
+        spec.allow_fuzzy = false;
         let policy = spec.schedule_policy.take().and_then(|policy| self.plans.policies().get(&policy));
         if let Some(retain) = policy.and_then(|policy| policy.retain)
             && spec.retention == Retention::default()

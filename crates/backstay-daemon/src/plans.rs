@@ -14,7 +14,9 @@ use backstay_engine::handover::Handover;
 use backstay_engine::promotion::PromotionPlan;
 use backstay_engine::role::Local;
 use backstay_types::frame::SiteRole;
-use backstay_types::plan::{HoldSpec, Irreversible, PlanSpec, RuleSpec, SchedulePolicySpec};
+use backstay_types::plan::{
+    HoldSpec, Irreversible, MinimumConsistency, PlanSpec, RuleSpec, SchedulePolicySpec,
+};
 use backstay_types::point::RestorePoint;
 use backstay_types::{ChunkId, Epoch, PairId, PlanName, RestorePointId, SiteId, Time, VolumeName};
 use backstay_volume::{Mark, Shown};
@@ -76,6 +78,10 @@ pub(crate) struct PlanRecord {
     /// Where the volumes behind claims of this site's cluster are, as its objects say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) claims: BTreeMap<VolumeName, PathBuf>,
+    /// What a point must at least promise where the spec does not say. Plans that were made before there was a word to
+    /// choose accepted everything.
+    #[serde(default)]
+    pub(crate) minimum: MinimumConsistency,
     /// The rules that the plan names, as the other side shared them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) rules: BTreeMap<String, RuleSpec>,
@@ -113,11 +119,17 @@ impl PlanRecord {
             standing: false,
             cut_off: false,
             claims: BTreeMap::new(),
+            minimum: MinimumConsistency::Crash,
             rules: BTreeMap::new(),
             accepted_rules: BTreeMap::new(),
             chained: BTreeSet::new(),
             proposed: None,
         }
+    }
+
+    /// What a restore point must at least promise.
+    pub(crate) fn minimum(&self) -> MinimumConsistency {
+        self.spec.minimum().unwrap_or(self.minimum)
     }
 
     /// The plan in the names of this side's cluster: as this side sends by it.
@@ -212,6 +224,9 @@ pub(crate) struct LastSuccess {
     /// What the next cycle is compared with, beside the point itself. Sites of before have none.
     #[serde(default)]
     pub(crate) seen: Seen,
+    /// Whether the word of the point was derived; before it could be, it was assumed.
+    #[serde(default)]
+    pub(crate) derived: bool,
 }
 
 /// What a cycle saw that its restore point does not tell.
@@ -384,7 +399,13 @@ impl PlanBook {
 
     /// The newest point of this plan that the peer acknowledged.
     pub(crate) fn last_success(&self, name: &PlanName) -> Result<Option<LastSuccess>, DaemonError> {
-        files::read_json(&self.plan_folder(name).join("last-success.json"))
+        let last: Option<LastSuccess> = files::read_json(&self.plan_folder(name).join("last-success.json"))?;
+        Ok(last.map(|mut last| {
+            if !last.derived {
+                last.point.consistency = last.point.consistency.unless_assumed();
+            }
+            last
+        }))
     }
 
     /// Records the newest point that the peer acknowledged.

@@ -77,7 +77,24 @@ impl Site {
         let span = tracing::info_span!("promote", %plan);
         let work = async move { site.promote_one(&plan, request, offer).await };
         let task = self.tasks.spawn(work.instrument(span));
-        task.await.map_err(|_| DaemonError::Worker { what: "the promotion" })?
+        let mut report = task.await.map_err(|_| DaemonError::Worker { what: "the promotion" })??;
+        report.consistency = self.word_of(&report.plan, report.restore_point);
+        Ok(report)
+    }
+
+    /// What a point of this side promises; nothing of one that cannot be read, which `verify` is for.
+    pub(crate) fn word_of(
+        &self,
+        plan: &PlanName,
+        point: backstay_types::RestorePointId,
+    ) -> Option<Consistency> {
+        match self.store.point(plan, point) {
+            Ok(point) => Some(point.consistency),
+            Err(error) => {
+                tracing::debug!(%plan, %point, "its word cannot be told: {error}");
+                None
+            }
+        }
     }
 
     async fn promote_one(
@@ -244,6 +261,7 @@ impl Site {
             plan: name.clone(),
             epoch,
             restore_point: point.id,
+            consistency: Some(point.consistency),
             rpo_seconds: 0.0,
             rpo_counted_from: None,
             rto_seconds: Some(0.0),
@@ -674,6 +692,7 @@ fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {
         plan: plan.plan.clone(),
         epoch: plan.epoch,
         restore_point: plan.restore_point,
+        consistency: None,
         rpo_seconds: outcome.rpo.as_secs_f64(),
         rpo_counted_from: Some(plan.counted_from()),
         rto_seconds: (!dry_run).then(|| outcome.rto.as_secs_f64()),

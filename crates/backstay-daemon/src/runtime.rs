@@ -125,6 +125,8 @@ pub(crate) struct Activity {
     total: AtomicU64,
     /// How long rules kept an application frozen.
     pub(crate) freeze: OnceLock<Span>,
+    /// What kept the point below `crash`.
+    pub(crate) below: OnceLock<String>,
 }
 
 impl Activity {
@@ -139,6 +141,7 @@ impl Activity {
             done_before: AtomicU64::new(0),
             total: AtomicU64::new(0),
             freeze: OnceLock::new(),
+            below: OnceLock::new(),
         })
     }
 

@@ -6,6 +6,7 @@
 //! in, actions go out. So every decision can be tested in virtual time and a run repeats from its seed.
 
 pub mod backoff;
+pub mod consistency;
 pub mod cycle;
 mod draw;
 pub mod drill;

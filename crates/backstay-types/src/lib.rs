@@ -5,6 +5,7 @@
 //! written to disk or to the wire is defined here, once, with a version and golden bytes that pin it.
 
 mod class;
+mod consistency;
 pub mod frame;
 mod hash;
 mod id;

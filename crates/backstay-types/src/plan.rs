@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::consistency::MinimumConsistency;
 use crate::{Class, Classify, Span, VolumeName, limits};
 
 pub use automatic::{AutomaticFailover, WitnessKind};
@@ -122,7 +123,11 @@ pub struct PlanSpec {
     /// Delete namespaces, volumes, claims and custom resource definitions as well.
     #[serde(default)]
     pub purge_deleted_data: bool,
-    /// Accept files that change while they are read; the restore point is then `fuzzy`.
+    /// What a restore point must at least promise; a cycle that cannot keep it fails, naming the volume. A plan that is
+    /// made without it, and without `allowFuzzy`, keeps `crash`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_consistency: Option<MinimumConsistency>,
+    /// The old name of `minimumConsistency: fuzzy`.
     #[serde(default)]
     pub allow_fuzzy: bool,
     /// Accept volumes and objects that are gone, or nearly, although the last restore point has them: a cycle that
@@ -192,6 +197,10 @@ pub struct SnapshotSpec {
     /// `command`: how long each may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// `command`: what it takes at one instant, `volume` without it. With `group` it must show the same instant for
+    /// every volume of the plan that names the same `create`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub atomic: Option<CommandAtomicity>,
 }
 
 /// Which snapshot provider takes a volume's snapshot.
@@ -209,6 +218,17 @@ pub enum SnapshotKind {
     Btrfs,
     /// The operator's own commands.
     Command,
+}
+
+/// What a snapshot command takes at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CommandAtomicity {
+    /// The volume it is run for.
+    #[default]
+    Volume,
+    /// Every volume of the plan that it is run for.
+    Group,
 }
 
 /// A folder of Kubernetes manifests that stands in for a cluster.
@@ -425,6 +445,15 @@ pub enum InvalidPlan {
         /// The volume.
         name: VolumeName,
     },
+    /// An atomicity of what is not the operator's command.
+    #[error("volume {name}: `snapshot.atomic` is for `snapshot.provider: command`")]
+    SnapshotAtomic {
+        /// The volume.
+        name: VolumeName,
+    },
+    /// The old name of the least word, and another word.
+    #[error("expected at most one of `allowFuzzy` and a `minimumConsistency` above `fuzzy`")]
+    TwoMinimums,
     /// Rules that keep nothing.
     #[error("retention: expected at least one of last, hourly, daily, weekly and monthly above 0")]
     Retention,
@@ -492,6 +521,11 @@ impl PlanSpec {
         self.pre_exec_rule.iter().chain(&self.post_exec_rule).map(String::as_str)
     }
 
+    /// What a restore point must at least promise, where the plan says.
+    pub fn minimum(&self) -> Option<MinimumConsistency> {
+        self.minimum_consistency.or(self.allow_fuzzy.then_some(MinimumConsistency::Fuzzy))
+    }
+
     /// Whether objects of ours on the standby go when they are gone at the source.
     pub fn purges_deleted(&self) -> bool {
         self.purge_deleted_resources.unwrap_or(true)
@@ -524,6 +558,11 @@ impl PlanSpec {
         if self.retention.keeps_nothing() {
             return Err(InvalidPlan::Retention);
         }
+        if self.allow_fuzzy
+            && self.minimum_consistency.is_some_and(|least| least != MinimumConsistency::Fuzzy)
+        {
+            return Err(InvalidPlan::TwoMinimums);
+        }
         if self.schedule.is_some() && self.schedule_policy.is_some() {
             return Err(InvalidPlan::TwoSchedules);
         }
@@ -540,6 +579,9 @@ impl PlanSpec {
             };
             absolute(format!("volume {}: `{field}`", volume.name), source)?;
             let is_command = volume.snapshot.provider == SnapshotKind::Command;
+            if volume.snapshot.atomic.is_some() && !is_command {
+                return Err(InvalidPlan::SnapshotAtomic { name: name() });
+            }
             if is_command != volume.snapshot.create.as_ref().is_some_and(|command| !command.is_empty()) {
                 return Err(InvalidPlan::SnapshotCommand { name: name() });
             }
@@ -598,4 +640,37 @@ fn is_namespace(name: &str) -> bool {
 
 fn absolute(field: String, path: &std::path::Path) -> Result<(), InvalidPlan> {
     if path.is_absolute() { Ok(()) } else { Err(InvalidPlan::RelativePath { field, path: path.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(field: &str) -> PlanSpec {
+        let volume = r#"{"name": "data", "path": "/srv"}"#;
+        serde_json::from_str(&format!(r#"{{"pair": "west", "volumes": [{volume}]{field}}}"#)).expect("a plan")
+    }
+
+    #[test]
+    fn the_least_word_has_an_old_name() {
+        let least = |field: &str| (plan(field).minimum(), plan(field).validate());
+        assert_eq!(least(""), (None, Ok(())));
+        assert_eq!(least(r#", "allowFuzzy": true"#), (Some(MinimumConsistency::Fuzzy), Ok(())));
+        let both = r#", "allowFuzzy": true, "minimumConsistency": "fuzzy""#;
+        assert_eq!(least(both), (Some(MinimumConsistency::Fuzzy), Ok(())));
+        let crash = r#", "minimumConsistency": "crashPerVolume""#;
+        assert_eq!(least(crash), (Some(MinimumConsistency::CrashPerVolume), Ok(())));
+        let two = r#", "allowFuzzy": true, "minimumConsistency": "crash""#;
+        assert_eq!(least(two).1, Err(InvalidPlan::TwoMinimums));
+    }
+
+    #[test]
+    fn only_a_command_says_what_it_takes() {
+        let mut plan = plan("");
+        plan.volumes[0].snapshot.atomic = Some(CommandAtomicity::Group);
+        assert!(matches!(plan.validate(), Err(InvalidPlan::SnapshotAtomic { .. })));
+        plan.volumes[0].snapshot.provider = SnapshotKind::Command;
+        plan.volumes[0].snapshot.create = Some(vec!["take".to_owned()]);
+        assert_eq!(plan.validate(), Ok(()));
+    }
 }

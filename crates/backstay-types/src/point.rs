@@ -1,32 +1,24 @@
 //! The restore point: what one committed cycle left, as one small immutable file.
 //!
 //! File form: magic `BSRP`, format version, length, the fields in postcard, CRC-32C of all before.
+//!
+//! 1. A file of version 1 says `crash` of whatever was read without a file changing under the reader, whether or not
+//!    that was one instant. Its word is read as `unknown` (test `points_of_version_1_promise_nothing`).
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::consistency::{Atomicity, Consistency};
 use crate::manifest::VolumeKind;
 use crate::{
     ChunkId, Class, Classify, Epoch, PairId, PlanName, RestorePointId, SiteId, Time, VolumeName, limits,
 };
 
 const MAGIC: &[u8; 4] = b"BSRP";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// As it was before the word of a point was derived.
+const VERSION_ASSUMED: u8 = 1;
 /// Magic, version, length.
 const HEADER_BYTES: usize = 4 + 1 + 4;
-
-/// What a restore point promises about the moment it shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Consistency {
-    /// As after a power cut: every volume at one instant.
-    Crash,
-    /// The application had flushed and was held.
-    Application,
-    /// Files changed while they were read (`allowFuzzy`).
-    Fuzzy,
-    /// Written by a site after it had lost the active role.
-    Diverged,
-}
 
 /// One volume of a restore point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +156,7 @@ impl RestorePoint {
         if [m0, m1, m2, m3] != *MAGIC {
             return Err(damaged("the magic does not match"));
         }
-        if version != VERSION {
+        if ![VERSION, VERSION_ASSUMED].contains(&version) {
             return Err(PointError::Version { found: version });
         }
         if crc32c::crc32c(content) != u32::from_le_bytes(*crc) {
@@ -175,7 +167,12 @@ impl RestorePoint {
             return Err(damaged("the length does not match"));
         }
         match postcard::take_from_bytes::<Self>(body) {
-            Ok((point, [])) if point.volumes.len() <= limits::PLAN_VOLUMES_MAX => Ok(point),
+            Ok((mut point, [])) if point.volumes.len() <= limits::PLAN_VOLUMES_MAX => {
+                if version == VERSION_ASSUMED {
+                    point.consistency = point.consistency.unless_assumed();
+                }
+                Ok(point)
+            }
             _ => Err(damaged("the fields do not decode")),
         }
     }

@@ -13,7 +13,7 @@ use backstay_types::frame::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchReader}
 use backstay_types::frame::patch::Patch;
 use backstay_types::frame::{Frame, HEADER_BYTES};
 use backstay_types::manifest::{ManifestRoot, SegmentReader, decode_node};
-use backstay_types::point::RestorePoint;
+use backstay_types::point::{Consistency, RestorePoint};
 use backstay_types::{ChunkId, HashKey};
 
 /// The bytes on file, after a comparison with those made now.
@@ -56,8 +56,42 @@ fn frames() {
 #[test]
 fn restore_point() {
     let point = samples::point();
-    let bytes = golden("point-v1", &point.encode());
+    let bytes = golden("point-v2", &point.encode());
     assert_eq!(RestorePoint::decode(&bytes), Ok(point));
+}
+
+/// What was called `crash` or `application` was assumed; what was called less was seen.
+#[test]
+fn points_of_version_1_promise_nothing() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/point-v1.bin");
+    let bytes = std::fs::read(path).expect("it is kept");
+    assert_eq!(RestorePoint::decode(&bytes), Ok(samples::point()), "its word is `fuzzy`");
+    let words = [
+        (Consistency::Crash, Consistency::Unknown),
+        (Consistency::Application, Consistency::Unknown),
+        (Consistency::Fuzzy, Consistency::Fuzzy),
+        (Consistency::Diverged, Consistency::Diverged),
+    ];
+    for (written, read) in words {
+        let mut bytes = RestorePoint { consistency: written, ..samples::point() }.encode();
+        bytes[4] = 1;
+        let end = bytes.len() - 4;
+        let crc = crc32c::crc32c(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(RestorePoint::decode(&bytes).map(|point| point.consistency), Ok(read));
+    }
+}
+
+/// The names of words are in JSON for good, and their order in postcard.
+#[test]
+fn words_of_consistency() {
+    let words = ["crash", "application", "fuzzy", "diverged", "crashPerVolume", "unknown"];
+    for (number, word) in words.iter().enumerate() {
+        let read: Consistency = serde_json::from_value((*word).into()).expect("a word");
+        assert_eq!(read.as_str(), *word);
+        let body = postcard::to_extend(&read, Vec::new()).expect("a vector grows");
+        assert_eq!(usize::from(body[0]), number, "{word}");
+    }
 }
 
 #[test]

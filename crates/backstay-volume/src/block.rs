@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use backstay_types::manifest::{NodeKind, RelPath};
+use backstay_types::manifest::{Mtime, NodeKind, RelPath};
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 
 use crate::VolumeError;
 use crate::content::{BaseFile, ContentError, CutMode};
 use crate::fs::{Stat, safe};
+use crate::quiet::{QuietLook, Written, is_before};
 use crate::read::Reading;
 use crate::scan::ScanTotals;
 use crate::state::{Parent, StatRecord};
@@ -19,6 +20,10 @@ use crate::state::{Parent, StatRecord};
 pub(crate) struct View {
     /// Not a snapshot: it may change while it is read.
     pub(crate) in_place: bool,
+    /// What is read is a clone of this image, of which `false` says that it changed while it was cloned.
+    pub(crate) original: Option<(Stat, bool)>,
+    /// The parent is of an earlier pass of this cycle, which was begun at this mark.
+    pub(crate) since: Option<Mtime>,
 }
 
 /// Times an image that changes while it is read is read again.
@@ -41,7 +46,7 @@ pub(crate) fn scan(
             return Err(VolumeError::EmptySource { path: path.display().to_string(), entries: root.entries });
         }
     }
-    let read = !is_unchanged(parent, &stat, view)?;
+    let read = !is_unchanged(parent, &view.shown(&stat), view)?;
     let read_bytes = if read { stat.size } else { 0 };
     Ok(ScanTotals {
         entries: 1,
@@ -50,6 +55,7 @@ pub(crate) fn scan(
         read_bytes,
         is_bare: stat.size == 0,
         has_moved: false,
+        gone_entries: 0,
     })
 }
 
@@ -62,7 +68,7 @@ pub(crate) fn read(
 ) -> Result<(), VolumeError> {
     let (source, before) = open(path)?;
     if let Some(parent) = parent
-        && is_unchanged(Some(parent), &before, view)?
+        && is_unchanged(Some(parent), &view.shown(&before), view)?
     {
         return reading.keep(&mut parent.stream()?);
     }
@@ -89,8 +95,10 @@ pub(crate) fn read(
         if sectors.is_some() {
             reading.state.sectors.end_file(len);
         }
-        let record = StatRecord { settled: settled && !is_device, sectors, ..StatRecord::new(&source_stat) };
-        let entry = source_stat.entry(RelPath::root(), NodeKind::File { size: len }, None, Vec::new());
+        let shown = view.shown(&source_stat);
+        let settled = settled && !is_device && view.original.is_none_or(|(_, held_still)| held_still);
+        let record = StatRecord { settled, sectors, ..StatRecord::new(&shown) };
+        let entry = shown.entry(RelPath::root(), NodeKind::File { size: len }, None, Vec::new());
         return reading.emit_file(entry, &record);
     }
 }
@@ -144,7 +152,7 @@ fn stat(file: &File, path: &Path) -> Result<Stat, VolumeError> {
 }
 
 /// A mounted device cannot be opened exclusively.
-fn is_in_use(path: &Path) -> Result<bool, VolumeError> {
+pub(crate) fn is_in_use(path: &Path) -> Result<bool, VolumeError> {
     let flags = i32::try_from(OFlags::EXCL.bits()).unwrap_or(0);
     match std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(_) => Ok(false),
@@ -153,19 +161,41 @@ fn is_in_use(path: &Path) -> Result<bool, VolumeError> {
     }
 }
 
+impl View {
+    /// The facts that are kept: a clone has an inode and times of its own, and those of its image count.
+    fn shown(&self, stat: &Stat) -> Stat {
+        self.original.map_or(*stat, |(original, _)| Stat { size: stat.size, ..original })
+    }
+}
+
+/// Whether an image is as the parent shows it. A device never is known to be.
 fn is_unchanged(parent: Option<&Parent>, stat: &Stat, view: &View) -> Result<bool, VolumeError> {
     let Some(parent) = parent else { return Ok(false) };
-    // A clone has an inode and times of its own; a device has none that tell.
-    if !view.in_place || !stat.is_file() || !parent.is_held() {
+    if !(view.in_place || view.original.is_some()) || !stat.is_file() || !parent.is_held() {
         return Ok(false);
     }
     let stream = parent.stream()?;
     Ok(stream.current().is_some_and(|(entry, record)| {
+        let is_old = match view.since {
+            Some(since) => is_before(record.ctime, since),
+            None => record.ctime.secs < parent.head.scan_start - RACY_SECS,
+        };
         matches!(entry.kind, NodeKind::File { size } if size == stat.size)
             && record.settled
-            && record.ctime.secs < parent.head.scan_start - RACY_SECS
+            && is_old
             && record.ino == stat.ino
             && record.ctime == stat.ctime
             && entry.mtime == stat.mtime
     }))
+}
+
+/// Looks at an image again: whether it is as the pass before has read it.
+pub(crate) fn look_at_image(path: &Path, parent: &Parent, since: Mtime) -> Result<QuietLook, VolumeError> {
+    let stat = rustix::fs::stat(path).map(Stat::from).map_err(|e| VolumeError::io("stat", path, e))?;
+    let view = View { in_place: true, original: None, since: Some(since) };
+    if is_unchanged(Some(parent), &stat, &view)? {
+        return Ok(QuietLook::Quiet);
+    }
+    let paths = vec![path.display().to_string()];
+    Ok(QuietLook::Written(Written { entries: 1, bytes: stat.size, paths }))
 }

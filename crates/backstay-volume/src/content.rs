@@ -334,9 +334,9 @@ fn data_range(source: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>, C
     if from >= size {
         return Ok(None);
     }
-    let mut to = from;
+    let mut data = from;
     loop {
-        to = match rustix::fs::seek(fd, SeekFrom::Hole(to)) {
+        let to = match rustix::fs::seek(fd, SeekFrom::Hole(data)) {
             Ok(to) => to.div_ceil(SECTOR) * SECTOR,
             Err(Errno::NXIO) => size,
             Err(error) => return Err(ContentError::Read(error.into())),
@@ -346,7 +346,8 @@ fn data_range(source: &File, at: u64, size: u64) -> Result<Option<(u64, u64)>, C
             return Ok(Some((from, size)));
         }
         match rustix::fs::seek(fd, SeekFrom::Data(to)) {
-            Ok(next) if next / SECTOR * SECTOR <= to => {}
+            // From the data on: with blocks smaller than a sector, `to` itself may be in the hole.
+            Ok(next) if next / SECTOR * SECTOR <= to => data = next,
             _ => return Ok(Some((from, to))),
         }
     }

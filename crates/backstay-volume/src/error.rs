@@ -207,7 +207,7 @@ impl Classify for VolumeError {
                 "name the place that the link leads to, or let root own the link (`chown -h root`)".to_owned()
             }
             VolumeError::Unsettled { .. } => {
-                "use a snapshot provider (btrfs, reflink, command), or accept such files with `allowFuzzy: true`"
+                "use a snapshot provider (btrfs, reflink, command), or accept such files with `minimumConsistency: fuzzy` (`allowFuzzy: true`)"
                     .to_owned()
             }
             VolumeError::Snapshot { .. } => {
@@ -305,6 +305,20 @@ impl VolumeError {
     /// Whether the cause is that something does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, VolumeError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Whether the cause is that a name is not what it was when its folder was listed: gone, a link, or of another kind.
+    pub(crate) fn is_replaced(&self) -> bool {
+        match self {
+            VolumeError::Io { action, source, .. } => match Errno::from_io_error(source) {
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV) => true,
+                // What a link was read of is none any more.
+                Some(Errno::INVAL) => *action == "read link",
+                _ => false,
+            },
+            VolumeError::Unsettled { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether the cause is that something on the way is not a folder.

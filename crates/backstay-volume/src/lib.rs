@@ -1,8 +1,8 @@
 //! Volumes: what an application keeps, read on the active side and rebuilt on the standby side.
 //!
 //! ```text
-//! active    snapshot(spec) → Snapshot::scan → Scanned::read → VolumeRead ─ after the ack ─ PendingState::adopt
-//!           what changed, without reading    chunks and patches to a ChunkSink
+//! active    QuietMark::set → snapshot_since → Snapshot::scan → Scanned::read → VolumeRead ─ after the ack ─ PendingState::adopt
+//!           what changed, without reading    chunks and patches to a ChunkSink      ⟲ look_again, read_again
 //! standby   apply(shown, to)    verify_replica     restore, restore_cloned     salvage
 //! ```
 //!
@@ -28,6 +28,7 @@ mod manifest_in;
 mod manifest_out;
 mod mark;
 mod progress;
+mod quiet;
 mod read;
 mod restore;
 mod scan;
@@ -46,10 +47,11 @@ pub use error::VolumeError;
 pub use fs::TimesHeld;
 pub use mark::{Mark, Standing};
 pub use progress::{Cancel, Progress};
+pub use quiet::{QuietLook, QuietMark, Written};
 pub use read::{VolumeRead, VolumeStats};
 pub use restore::{RestoreReport, restore, restore_cloned};
 pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
-pub use snapshot::{ParentUse, Scanned, Snapshot, release_left_over, snapshot};
+pub use snapshot::{ParentUse, Scanned, Snapshot, release_left_over, snapshot, snapshot_since};
 pub use state::{Elsewhere, PendingState, SentState, fingerprint_run, sent_of_point};
 pub use verify::{Look, MISMATCHES_MAX, Mismatch, inspect, salvage, sample, verify_replica};

@@ -89,6 +89,13 @@ impl<'a> Reading<'a> {
         })
     }
 
+    /// Forgets what was read of a file that is not written: the next one begins with nothing.
+    pub(crate) fn abandon_file(&mut self) -> Result<(), VolumeError> {
+        self.extents.clear();
+        self.bytes_new = 0;
+        self.state.sectors.restart_file().map_err(|source| self.state.fail(source))
+    }
+
     /// Writes the parent's current entry as it is.
     pub(crate) fn keep(&mut self, parent: &mut ParentStream) -> Result<(), VolumeError> {
         let Some((entry, record)) = parent.current().map(|(entry, record)| (entry.clone(), *record)) else {
@@ -243,7 +250,7 @@ impl<'a> TreeReading<'a> {
     fn stat(&mut self, path: &RelPath) -> Result<Option<Stat>, VolumeError> {
         let looked = match self.stack.go_to_parent(path) {
             Ok(name) => Stat::of_name(self.stack.current(), name).map_err(io::Error::from),
-            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) if error.is_missing() || error.is_not_a_folder() => return Ok(None),
             Err(error) => return Err(error),
         };
         match looked {

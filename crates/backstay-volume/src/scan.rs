@@ -19,7 +19,7 @@ mod spool;
 
 use std::path::Path;
 
-use backstay_types::manifest::{Entry, NodeKind, RelPath};
+use backstay_types::manifest::{Entry, Mtime, NodeKind, RelPath};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -29,6 +29,7 @@ pub(crate) use spool::{Fresh, Op, SpoolReader, SpoolWriter};
 
 use crate::error::shown;
 use crate::fs::{Stat, XattrReader};
+use crate::quiet::is_before;
 use crate::snapshot::Cloner;
 use crate::state::{Parent, ParentStream, StatRecord};
 use crate::walk::{EMPTY_SUBVOLUME_INO, Found, Walker, name_of};
@@ -36,6 +37,9 @@ use crate::{Cancel, VolumeError};
 
 /// Margin for coarse clocks: time stamps of one second, and a kernel clock that lags by a tick.
 const RACY_SECS: i64 = 2;
+
+/// Looks at one name before a source is said to hold it never still.
+const LOOKS_MAX: usize = 16;
 
 /// What a scan found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,7 +56,28 @@ pub struct ScanTotals {
     pub is_bare: bool,
     /// The live tree lies on another file system than at the last acknowledged scan.
     pub has_moved: bool,
+    /// Entries of the parent that are gone.
+    pub gone_entries: u64,
 }
+
+impl ScanTotals {
+    /// Whether the source is as the parent shows it.
+    pub fn is_unchanged(&self) -> bool {
+        self.read_entries == 0 && self.gone_entries == 0
+    }
+}
+
+/// What a scan of a tree gives.
+pub(crate) struct TreeScan {
+    pub(crate) totals: ScanTotals,
+    /// Device of the root.
+    pub(crate) dev: u64,
+    /// The first paths that are new, gone or changed.
+    pub(crate) named: Vec<String>,
+}
+
+/// Paths that are named to people.
+const NAMED_MAX: usize = 3;
 
 /// How a tree is scanned.
 pub(crate) struct ScanPlan<'a> {
@@ -62,6 +87,10 @@ pub(crate) struct ScanPlan<'a> {
     pub(crate) allow_empty: bool,
     /// The root is a snapshot, whose device number changes each time.
     pub(crate) is_snapshot: bool,
+    /// The parent is of an earlier pass of this cycle, which was begun at this mark: time stamps are compared with it.
+    pub(crate) since: Option<Mtime>,
+    /// Making and removing a snapshot inside the volume has changed its root.
+    pub(crate) ignores_root_ctime: bool,
 }
 
 struct Scan<'a> {
@@ -76,16 +105,17 @@ struct Scan<'a> {
     totals: ScanTotals,
     /// Entries of the parent that are content.
     parent_content: u64,
+    named: Vec<String>,
     cloner: Option<&'a mut Cloner>,
 }
 
-/// Scans a tree into a spool. Returns the totals and the device of the root.
+/// Scans a tree into a spool.
 pub(crate) fn scan_tree<'a>(
     plan: &'a ScanPlan<'a>,
     spool: SpoolWriter,
     cloner: Option<&'a mut Cloner>,
     cancel: &Cancel,
-) -> Result<(ScanTotals, u64), VolumeError> {
+) -> Result<TreeScan, VolumeError> {
     let mut walker = Walker::open_source(plan.root)?;
     let root = Stat::of_fd(walker.stack().current()).map_err(|e| VolumeError::io("stat", plan.root, e))?;
     let same_device = |head_dev: u64| head_dev == root.dev || head_dev == 0 || plan.is_snapshot;
@@ -99,46 +129,66 @@ pub(crate) fn scan_tree<'a>(
         spool,
         totals: ScanTotals { is_bare: true, has_moved, ..ScanTotals::default() },
         parent_content: 0,
+        named: Vec::new(),
         cloner,
         plan,
     };
     scan.entry(&walker, &Found { path: RelPath::root(), stat: root })?;
     while let Some(found) = walker.next_found()? {
         cancel.step()?;
-        scan.visit(&mut walker, &found)?;
+        scan.visit(&mut walker, found)?;
     }
     scan.finish_parent()?;
-    let totals = scan.totals;
     if let Some(parent) = plan.parent
-        && totals.is_bare
+        && scan.totals.is_bare
         && scan.parent_content > 0
         && !plan.allow_empty
     {
         let path = plan.root.display().to_string();
         return Err(VolumeError::EmptySource { path, entries: parent.head.entries });
     }
-    scan.spool.finish()?;
-    Ok((totals, root.dev))
+    let Scan { spool, totals, named, .. } = scan;
+    spool.finish()?;
+    Ok(TreeScan { totals, dev: root.dev, named })
 }
 
 impl Scan<'_> {
-    fn visit(&mut self, walker: &mut Walker, found: &Found) -> Result<(), VolumeError> {
+    /// Takes in what a name is now. One that vanishes, or becomes something else, while it is looked at is looked at
+    /// again: a source that is written is no error.
+    fn visit(&mut self, walker: &mut Walker, found: Found) -> Result<(), VolumeError> {
+        let mut now = Some(found);
+        for _ in 0..LOOKS_MAX {
+            let Some(found) = now else { return Ok(()) };
+            if self.look(walker, &found)? {
+                return Ok(());
+            }
+            self.links.forget(&found.stat);
+            now = walker.look_again(&found)?;
+        }
+        match now {
+            Some(found) => Err(VolumeError::Unsettled { path: shown(self.plan.root, &found.path) }),
+            None => Ok(()),
+        }
+    }
+
+    /// `false` if the name is not what was found any more.
+    fn look(&mut self, walker: &mut Walker, found: &Found) -> Result<bool, VolumeError> {
         let foreign = found.stat.dev != self.root_dev
             // btrfs shows a nested subvolume inside a snapshot as an empty folder with this inode.
             || (self.plan.is_snapshot && found.stat.is_folder() && found.stat.ino == EMPTY_SUBVOLUME_INO);
         if foreign {
             return Err(VolumeError::MountPoint { path: shown(self.plan.root, &found.path) });
         }
-        if found.stat.is_folder() && !walker.descend(name_of(&found.path))? {
-            return Ok(());
+        if found.stat.is_folder() {
+            let Some(stat) = walker.descend(name_of(&found.path))? else { return Ok(false) };
+            if stat.dev != found.stat.dev {
+                return Err(VolumeError::MountPoint { path: shown(self.plan.root, &found.path) });
+            }
+            return self.entry(walker, &Found { path: found.path.clone(), stat }).map(|()| true);
         }
         match self.entry(walker, found) {
-            // It was there when its folder was listed and is gone now: deleted.
-            Err(error) if error.is_missing() && !found.stat.is_folder() => {
-                self.links.forget(&found.stat);
-                Ok(())
-            }
-            other => other,
+            Err(error) if error.is_replaced() => Ok(false),
+            other => other.map(|()| true),
         }
     }
 
@@ -158,6 +208,9 @@ impl Scan<'_> {
             let fresh = self.fresh(walker, found, kind.clone(), links, replaces)?;
             self.totals.read_entries += 1;
             self.totals.read_bytes += content_bytes(&fresh.entry.kind);
+            if self.named.len() < NAMED_MAX {
+                self.named.push(fresh.entry.path.to_string());
+            }
             self.spool.fresh(&fresh)?;
         }
         self.totals.entries += 1;
@@ -173,9 +226,21 @@ impl Scan<'_> {
         parent.advance()
     }
 
+    fn parent_path(&self) -> Option<&RelPath> {
+        self.parent.as_ref().and_then(ParentStream::current).map(|(entry, _)| &entry.path)
+    }
+
+    fn note_gone(&mut self, path: String) {
+        self.totals.gone_entries += 1;
+        if self.named.len() < NAMED_MAX {
+            self.named.push(path);
+        }
+    }
+
     fn skip_parent_before(&mut self, path: &RelPath) -> Result<(), VolumeError> {
-        let is_before = |parent: &ParentStream| parent.current().is_some_and(|(entry, _)| entry.path < *path);
-        while self.parent.as_ref().is_some_and(is_before) {
+        while let Some(gone) = self.parent_path().filter(|gone| *gone < path) {
+            let gone = gone.to_string();
+            self.note_gone(gone);
             self.spool.skip()?;
             self.advance_parent()?;
         }
@@ -183,7 +248,9 @@ impl Scan<'_> {
     }
 
     fn finish_parent(&mut self) -> Result<(), VolumeError> {
-        while self.parent.as_ref().is_some_and(|parent| parent.current().is_some()) {
+        while let Some(gone) = self.parent_path() {
+            let gone = gone.to_string();
+            self.note_gone(gone);
             self.spool.skip()?;
             self.advance_parent()?;
         }
@@ -223,13 +290,20 @@ impl Scan<'_> {
             (a, b) => a == b,
         };
         let Some(parent) = self.plan.parent else { return false };
-        let is_old = record.ctime.secs < parent.head.scan_start - RACY_SECS;
+        let is_old = match self.plan.since {
+            Some(since) => is_before(record.ctime, since),
+            None => record.ctime.secs < parent.head.scan_start - RACY_SECS,
+        };
+        let same_ctime = is_old && record.ctime == stat.ctime;
+        // Names in the root are compared one by one.
+        let is_our_root = self.plan.ignores_root_ctime
+            && old.path.is_root()
+            && (old.mode, old.uid, old.gid) == (stat.mode, stat.uid, stat.gid);
         self.cache_valid
             && same_kind
             && record.settled
-            && is_old
+            && (same_ctime || is_our_root)
             && record.ino == stat.ino
-            && record.ctime == stat.ctime
             && old.mtime == stat.mtime
     }
 

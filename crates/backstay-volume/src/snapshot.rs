@@ -6,6 +6,7 @@
 //! What is to be released is on disk before it is made ([`release_left_over`]), so what a killed daemon left is found and
 //! removed at the next start and by the next cycle (test `leftover_snapshots_are_replaced`).
 
+mod again;
 mod btrfs;
 mod command;
 mod duty;
@@ -15,15 +16,20 @@ mod source;
 
 use std::path::Path;
 
+use backstay_types::manifest::Mtime;
 use backstay_types::plan::VolumeSpec;
+use backstay_types::point::Atomicity;
 
-use duty::DutyFile;
+pub(crate) use again::Pass;
+pub(crate) use btrfs::is_subvolume;
+pub(crate) use duty::DutyFile;
 pub use duty::release_left_over;
 pub(crate) use reflink::{Cloner, Clones};
 use source::{Source, Target, source_path};
 
 use crate::block;
 use crate::fs::FolderStack;
+use crate::quiet::QuietMark;
 use crate::read::{Finish, Reading, TreeReading, VolumeRead, finish_volume};
 use crate::scan::{ScanPlan, ScanTotals, SpoolReader, SpoolWriter, scan_tree};
 use crate::state::{Parent, StateWriter};
@@ -61,8 +67,13 @@ struct Job {
     parent: Option<Parent>,
     state: StateWriter,
     source: Source,
-    /// Seconds, from before the snapshot was taken.
+    /// Seconds, from before the first snapshot of the cycle was taken.
     scan_start: i64,
+    /// Set before the snapshot was taken.
+    mark: QuietMark,
+    /// The mark of the pass that `parent` is of, if this is a further pass.
+    since: Option<Mtime>,
+    duty: DutyFile,
 }
 
 /// What a scan gives.
@@ -72,15 +83,25 @@ struct Outcome {
     dev: u64,
 }
 
-/// Takes a snapshot of a volume. With `reflink` this includes the scan, because only changed files are cloned.
-///
+/// Takes a snapshot of a volume, of whose writes nothing was marked before. See [`snapshot_since`].
 pub fn snapshot(
     spec: &VolumeSpec,
     ctx: &VolumeContext,
     sent: &SentState,
     parent: ParentUse,
 ) -> Result<Snapshot, VolumeError> {
-    let scan_start = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    snapshot_since(spec, ctx, sent, parent, QuietMark::set(spec)?)
+}
+
+/// Takes a snapshot of a volume. With `reflink` this includes the scan, because only changed files are cloned.
+pub fn snapshot_since(
+    spec: &VolumeSpec,
+    ctx: &VolumeContext,
+    sent: &SentState,
+    parent: ParentUse,
+    mark: QuietMark,
+) -> Result<Snapshot, VolumeError> {
+    let scan_start = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec.min(mark.since.secs);
     let target = Target::of(spec)?;
     let parent = match parent {
         ParentUse::None => None,
@@ -92,11 +113,14 @@ pub fn snapshot(
         tracing::info!(volume = %spec.name, "removed what an earlier cycle had left of its snapshot");
     }
     let state = StateWriter::create(sent)?;
-    let source = Source::take(spec, ctx, target, duty)?;
-    let mut job = Job { spec: spec.clone(), ctx: ctx.clone(), parent, state, source, scan_start };
-    let clones_tree = matches!(job.source, Source::Clones(_)) && target == Target::Tree;
-    let scanned = if clones_tree { Some(job.scan(&Cancel::new())?) } else { None };
-    Ok(Snapshot { job, scanned })
+    let source = Source::take(spec, ctx, target, duty.clone())?;
+    let (spec, ctx) = (spec.clone(), ctx.clone());
+    Job { spec, ctx, parent, state, source, scan_start, mark, since: None, duty }.begin()
+}
+
+/// The path of a volume's source, which is what its spec says.
+pub(crate) fn checked_source(spec: &VolumeSpec) -> Result<&Path, VolumeError> {
+    Target::of(spec).map(|_| source_path(spec))
 }
 
 impl Snapshot {
@@ -109,9 +133,14 @@ impl Snapshot {
         Ok(Scanned { job: self.job, outcome })
     }
 
-    /// Whether it shows no instant: the volume itself is read, from now on and for as long as that takes.
-    pub fn is_in_place(&self) -> bool {
-        matches!(self.job.source, Source::InPlace(_))
+    /// What of the volume is of one instant.
+    pub fn atomicity(&self) -> Atomicity {
+        self.job.source.atomicity()
+    }
+
+    /// Why nothing can tell whether the source is written meanwhile, if so.
+    pub fn untold(&self) -> Option<&str> {
+        self.job.mark.untold()
     }
 
     /// Releases the snapshot without reading it. Dropping it does the same and logs a failure.
@@ -139,7 +168,7 @@ impl Scanned {
 
     fn read_source(self, sink: &mut dyn ChunkSink, progress: &Progress) -> Result<VolumeRead, VolumeError> {
         let Self { job, outcome } = self;
-        let Job { spec, ctx, parent, state, mut source, scan_start } = job;
+        let Job { spec, ctx, parent, state, mut source, scan_start, mark, since, duty } = job;
         let spool_path = state.scratch_path("spool");
         let reading = Reading::new(&ctx, parent.clone(), state, sink, progress)?;
         let target = Target::of_kind(&spec);
@@ -153,29 +182,48 @@ impl Scanned {
             }
             Target::Block => {
                 let mut reading = reading;
-                block::read(&mut reading, &source.path(), parent.as_ref(), &block_view(&source))?;
+                block::read(&mut reading, &source.path(), parent.as_ref(), &block_view(&source, since))?;
                 reading
             }
         };
+        let name = spec.name.clone();
+        let was_unchanged = outcome.totals.is_unchanged();
+        let pass = Pass {
+            ctx: ctx.clone(),
+            spec,
+            mark,
+            scan_start,
+            atomicity: source.atomicity(),
+            was_unchanged,
+            duty,
+        };
         let finish = Finish {
-            ctx: &ctx,
-            name: &spec.name,
+            pass,
+            name: &name,
             kind: target.kind(),
             totals: outcome.totals,
             scan_start,
             dev: outcome.dev,
         };
-        let mut read = finish_volume(reading, &finish)?;
+        let mut read = finish_volume(reading, finish)?;
         read.warning = source.release().err();
         Ok(read)
     }
 }
 
-fn block_view(source: &Source) -> block::View {
-    block::View { in_place: matches!(source, Source::InPlace(_)) }
+fn block_view(source: &Source, since: Option<Mtime>) -> block::View {
+    let original = source.clones().and_then(Clones::original);
+    block::View { in_place: matches!(source, Source::InPlace(_)), original, since }
 }
 
 impl Job {
+    fn begin(mut self) -> Result<Snapshot, VolumeError> {
+        let clones_tree =
+            matches!(self.source, Source::Clones(_)) && Target::of_kind(&self.spec) == Target::Tree;
+        let scanned = if clones_tree { Some(self.scan(&Cancel::new())?) } else { None };
+        Ok(Snapshot { job: self, scanned })
+    }
+
     fn scan(&mut self, cancel: &Cancel) -> Result<Outcome, VolumeError> {
         let path = self.source.path();
         self.scan_source(&path, cancel).map_err(|error| error.shown_as(&path, source_path(&self.spec)))
@@ -184,7 +232,7 @@ impl Job {
     fn scan_source(&mut self, path: &Path, cancel: &Cancel) -> Result<Outcome, VolumeError> {
         match Target::of_kind(&self.spec) {
             Target::Block => {
-                let view = block_view(&self.source);
+                let view = block_view(&self.source, self.since);
                 let totals = block::scan(path, self.parent.as_ref(), &view, self.ctx.allow_empty)?;
                 Ok(Outcome { totals, dev: 0 })
             }
@@ -196,10 +244,12 @@ impl Job {
                     parent: self.parent.as_ref(),
                     allow_empty: self.ctx.allow_empty,
                     is_snapshot,
+                    since: self.since,
+                    ignores_root_ctime: false,
                 };
                 let spool = SpoolWriter::create(self.state.scratch_path("spool"))?;
-                let (totals, dev) = scan_tree(&plan, spool, self.source.cloner(), cancel)?;
-                Ok(Outcome { totals, dev: if is_snapshot { 0 } else { dev } })
+                let scan = scan_tree(&plan, spool, self.source.cloner(), cancel)?;
+                Ok(Outcome { totals: scan.totals, dev: if is_snapshot { 0 } else { scan.dev } })
             }
         }
     }

@@ -15,6 +15,7 @@ mod live;
 mod marks;
 mod memory;
 mod providers;
+mod quiet;
 mod restore;
 mod state;
 pub(crate) mod support;

@@ -75,15 +75,37 @@ impl Walker {
         Ok(None)
     }
 
-    /// Goes into the folder found last. `false` if it vanished meanwhile.
-    pub(crate) fn descend(&mut self, name: &[u8]) -> Result<bool, VolumeError> {
+    /// Goes into the folder found last, and looks at it again: what is listed is of the folder that is described.
+    /// `None` if the name vanished, or became something else than a folder, since its parent was listed.
+    pub(crate) fn descend(&mut self, name: &[u8]) -> Result<Option<Stat>, VolumeError> {
         match self.stack.enter(name) {
             Ok(()) => {}
-            Err(error) if error.is_missing() => return Ok(false),
+            Err(error) if error.is_missing() || error.is_not_a_folder() => return Ok(None),
             Err(error) => return Err(error),
         }
-        self.list()?;
-        Ok(true)
+        match self.list() {
+            // A folder that was removed can still be stood in, but not be listed.
+            Err(error) if error.is_missing() => {
+                self.stack.leave()?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                let (root, path) = (self.stack.shown_root(), self.stack.path());
+                let stat = Stat::of_fd(self.stack.current());
+                stat.map(Some).map_err(|source| VolumeError::at("stat", root, path, source))
+            }
+        }
+    }
+
+    /// Looks at a name of the current folder again; `None` if it is gone.
+    pub(crate) fn look_again(&self, found: &Found) -> Result<Option<Found>, VolumeError> {
+        let path = found.path.clone();
+        match Stat::of_name(self.stack.current(), name_of(&path)) {
+            Ok(stat) => Ok(Some(Found { path, stat })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(source) => Err(VolumeError::at("stat", self.stack.shown_root(), &path, source)),
+        }
     }
 
     fn list(&mut self) -> Result<(), VolumeError> {

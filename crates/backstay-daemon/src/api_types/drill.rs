@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backstay_types::point::Consistency;
 use backstay_types::{Epoch, PlanName, RestorePointId, Time, VolumeName};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub struct DrillReport {
     pub epoch: Epoch,
     /// The point that was rehearsed.
     pub restore_point: RestorePointId,
+    /// What that point promises; `null` where it is not known here.
+    #[serde(default)]
+    pub consistency: Option<Consistency>,
     /// Data that a takeover would have lost: from the snapshot to the request, in seconds.
     pub rpo_seconds: f64,
     /// From the request until the last probe had passed, in seconds; `null` if the application was never there.

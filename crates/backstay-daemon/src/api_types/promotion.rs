@@ -1,6 +1,7 @@
 //! Promotion: what is asked and what is reported.
 
 use backstay_engine::promotion::CountedFrom;
+use backstay_types::point::Consistency;
 use backstay_types::{Epoch, PlanName, RestorePointId};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub struct PromotionReport {
     pub epoch: Epoch,
     /// The point the workloads start from.
     pub restore_point: RestorePointId,
+    /// What that point promises; `null` where it is not known here.
+    #[serde(default)]
+    pub consistency: Option<Consistency>,
     /// Data lost, in seconds: from the snapshot to `rpoCountedFrom`.
     pub rpo_seconds: f64,
     /// Until when data is counted as lost, and why; `null` where nothing was promoted.

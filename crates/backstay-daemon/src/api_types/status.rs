@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backstay_types::frame::SiteRole;
+use backstay_types::point::Consistency;
 use backstay_types::{Class, Epoch, PlanName, RestorePointId, Time};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -275,6 +276,12 @@ pub struct LastCycle {
     /// How long rules kept the application frozen; `null` where the plan has none.
     #[serde(default)]
     pub freeze_seconds: Option<f64>,
+    /// What its restore point promises; `null` where there is none.
+    #[serde(default)]
+    pub consistency: Option<Consistency>,
+    /// What kept it below `crash`, with the volume; `null` where nothing did.
+    #[serde(default)]
+    pub below_crash: Option<String>,
 }
 
 /// How a cycle ended.

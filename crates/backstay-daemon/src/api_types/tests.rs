@@ -101,6 +101,7 @@ fn fields_are_named_as_the_contract_says() {
         plan: "shop".parse().expect("a name"),
         epoch: Epoch(2),
         restore_point: point().id,
+        consistency: None,
         rpo_seconds: 12.0,
         rpo_counted_from: None,
         rto_seconds: Some(0.4),

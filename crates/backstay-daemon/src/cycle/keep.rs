@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use backstay_store::Ingest;
 use backstay_types::frame::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchRecord, BatchWriter};
+use backstay_types::plan::MinimumConsistency;
 use backstay_types::point::{Consistency, RestorePoint};
 use backstay_types::{ChunkId, RestorePointId, SessionId, VolumeName};
 use backstay_volume::Mark;
@@ -196,7 +197,7 @@ impl Site {
 /// The plan as it is read to be kept: whatever is there, in whatever state.
 fn to_be_kept(record: &PlanRecord) -> PlanRecord {
     let mut record = record.clone();
-    record.spec.allow_fuzzy = true;
+    record.spec.minimum_consistency = Some(MinimumConsistency::Fuzzy);
     record.spec.allow_empty = true;
     record
 }
@@ -206,7 +207,7 @@ fn shows(point: &RestorePoint, end: &End) -> bool {
     let volumes = |volumes: &[backstay_types::point::PointVolume]| -> std::collections::BTreeMap<_, _> {
         volumes.iter().map(|volume| (volume.name.clone(), volume.root)).collect()
     };
-    end.consistency != Consistency::Fuzzy
+    !end.disturbed
         && volumes(&point.volumes) == volumes(&end.volumes)
         && point.bundle.as_ref().map(|bundle| bundle.root) == end.bundle.as_ref().map(|bundle| bundle.root)
 }

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstay_engine::consistency::{Verdict, VolumeView, Writers, best, derive};
 use backstay_kube::folder::{self, CapturedObject};
+use backstay_types::plan::{CommandAtomicity, MinimumConsistency, SnapshotKind, VolumeSpec};
 use backstay_types::point::{Bundle, Consistency, CycleStats, PointVolume};
-use backstay_types::{ChunkId, PlanName, RestorePointId, Span, Time};
+use backstay_types::{ChunkId, PlanName, RestorePointId, Span, Time, VolumeName};
 use backstay_volume::{
-    ChunkSink, ParentUse, PatchBase, PendingState, SentState, SinkClosed, Snapshot, VolumeContext,
+    ChunkSink, ParentUse, PatchBase, PendingState, QuietMark, SentState, SinkClosed, Snapshot, VolumeContext,
 };
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -17,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::objects::{PendingObjects, SentObjects};
+use super::passes::{self, Judging, Proven};
 use super::sources::{ClusterSource, Sources};
 use crate::api_types::CyclePhase;
 use crate::plans::{PlanRecord, Seen};
@@ -65,6 +68,8 @@ pub(super) struct Chunk {
 pub(super) struct End {
     pub(super) snapshot_time: Time,
     pub(super) consistency: Consistency,
+    /// Whether anything is known to have been written while it was read.
+    pub(super) disturbed: bool,
     pub(super) volumes: Vec<PointVolume>,
     pub(super) bundle: Option<Bundle>,
     pub(super) stats: CycleStats,
@@ -102,19 +107,26 @@ impl Job {
         // A side that steps down keeps what it has also when the pair was removed meanwhile.
         let peer = site.last_peer(self.record.pair)?;
         let spec = &self.record.spec;
+        let minimum = self.record.minimum();
         let context = VolumeContext {
             plan: self.record.name.clone(),
             key: peer.hash_key.clone(),
             params: peer.params,
-            allow_fuzzy: spec.allow_fuzzy,
+            allow_fuzzy: minimum == MinimumConsistency::Fuzzy,
             allow_empty: spec.allow_empty,
         };
         let progress = &self.activity.progress;
 
         let held = self.sources.held.take();
         let on_cluster = self.sources.cluster.take();
-        let Taken { snapshot_time, consistency, snapshots, objects } =
-            self.take(site, &context, on_cluster, held)?;
+        let marks = passes::mark(&self.sources.volumes)?;
+        let Taken { snapshot_time, writers, snapshots, objects } =
+            self.take(site, &context, marks, on_cluster, held)?;
+        let judging = Judging { writers, minimum, one_group: is_one_group(&self.sources.volumes) };
+        let names: Vec<VolumeName> = self.sources.volumes.iter().map(|volume| volume.name.clone()).collect();
+        let begun = judging.begun(&names, &snapshots);
+        // What can come to nothing is not read first.
+        self.check(best(&begun, &judging.writers), minimum)?;
         let mut scanned = Vec::with_capacity(snapshots.len());
         for snapshot in snapshots {
             scanned.push(snapshot.scan(progress)?);
@@ -126,21 +138,24 @@ impl Job {
         let mut done = Done { pending: Vec::new(), objects: None, seen };
         let mut end = End {
             snapshot_time,
-            consistency,
+            consistency: Consistency::Fuzzy,
+            disturbed: false,
             volumes: Vec::new(),
             bundle: None,
             stats: CycleStats::default(),
         };
+        let mut reads = Vec::with_capacity(scanned.len());
         for volume in scanned {
-            let read = volume.read(&mut sink, progress)?;
+            reads.push(volume.read(&mut sink, progress)?);
+        }
+        let Proven { reads, views, disturbed } = judging.prove(reads, &mut sink, progress)?;
+        (end.consistency, end.disturbed) = (self.judge(&views, &judging)?, disturbed);
+        for read in reads {
             end.stats.files_scanned += read.stats.files_scanned;
             end.stats.bytes_scanned += read.stats.bytes_scanned;
             end.stats.bytes_changed += read.stats.bytes_changed;
             if let Some(warning) = read.warning {
                 tracing::warn!("volume {}: {warning}", read.volume.name);
-            }
-            if read.fuzzy {
-                end.consistency = Consistency::Fuzzy;
             }
             end.volumes.push(read.volume);
             done.pending.push(read.pending);
@@ -156,11 +171,39 @@ impl Job {
         if closed { Err(DaemonError::Volume(SinkClosed.into())) } else { Ok(done) }
     }
 
+    /// The word of the point, if the plan accepts it.
+    fn judge(&self, views: &[VolumeView], judging: &Judging) -> Result<Consistency, DaemonError> {
+        let verdict = derive(views, &judging.writers);
+        if let Some(below) = &verdict.below {
+            let why = below.to_string();
+            tracing::info!(consistency = %verdict.word, "{why}");
+            // Only the first of a cycle counts, and there is one.
+            let _first = self.activity.below.set(why);
+        }
+        self.check(verdict, judging.minimum)
+    }
+
+    fn check(&self, verdict: Verdict, minimum: MinimumConsistency) -> Result<Consistency, DaemonError> {
+        let Verdict { word, below } = verdict;
+        if word.reaches(minimum) {
+            return Ok(word);
+        }
+        let (why, may_pass) = match below {
+            Some(below) => (below.to_string(), below.may_pass),
+            None => (
+                "no rule with `stopsWrites: true` held every writer until the last volume was cut".to_owned(),
+                false,
+            ),
+        };
+        Err(DaemonError::BelowMinimum { plan: self.record.name.clone(), word, minimum, why, may_pass })
+    }
+
     /// Snapshots every volume and captures the objects while the application is frozen, and no longer.
     fn take(
         &self,
         site: &Site,
         context: &VolumeContext,
+        marks: Vec<QuietMark>,
         on_cluster: Option<ClusterSource>,
         held: Option<Vec<CapturedObject>>,
     ) -> Result<Taken, DaemonError> {
@@ -169,7 +212,7 @@ impl Job {
             None => None,
         };
         let patience = if frozen.is_some() { FREEZE_MAX } else { CAPTURE_MAX };
-        let taken = self.take_at_once(site, context, on_cluster, held, patience);
+        let taken = self.take_at_once(site, context, marks, on_cluster, held, patience);
         let Some(frozen) = frozen else { return taken };
         let thawed = Handle::current().block_on(frozen.thaw());
         // What failed first is the cause; what could not be undone is recorded, and tried again by the next cycle.
@@ -183,15 +226,8 @@ impl Job {
         let _first = self.activity.freeze.set(report.length);
         tracing::info!(pods = report.pods, held = %report.held, length = %report.length, "application frozen and thawed");
         report.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        taken.consistency = report.consistency;
-        if let Some(index) = taken.snapshots.iter().position(Snapshot::is_in_place) {
-            let volume =
-                self.sources.volumes.get(index).map(|volume| volume.name.to_string()).unwrap_or_default();
-            tracing::warn!(
-                volume,
-                "read in place, after the freeze: the restore point is not application-consistent"
-            );
-            taken.consistency = Consistency::Crash;
+        if report.writers_stopped {
+            taken.writers = Writers::Stopped;
         }
         Ok(taken)
     }
@@ -200,6 +236,7 @@ impl Job {
         &self,
         site: &Site,
         context: &VolumeContext,
+        marks: Vec<QuietMark>,
         on_cluster: Option<ClusterSource>,
         held: Option<Vec<CapturedObject>>,
         patience: Duration,
@@ -208,14 +245,14 @@ impl Job {
         let capture = on_cluster.map(|source| capture(site, &self.record.name, source));
         let volumes = &self.sources.volumes;
         let mut snapshots = Vec::with_capacity(volumes.len());
-        for (volume, sent) in volumes.iter().zip(&self.sent) {
+        for ((volume, sent), mark) in volumes.iter().zip(&self.sent).zip(marks) {
             let parent = match self.parent {
                 Some(parent) if sent.parent_id() == Some(parent) => ParentUse::Held,
                 // It may have most of it: what is new is described by it, and what is not is offered.
                 _ if self.describe_by_parent => ParentUse::Guessed,
                 _ => ParentUse::None,
             };
-            snapshots.push(backstay_volume::snapshot(volume, context, sent, parent)?);
+            snapshots.push(backstay_volume::snapshot_since(volume, context, sent, parent, mark)?);
         }
         let objects = match (held, capture, &self.sources.manifests) {
             (Some(held), _, _) => Some(held),
@@ -235,14 +272,25 @@ impl Job {
         if objects.is_some() && site.plans.get(&self.record.name)?.standing != self.record.standing {
             return Err(DaemonError::Stopping { what: "the cycle" });
         }
-        Ok(Taken { snapshot_time, consistency: Consistency::Crash, snapshots, objects })
+        Ok(Taken { snapshot_time, writers: Writers::Running, snapshots, objects })
     }
+}
+
+/// Whether all groups are taken by one command: it is the operator's word that it shows one instant to all.
+fn is_one_group(volumes: &[VolumeSpec]) -> bool {
+    let group = |volume: &&VolumeSpec| {
+        volume.snapshot.provider == SnapshotKind::Command
+            && volume.snapshot.atomic == Some(CommandAtomicity::Group)
+    };
+    let mut commands = volumes.iter().filter(group).map(|volume| &volume.snapshot.create);
+    let first = commands.next();
+    commands.all(|command| Some(command) == first)
 }
 
 /// Everything that shows the instant of the restore point.
 struct Taken {
     snapshot_time: Time,
-    consistency: Consistency,
+    writers: Writers,
     snapshots: Vec<Snapshot>,
     objects: Option<Vec<CapturedObject>>,
 }

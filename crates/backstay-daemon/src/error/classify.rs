@@ -2,6 +2,8 @@
 
 use std::io;
 
+use backstay_types::plan::MinimumConsistency;
+use backstay_types::point::Consistency;
 use backstay_types::{Class, Classify};
 
 use super::DaemonError;
@@ -62,6 +64,9 @@ impl Classify for DaemonError {
             | Self::ToldOtherwise { .. }
             | Self::EpochShrinks { .. } => Class::Fenced,
             Self::Objects { .. } | Self::StillRuns { .. } | Self::TakenOverInPart { .. } => Class::Incomplete,
+            // Writers may stand still the next time; a file system that tells nothing never will.
+            Self::BelowMinimum { may_pass: true, .. } => Class::Incomplete,
+            Self::BelowMinimum { .. } => Class::Invalid,
             Self::RolledBack { cause, .. } => cause.class(),
             Self::Standstill(error) => error.class(),
             Self::Tell(error) => error.class(),
@@ -150,6 +155,15 @@ impl Classify for DaemonError {
             Self::ClaimsChanged { .. } => Some("the next cycle begins with the claims as they are then".into()),
             Self::PlansMeet { other, .. } => Some(format!("give it a place of its own: another source, `[replicas]` of site.toml; or delete plan {other} first")),
             Self::HalfApplied { other, .. } => Some(format!("the next cycle tries again; see backstay status {other}")),
+            Self::BelowMinimum { minimum: MinimumConsistency::Application, .. } => Some(
+                "let `preExecRule` name a Rule with `stopsWrites: true`, and keep the volumes where they can be snapshotted (btrfs, reflink, a snapshot command)".into(),
+            ),
+            Self::BelowMinimum { word: Consistency::CrashPerVolume, .. } => Some(
+                "take all volumes by one snapshot (one btrfs subvolume, or a command with `atomic: group`), stop the writers by a Rule with `stopsWrites: true`, or accept it with `minimumConsistency: crashPerVolume`".into(),
+            ),
+            Self::BelowMinimum { .. } => Some(
+                "keep the volume where it can be snapshotted (a btrfs subvolume, a reflink image, LVM or ZFS by a command), stop its writers by a Rule with `stopsWrites: true`, replicate the application's own backup, or accept it with `minimumConsistency: fuzzy` (`allowFuzzy: true`)".into(),
+            ),
             Self::VolumesMeet { .. } => Some("name the outer one alone, or folders that stand side by side".into()),
             Self::Plan { source, .. } | Self::PolicyRetention { source, .. } => source.hint(),
             Self::Schedule { source, .. } | Self::Policy { source, .. } => source.hint(),

@@ -38,6 +38,7 @@ pub(super) fn composed(
         plan: handover.plan.clone(),
         epoch,
         restore_point: taken_point.or(point).or(newest).unwrap_or(RestorePointId { epoch, number: 0 }),
+        consistency: None,
         rpo_seconds: 0.0,
         rpo_counted_from: Some(CountedFrom { time: held, reason: CountReason::Held }),
         rto_seconds: Some(taken_time.since(held).as_secs_f64()),

@@ -4,8 +4,8 @@
 //!    (`freeze/record.rs`). After a crash [`Cluster::thaw_left_over`] undoes it; so does the next freeze.
 //! 2. Every pod is frozen at the same time; the last of them says when all hold.
 //! 3. Whatever fails, background actions end and post-actions run, in every pod.
-//! 4. A point is application-consistent only if every action before the snapshot went well, and every lock was
-//!    held until after it.
+//! 4. Writers count as stopped only if the rule says that it stops them, every action before the snapshot went well,
+//!    and every lock was held until after it. One that flushes, such as a checkpoint, stops nobody.
 //!
 //! A background action lets go by itself when its stream ends, whatever ended it (`freeze/keeper.sh`): a daemon that
 //! is killed does not leave a database locked until it is back. What is left to do then is the post-actions.
@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use backstay_types::Span;
 use backstay_types::plan::{LabelSelector, RuleSpec};
-use backstay_types::point::Consistency;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
@@ -65,8 +64,8 @@ pub struct FreezeRequest<'r> {
 pub struct FreezeReport {
     /// Pods that anything ran in.
     pub pods: usize,
-    /// What the snapshot shows.
-    pub consistency: Consistency,
+    /// Whether no writer wrote while all held: the rule says that it stops them, and it ran in every pod.
+    pub writers_stopped: bool,
     /// How long every pod held: what the snapshot took.
     pub held: Span,
     /// From the first action to the end of the last one: what the application felt.
@@ -84,7 +83,7 @@ pub struct Frozen {
     count: usize,
     thaw: watch::Sender<bool>,
     record: Record,
-    has_pre: bool,
+    stops_writes: bool,
     warnings: Vec<String>,
     failures: Vec<Failure>,
     started: Instant,
@@ -103,8 +102,8 @@ impl Cluster {
         }
         self.thaw_left_over(request.record).await?;
         let chosen = self.chosen(request).await?;
-        let frozen =
-            Frozen::begin(&self.start(), chosen, request.pre.is_some(), Record::at(request.record)).await?;
+        let stops_writes = request.pre.is_some_and(|rule| rule.stops_writes);
+        let frozen = Frozen::begin(&self.start(), chosen, stops_writes, Record::at(request.record)).await?;
         tracing::debug!(pods = frozen.count, "frozen");
         Ok(frozen)
     }
@@ -163,7 +162,7 @@ impl Frozen {
     async fn begin(
         start: &Start,
         chosen: Chosen,
-        has_pre: bool,
+        stops_writes: bool,
         record: Record,
     ) -> Result<Self, FreezeError> {
         record.write(chosen.pods.iter().map(PodSteps::undo).collect()).await?;
@@ -176,7 +175,7 @@ impl Frozen {
             count: chosen.pods.len(),
             thaw,
             record,
-            has_pre,
+            stops_writes,
             warnings: chosen.warnings,
             failures: Vec::new(),
             started,
@@ -215,7 +214,7 @@ impl Frozen {
         let failed = self.failures.iter().map(Failure::to_string);
         let report = FreezeReport {
             pods: self.count,
-            consistency: if self.has_pre && quiet { Consistency::Application } else { Consistency::Crash },
+            writers_stopped: self.stops_writes && quiet,
             held: span(held),
             length: span(self.started.elapsed()),
             warnings: self.warnings.iter().cloned().chain(failed).take(WARNINGS_MAX).collect(),

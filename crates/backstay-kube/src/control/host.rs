@@ -141,6 +141,10 @@ pub struct PlanReport {
     pub next_run: Option<Time>,
     /// How long rules froze the application in the last cycle.
     pub last_freeze: Option<Span>,
+    /// What the last cycle's restore point promises.
+    pub consistency: Option<Consistency>,
+    /// What kept it below `crash`.
+    pub below_crash: Option<String>,
     /// Why the last cycle failed, if it did.
     pub cycle_error: Option<HostError>,
     /// Why the replicas could not be brought up to the newest point, if they could not.

@@ -2,6 +2,8 @@
 
 use backstay_types::Time;
 use backstay_types::frame::SiteRole;
+use backstay_types::plan::MinimumConsistency;
+use backstay_types::point::Consistency;
 
 use super::condition::{Told, coarse, conditions, count};
 use super::host::{CycleReport, PlanReport};
@@ -35,6 +37,7 @@ pub(super) fn plan_status(
     };
     let accepted = if ready.reason() == ACCEPTED { Some(true) } else { observed.accepted };
     let told = [ready, synced(report), degraded(report, has_damage)];
+    let told = told.into_iter().chain(consistent(report));
     PlanStatus {
         conditions: conditions(&observed.conditions, told, generation, now),
         role: Some(role_name(report.role).to_owned()),
@@ -94,6 +97,23 @@ fn synced(report: &PlanReport) -> Told {
         _ if report.last_point.is_none() => fixed("NoRestorePoint", "no cycle has committed yet"),
         _ => Told::new("Synced", true, "Committed", "the standby holds the newest restore point"),
     }
+}
+
+/// Whether the last restore point shows one instant; nothing is told before there was one.
+fn consistent(report: &PlanReport) -> Option<Told> {
+    let word = report.consistency.filter(|_| report.role == SiteRole::Active)?;
+    let reason = match word {
+        Consistency::Application => "Application",
+        Consistency::Crash => "Crash",
+        Consistency::CrashPerVolume => "CrashPerVolume",
+        Consistency::Fuzzy => "Fuzzy",
+        Consistency::Diverged | Consistency::Unknown => return None,
+    };
+    let message = match &report.below_crash {
+        Some(why) => format!("the restore point is {word} only: {why}"),
+        None => format!("the restore point is {word}"),
+    };
+    Some(Told::new("Consistent", word.reaches(MinimumConsistency::Crash), reason, message))
 }
 
 /// Whether an operator should look.

@@ -46,7 +46,7 @@ pub struct ReplicationPlanSpec(pub plan::PlanSpec);
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanStatus {
-    /// `Ready`, `Degraded`, `Synced`, each with `observedGeneration` and a constant reason.
+    /// `Ready`, `Degraded`, `Synced` and `Consistent`, each with `observedGeneration` and a constant reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// `active` or `standby`.

@@ -67,14 +67,18 @@ pub struct RestorePointSpec {
 #[schemars(rename_all = "camelCase")]
 #[expect(dead_code, reason = "only its schema is used")]
 enum ConsistencyName {
-    /// As after a power cut: every volume at one instant.
+    /// All volumes are of one instant: what a power cut of the whole application could have left.
     Crash,
-    /// The application had flushed and was held.
+    /// As `crash`, and the application's writers stood still.
     Application,
-    /// Files changed while they were read.
+    /// Files were read one after the other, beside their writers.
     Fuzzy,
     /// Written by a site after it had lost the active role.
     Diverged,
+    /// Each volume is of an instant of its own.
+    CrashPerVolume,
+    /// Made before the word was derived from what was seen: it may be anything.
+    Unknown,
 }
 
 /// What became of a restore point.

@@ -91,6 +91,7 @@ fields! {
     Operator purge_deleted_resources "purgeDeletedResources",
     Operator purge_deleted_data "purgeDeletedData",
     Operator allow_fuzzy "allowFuzzy",
+    Operator minimum_consistency "minimumConsistency",
     Operator allow_empty "allowEmpty",
     Operator start_applications "startApplications",
     Operator holds "holds",

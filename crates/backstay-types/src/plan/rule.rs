@@ -16,9 +16,18 @@ pub const WAIT_CMD: &str = "WAIT_CMD";
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleSpec {
+    /// Whether the application writes nothing from when all actions went well until they are undone, as under `FLUSH
+    /// TABLES WITH READ LOCK`. One that only flushes, such as a checkpoint, does not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stops_writes: bool,
     /// What runs where. In one pod everything runs in this order; pods do not wait for each other.
     #[schemars(length(min = 1))]
     pub rules: Vec<RuleTarget>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Actions for the pods that a selector names.
@@ -75,7 +84,7 @@ pub enum OnError {
     /// The cycle fails; nothing is committed.
     #[default]
     Fail,
-    /// The cycle goes on; its restore point is crash-consistent.
+    /// The cycle goes on, and the writers do not count as stopped.
     Continue,
 }
 
@@ -212,7 +221,8 @@ mod tests {
 
     fn rule(action: RuleAction) -> RuleSpec {
         let pod_selector = BTreeMap::from([("app".to_owned(), "db".to_owned())]);
-        RuleSpec { rules: vec![RuleTarget { pod_selector, container: None, actions: vec![action] }] }
+        let rules = vec![RuleTarget { pod_selector, container: None, actions: vec![action] }];
+        RuleSpec { stops_writes: false, rules }
     }
 
     fn action(value: &str) -> RuleAction {

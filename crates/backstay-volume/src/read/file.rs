@@ -21,6 +21,16 @@ const SETTLE: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(
 /// A fuzzy file larger than this is not read again in the hope that it holds still.
 const FUZZY_RETRY_BYTES: u64 = 64 << 20;
 
+/// What one attempt to read a file came to.
+enum Outcome {
+    /// It is in the manifest.
+    Written,
+    /// It changed while it was read, and should be read again.
+    Changed,
+    /// It is no file any more: it counts as deleted.
+    Gone,
+}
+
 impl TreeReading<'_> {
     /// Reads a file, which belongs to a group of hard links or not.
     pub(super) fn file(&mut self, fresh: &Fresh, links: Option<u64>) -> Result<(), VolumeError> {
@@ -30,12 +40,19 @@ impl TreeReading<'_> {
         }
         let mut attempt = 0;
         loop {
-            let Some(source) = self.open_file(&fresh.entry.path)? else {
-                self.orphaned.extend(links);
-                return Ok(());
+            let opened = self.open_file(&fresh.entry.path)?;
+            let outcome = match &opened {
+                Some(source) => self.live_file(fresh, source, links, attempt)?,
+                None => Outcome::Gone,
             };
-            if self.live_file(fresh, &source, links, attempt)? {
-                return Ok(());
+            match outcome {
+                Outcome::Written => return Ok(()),
+                Outcome::Gone => {
+                    self.orphaned.extend(links);
+                    // An earlier attempt has left extents.
+                    return self.reading.abandon_file();
+                }
+                Outcome::Changed => {}
             }
             if let Some(pause) = SETTLE.get(attempt) {
                 std::thread::sleep(*pause);
@@ -58,18 +75,18 @@ impl TreeReading<'_> {
         self.finish_file(entry, &record, len)
     }
 
-    /// Reads a file in place. `false` if it changed meanwhile and should be read again.
+    /// Reads a file in place.
     fn live_file(
         &mut self,
         fresh: &Fresh,
         source: &File,
         links: Option<u64>,
         attempt: usize,
-    ) -> Result<bool, VolumeError> {
+    ) -> Result<Outcome, VolumeError> {
         let path = &fresh.entry.path;
         let before = Stat::of_fd(source).map_err(|e| self.fail("stat", path, e))?;
         if !before.is_file() {
-            return Err(VolumeError::Unsettled { path: self.shown(path) });
+            return Ok(Outcome::Gone);
         }
         let xattrs = self.xattrs.of_fd(source).map_err(|e| self.fail("read attributes of", path, e))?;
         let (len, sectors) = self.content(fresh, source, &before, attempt == 0)?;
@@ -79,7 +96,7 @@ impl TreeReading<'_> {
             let retry =
                 attempt < SETTLE.len() && !(self.reading.allow_fuzzy && before.size > FUZZY_RETRY_BYTES);
             if retry {
-                return Ok(false);
+                return Ok(Outcome::Changed);
             }
             if !self.reading.allow_fuzzy {
                 return Err(VolumeError::Unsettled { path: self.shown(path) });
@@ -96,7 +113,7 @@ impl TreeReading<'_> {
         let entry = before.entry(path.clone(), NodeKind::File { size: len }, links, xattrs);
         let record = StatRecord { settled, sectors, ..StatRecord::new(&before) };
         self.finish_file(entry, &record, len)?;
-        Ok(true)
+        Ok(Outcome::Written)
     }
 
     fn content(
@@ -139,11 +156,11 @@ impl TreeReading<'_> {
         self.reading.emit_file(entry, record)
     }
 
-    /// Opens a file; `None` if it vanished. Reading it leaves its access time alone where that is allowed.
+    /// Opens a file; `None` if it vanished, or something else took its name. Reading it leaves its access time alone where that is allowed.
     fn open_file(&mut self, path: &RelPath) -> Result<Option<File>, VolumeError> {
         let name = match self.stack.go_to_parent(path) {
             Ok(name) => name,
-            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) if error.is_missing() || error.is_not_a_folder() => return Ok(None),
             Err(error) => return Err(error),
         };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -155,11 +172,8 @@ impl TreeReading<'_> {
         }
         match opened {
             Ok(fd) => Ok(Some(File::from(fd))),
-            Err(Errno::NOENT) => Ok(None),
-            // A link, a folder or a device took the name.
-            Err(Errno::LOOP | Errno::NXIO | Errno::NODEV) => {
-                Err(VolumeError::Unsettled { path: self.shown(path) })
-            }
+            // Gone, or a link or a device took the name.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Ok(None),
             Err(source) => Err(self.fail("open", path, source)),
         }
     }

@@ -7,8 +7,9 @@ use backstay_types::point::PointVolume;
 use super::Reading;
 use crate::manifest_out::TreeOut;
 use crate::scan::ScanTotals;
+use crate::snapshot::Pass;
 use crate::state::{Seal, pair_mark};
-use crate::{PendingState, VolumeContext, VolumeError};
+use crate::{PendingState, VolumeError};
 
 /// A volume that was read to its end.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct VolumeRead {
     pub pending: PendingState,
     /// The snapshot could not be released; the content is not affected.
     pub warning: Option<VolumeError>,
+    pub(crate) pass: Pass,
 }
 
 /// What reading a volume did.
@@ -38,7 +40,7 @@ pub struct VolumeStats {
 
 /// What the end of a volume needs to know.
 pub(crate) struct Finish<'a> {
-    pub(crate) ctx: &'a VolumeContext,
+    pub(crate) pass: Pass,
     pub(crate) name: &'a VolumeName,
     pub(crate) kind: VolumeKind,
     pub(crate) totals: ScanTotals,
@@ -47,7 +49,7 @@ pub(crate) struct Finish<'a> {
 }
 
 /// Ends the manifest and the state.
-pub(crate) fn finish_volume(reading: Reading<'_>, finish: &Finish<'_>) -> Result<VolumeRead, VolumeError> {
+pub(crate) fn finish_volume(reading: Reading<'_>, finish: Finish<'_>) -> Result<VolumeRead, VolumeError> {
     let Reading { manifest, mut state, sink, fuzzy, bytes_changed, .. } = reading;
     let mut out = TreeOut { sink, state: Some(&mut state) };
     let written = manifest.finish(Some(finish.name.clone()), finish.kind, &mut out)?;
@@ -55,7 +57,7 @@ pub(crate) fn finish_volume(reading: Reading<'_>, finish: &Finish<'_>) -> Result
         root: written.root,
         scan_start: finish.scan_start,
         dev: finish.dev,
-        pair_mark: pair_mark(&finish.ctx.key, &finish.ctx.params),
+        pair_mark: pair_mark(&finish.pass.ctx.key, &finish.pass.ctx.params),
     };
     let volume = PointVolume {
         name: finish.name.clone(),
@@ -69,5 +71,5 @@ pub(crate) fn finish_volume(reading: Reading<'_>, finish: &Finish<'_>) -> Result
         bytes_scanned: finish.totals.bytes,
         bytes_changed,
     };
-    Ok(VolumeRead { volume, stats, fuzzy, pending: state.finish(seal)?, warning: None })
+    Ok(VolumeRead { volume, stats, fuzzy, pending: state.finish(seal)?, warning: None, pass: finish.pass })
 }

@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 const SNAPSHOT: &str = "snapshot";
 
 /// Whether an open folder is the root of a btrfs subvolume.
-pub(super) fn is_subvolume(root: &OwnedFd) -> bool {
+pub(crate) fn is_subvolume(root: &OwnedFd) -> bool {
     let magic = rustix::fs::fstatfs(root).ok().and_then(|fs| u32::try_from(fs.f_type).ok());
     magic == Some(MAGIC) && rustix::fs::fstat(root).is_ok_and(|stat| stat.st_ino == SUBVOLUME_INO)
 }

@@ -29,7 +29,7 @@ pub(super) enum Duty {
 
 /// The place of a volume's record.
 #[derive(Debug, Clone)]
-pub(super) struct DutyFile {
+pub(crate) struct DutyFile {
     path: PathBuf,
 }
 

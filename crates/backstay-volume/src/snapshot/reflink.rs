@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use backstay_types::manifest::NodeKind;
+use backstay_types::point::Atomicity;
 use rustix::fs::{Mode, OFlags};
 
 use super::duty::DutyFile;
@@ -29,6 +30,8 @@ pub(crate) struct Clones {
     source: PathBuf,
     scratch: Scratch,
     cloner: Option<Cloner>,
+    /// The image that was cloned, and whether it held still meanwhile.
+    original: Option<(Stat, bool)>,
 }
 
 /// Makes clones while a tree is scanned.
@@ -62,15 +65,28 @@ impl Clones {
             return Err(fail(io::Error::other("a device node cannot be cloned, only an image file")));
         }
         let scratch = Scratch::create(source, &original, name, duty)?;
+        let source = source.to_owned();
         if target == Target::Tree {
             probe(&scratch).map_err(fail)?;
             let cloner = Cloner { folder: scratch.folder().map_err(fail)?, next: 0 };
-            let source = source.to_owned();
-            return Ok(Self { root: source.clone(), source, scratch, cloner: Some(cloner) });
+            return Ok(Self { root: source.clone(), source, scratch, cloner: Some(cloner), original: None });
         }
         let clone = scratch.create_new(IMAGE).map_err(fail)?;
+        let stat = || Stat::of_fd(&original).map_err(|e| fail(e.into()));
+        let before = stat()?;
         rustix::fs::ioctl_ficlone(&clone, &original).map_err(|e| fail(e.into()))?;
-        Ok(Self { root: scratch.path().join(IMAGE), source: source.to_owned(), scratch, cloner: None })
+        let held_still = stat()?.unchanged_since(&before);
+        let root = scratch.path().join(IMAGE);
+        Ok(Self { root, source, scratch, cloner: None, original: Some((before, held_still)) })
+    }
+
+    /// A tree is cloned file by file, an image by one call.
+    pub(super) fn atomicity(&self) -> Atomicity {
+        if self.cloner.is_some() { Atomicity::File } else { Atomicity::Volume }
+    }
+
+    pub(super) fn original(&self) -> Option<(Stat, bool)> {
+        self.original
     }
 
     /// The root to walk, or the clone of the image.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use backstay_types::manifest::VolumeKind;
-use backstay_types::plan::{SnapshotKind, VolumeSpec};
+use backstay_types::plan::{CommandAtomicity, SnapshotKind, VolumeSpec};
+use backstay_types::point::Atomicity;
 use rustix::fs::FileType;
 
 use super::btrfs::{BtrfsSnapshot, is_subvolume};
@@ -66,10 +67,20 @@ pub(super) enum Source {
     InPlace(PathBuf),
     Clones(Clones),
     Btrfs(BtrfsSnapshot),
-    Command(CommandSnapshot),
+    Command(CommandSnapshot, CommandAtomicity),
 }
 
 impl Source {
+    /// What is of one instant in what is read.
+    pub(super) fn atomicity(&self) -> Atomicity {
+        match self {
+            Self::InPlace(_) => Atomicity::None,
+            Self::Clones(clones) => clones.atomicity(),
+            Self::Btrfs(_) | Self::Command(_, CommandAtomicity::Volume) => Atomicity::Volume,
+            Self::Command(_, CommandAtomicity::Group) => Atomicity::Group,
+        }
+    }
+
     /// Takes the snapshot that the spec asks for.
     pub(super) fn take(
         spec: &VolumeSpec,
@@ -89,7 +100,10 @@ impl Source {
                 path: path.display().to_string(),
                 why: "it is for folders; a device or image takes `reflink`, `command` or `none`".to_owned(),
             }),
-            (SnapshotKind::Command, _) => CommandSnapshot::take(spec, ctx, path, duty).map(Self::Command),
+            (SnapshotKind::Command, _) => {
+                let atomic = spec.snapshot.atomic.unwrap_or_default();
+                CommandSnapshot::take(spec, ctx, path, duty).map(|taken| Self::Command(taken, atomic))
+            }
             (SnapshotKind::Auto, target) => Self::best(path, &name, target, &duty),
         }
     }
@@ -118,13 +132,13 @@ impl Source {
             Self::InPlace(path) => path.clone(),
             Self::Clones(clones) => clones.root().to_owned(),
             Self::Btrfs(snapshot) => snapshot.path(),
-            Self::Command(snapshot) => snapshot.path().to_owned(),
+            Self::Command(snapshot, _) => snapshot.path().to_owned(),
         }
     }
 
     /// Whether the path is another one each time, whose device number means nothing.
     pub(super) fn is_snapshot(&self) -> bool {
-        matches!(self, Self::Btrfs(_) | Self::Command(_))
+        matches!(self, Self::Btrfs(_) | Self::Command(..))
     }
 
     pub(super) fn cloner(&mut self) -> Option<&mut Cloner> {
@@ -146,7 +160,7 @@ impl Source {
             Self::InPlace(_) => Ok(()),
             Self::Clones(clones) => clones.release(),
             Self::Btrfs(snapshot) => snapshot.release(),
-            Self::Command(snapshot) => snapshot.release(),
+            Self::Command(snapshot, _) => snapshot.release(),
         }
     }
 }

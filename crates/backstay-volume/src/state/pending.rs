@@ -8,7 +8,7 @@ use backstay_types::{ChunkId, Epoch, RestorePointId};
 
 use super::tree_log::{TreeFile, TreeWriter};
 use super::{CURRENT, Head, Parent, SectorWriter, SentState, StatRecord};
-use crate::VolumeError;
+use crate::{VolumeContext, VolumeError};
 
 /// A folder of new state; removed when dropped without being adopted.
 #[derive(Debug)]
@@ -42,9 +42,18 @@ pub(crate) struct StateWriter {
 impl StateWriter {
     /// Makes a folder. What an earlier cycle left and nobody adopted is removed.
     pub(crate) fn create(sent: &SentState) -> Result<Self, VolumeError> {
+        Self::keeping(sent, None)
+    }
+
+    /// The same for a further pass over the volume, beside the state of the pass before.
+    pub(crate) fn beside(pending: &PendingState) -> Result<Self, VolumeError> {
+        Self::keeping(&pending.sent, Some(pending.folder.number))
+    }
+
+    fn keeping(sent: &SentState, pass: Option<u64>) -> Result<Self, VolumeError> {
         let current = sent.head().map(|head| head.folder);
         let fail = |source| VolumeError::io("write sent state in", sent.dir(), source);
-        let highest = sweep(sent.dir(), current).map_err(fail)?;
+        let highest = sweep(sent.dir(), &[current, pass]).map_err(fail)?;
         let number = highest + 1;
         let path = sent.folder(number);
         fs::create_dir(&path).map_err(fail)?;
@@ -133,9 +142,9 @@ pub(crate) struct Seal {
     pub(crate) pair_mark: u64,
 }
 
-/// Removes every state folder but the current one. Returns the highest number seen.
-fn sweep(dir: &Path, current: Option<u64>) -> io::Result<u64> {
-    let mut highest = current.unwrap_or(0);
+/// Removes every state folder but these. Returns the highest number seen.
+fn sweep(dir: &Path, kept: &[Option<u64>]) -> io::Result<u64> {
+    let mut highest = kept.iter().flatten().copied().max().unwrap_or(0);
     for item in fs::read_dir(dir)? {
         let item = item?;
         let name = item.file_name();
@@ -143,7 +152,7 @@ fn sweep(dir: &Path, current: Option<u64>) -> io::Result<u64> {
             name.to_str().and_then(|name| name.strip_prefix("state-")).and_then(|n| n.parse::<u64>().ok());
         if let Some(number) = number {
             highest = highest.max(number);
-            if Some(number) != current {
+            if !kept.contains(&Some(number)) {
                 fs::remove_dir_all(item.path())?;
             }
         }
@@ -160,6 +169,20 @@ pub struct PendingState {
 }
 
 impl PendingState {
+    /// As the parent of a further pass: all of it was handed over by this cycle, or is held by the receiver.
+    pub(crate) fn parent(&self, ctx: &VolumeContext) -> Result<Parent, VolumeError> {
+        let state = SentState { dir: self.sent.dir().to_owned(), head: Some(self.head) };
+        Parent::open(&state, &ctx.key, &ctx.params).ok_or_else(|| VolumeError::State {
+            path: self.folder.path.display().to_string(),
+            why: "what was just written cannot be read".to_owned(),
+        })
+    }
+
+    /// A file beside the state for the time of a look.
+    pub(crate) fn scratch_path(&self, name: &str) -> PathBuf {
+        self.folder.path.join(name)
+    }
+
     /// Makes this the sent state, as that of restore point `id`, after its acknowledgement.
     pub fn adopt(mut self, id: RestorePointId) -> Result<(), VolumeError> {
         self.head.point = id;
@@ -171,7 +194,7 @@ impl PendingState {
         fs::rename(&written, dir.join(CURRENT)).map_err(fail)?;
         self.folder.adopted = true;
         File::open(&dir).and_then(|dir| dir.sync_all()).map_err(fail)?;
-        sweep(&dir, Some(self.head.folder)).map_err(fail)?;
+        sweep(&dir, &[Some(self.head.folder)]).map_err(fail)?;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backstay_types::{Class, Classify};
+use rand::RngExt;
 
 use super::support::*;
 use crate::{Cancel, ParentUse, Progress, SinkClosed, VolumeError, snapshot};
@@ -92,6 +93,138 @@ fn vanished_files_count_as_deleted() {
     assert_eq!(fs::read(site.replica().join("c")).unwrap(), b"linked");
     let inode = |name| std::os::unix::fs::MetadataExt::ino(&fs::metadata(site.replica().join(name)).unwrap());
     assert_eq!(inode("b"), inode("c"));
+}
+
+/// What was read of a file that is gone before it can be read again must not become part of the next one.
+#[test]
+fn a_file_that_vanishes_half_read_leaves_nothing() {
+    for allow_fuzzy in [false, true] {
+        let mut site = Site::new();
+        site.ctx.allow_fuzzy = allow_fuzzy;
+        let going = site.source().join("a going");
+        write(&going, random_bytes(&mut seeded(3), 1 << 20));
+        write(&site.source().join("b kept"), random_bytes(&mut seeded(4), 100_000));
+        write(&site.source().join("c zeros"), vec![0; 100_000]);
+        let (first, _) = site.cycle();
+        site.age();
+        write(&going, random_bytes(&mut seeded(5), 1 << 20));
+        let cycle = site
+            .try_read_with(|n| {
+                if n == 1 {
+                    fs::remove_file(&going).unwrap()
+                }
+            })
+            .unwrap();
+        let root = cycle.read.volume.root;
+        let sizes = sizes(&site.store, &root);
+        assert!(sizes.iter().all(|(_, size, extents)| size == extents), "{sizes:?}");
+        site.apply(None, &first);
+        site.apply(Some(&first), &root);
+        site.assert_replica(&root);
+        // Nor of what the next cycle compares with.
+        cycle.read.pending.adopt("e1-000002".parse().unwrap()).unwrap();
+        write(&site.source().join("b kept"), random_bytes(&mut seeded(4), 100_001));
+        let cycle = site.try_read().unwrap();
+        assert!(cycle.patches > 0 && cycle.wire < 20_000, "{} patches, {} bytes", cycle.patches, cycle.wire);
+    }
+}
+
+/// A file of every layout that shrinks, grows or gets holes under the reader: its extents are as long as it says.
+#[test]
+fn extents_are_as_long_as_the_file_says() {
+    let mut rng = seeded(6);
+    let mut site = Site::new();
+    site.ctx.allow_fuzzy = true;
+    let path = site.source().join("f");
+    for round in 0..9_u64 {
+        let len: u64 = 3 << 20;
+        let file = fs::File::create(&path).unwrap();
+        if round % 3 == 0 {
+            file.write_all_at(&random_bytes(&mut rng, 3 << 20), 0).unwrap();
+        } else {
+            file.set_len(len).unwrap();
+            for at in [0, 900_000, 1_700_000, 2_900_000] {
+                file.write_all_at(&random_bytes(&mut rng, 70_000 + 1000 * round as usize), at).unwrap();
+            }
+        }
+        let at = 1 + round % 5;
+        let cut = rng.random_range(0..len);
+        let change = |n: u64| {
+            if n.is_multiple_of(at) {
+                match (round + n) % 3 {
+                    0 => file.set_len(cut).unwrap(),
+                    1 => file.set_len(len + cut).unwrap(),
+                    _ => file.write_all_at(&[1; 5000], cut).unwrap(),
+                }
+            }
+        };
+        let read = site.try_read_with(change).unwrap().read;
+        let sizes = sizes(&site.store, &read.volume.root);
+        assert!(sizes.iter().all(|(_, size, extents)| size == extents), "round {round}: {sizes:?}");
+        read.pending.adopt(format!("e1-{round:06}").parse().unwrap()).unwrap();
+    }
+}
+
+/// Folders that come, go and change into files are what an application does, not a fault of the source.
+#[test]
+fn folders_may_come_and_go() {
+    let mut site = Site::new();
+    site.ctx.allow_fuzzy = true;
+    let source = site.source();
+    for n in 0..60 {
+        write(&source.join(format!("calm/{n}")), "calm");
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let churn = |work: fn(&Path, u64)| {
+            let (stop, source) = (&stop, source.clone());
+            scope.spawn(move || {
+                for n in 0_u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    work(&source, n);
+                }
+            });
+        };
+        churn(|source, n| {
+            let folder = source.join(format!("comes/{}", n % 40));
+            fs::create_dir_all(folder.join("deep")).unwrap();
+            fs::write(folder.join("deep/f"), "x").unwrap();
+            if n % 2 == 1 {
+                fs::remove_dir_all(source.join(format!("comes/{}", n / 2 % 40))).unwrap_or(());
+            }
+        });
+        churn(|source, n| {
+            let name = source.join(format!("either {}", n % 7));
+            fs::write(&name, "a file").unwrap();
+            fs::remove_file(&name).unwrap();
+            std::os::unix::fs::symlink("nowhere", &name).unwrap();
+            fs::remove_file(&name).unwrap();
+            fs::create_dir(&name).unwrap();
+            fs::write(name.join("in it"), "x").unwrap();
+            fs::remove_dir_all(&name).unwrap();
+        });
+        churn(|source, n| {
+            let (one, other) = (source.join("here"), source.join("there"));
+            fs::create_dir_all(&one).unwrap();
+            fs::write(one.join("f"), n.to_le_bytes()).unwrap();
+            fs::rename(&one, &other).unwrap();
+            fs::remove_dir_all(&other).unwrap();
+        });
+        let rounds: Vec<_> = (0..25).map(|_| site.try_read().map(|cycle| cycle.read.volume.root)).collect();
+        stop.store(true, Ordering::Relaxed);
+        let failed: Vec<_> = rounds.iter().filter_map(|round| round.as_ref().err()).collect();
+        assert!(failed.is_empty(), "{} of 25 failed: {}", failed.len(), failed[0]);
+        for root in rounds.iter().flatten() {
+            assert!(
+                sizes(&site.store, root).iter().filter(|(path, ..)| path.starts_with("calm/")).count() == 60
+            );
+        }
+    });
+    let (root, _) = site.cycle();
+    site.apply(None, &root);
+    site.assert_replica(&root);
 }
 
 #[test]

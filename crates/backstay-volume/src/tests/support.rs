@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use backstay_types::frame::patch::{Patch, SECTOR_BYTES};
-use backstay_types::manifest::{FetchChunk, VolumeKind};
+use backstay_types::manifest::{Cursor, Entry, Extent, FetchChunk, Item, NodeKind, VolumeKind};
 use backstay_types::plan::{SnapshotKind, SnapshotSpec, VolumeSpec};
 use backstay_types::{ChunkId, ChunkParams, Class, Classify, Epoch, HashKey, RestorePointId};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
@@ -282,6 +282,24 @@ impl Site {
 /// Moves the scan's start of adopted state into the future, which is the same as waiting.
 fn age(dir: &Path) {
     SentState::open(dir).unwrap().pretend_scanned_later(10).unwrap();
+}
+
+/// Path, size and length of the extents of every file of a manifest.
+pub(super) fn sizes(store: &Store, root: &ChunkId) -> Vec<(String, u64, u64)> {
+    let mut cursor = Cursor::open(store, root).unwrap();
+    let mut files: Vec<(String, u64, u64)> = Vec::new();
+    while let Some(item) = cursor.next_item().unwrap() {
+        match item {
+            Item::Entry(Entry { path, kind: NodeKind::File { size }, .. }) => {
+                files.push((path.to_string(), size, 0));
+            }
+            Item::Entry(_) => {}
+            Item::Extents(extents) => {
+                files.last_mut().unwrap().2 += extents.iter().map(Extent::len).sum::<u64>();
+            }
+        }
+    }
+    files
 }
 
 pub(crate) fn is_root() -> bool {

@@ -2,6 +2,7 @@
 
 use backstay_daemon::api_types::{DrillReport, ProbeReport};
 
+use super::promotion::promised;
 use crate::output::{or_dash, seconds, table, time, word};
 
 pub(crate) fn drill(report: &DrillReport) -> String {
@@ -17,10 +18,11 @@ pub(crate) fn drill(report: &DrillReport) -> String {
         ]);
     }
     lines.push(format!(
-        "Drill {} of {} at {} {}: RPO {}, RTO {}.",
+        "Drill {} of {} at {}{} {}: RPO {}, RTO {}.",
         report.number,
         report.plan,
         report.restore_point,
+        promised(report.consistency),
         if report.passed { "passed" } else { "FAILED" },
         seconds(report.rpo_seconds),
         or_dash(report.rto_seconds, seconds),

@@ -1,6 +1,7 @@
 //! Reports of promotions.
 
 use backstay_daemon::api_types::PromotionReport;
+use backstay_types::point::Consistency;
 
 use crate::output::{or_dash, seconds, table, time, word};
 
@@ -17,19 +18,21 @@ pub(crate) fn promotion(report: &PromotionReport) -> String {
     let mut lines = vec![table("", ["step", "state", "time"], steps), String::new()];
     lines.push(if report.dry_run {
         format!(
-            "Dry run, nothing was done. {} would be promoted to epoch {} at {}: RPO {}{}.",
+            "Dry run, nothing was done. {} would be promoted to epoch {} at {}{}: RPO {}{}.",
             report.plan,
             report.epoch,
             report.restore_point,
+            promised(report.consistency),
             seconds(report.rpo_seconds),
             counted(report),
         )
     } else {
         format!(
-            "{} promoted to epoch {} at {}: RPO {}{}, RTO {}.",
+            "{} promoted to epoch {} at {}{}: RPO {}{}, RTO {}.",
             report.plan,
             report.epoch,
             report.restore_point,
+            promised(report.consistency),
             seconds(report.rpo_seconds),
             counted(report),
             or_dash(report.rto_seconds, seconds),
@@ -45,6 +48,11 @@ fn counted(report: &PromotionReport) -> String {
     report
         .rpo_counted_from
         .map_or_else(String::new, |from| format!(" (counted from {}, {})", from.reason, time(from.time)))
+}
+
+/// ` (crash)`, beside the point of a report.
+pub(super) fn promised(consistency: Option<Consistency>) -> String {
+    consistency.map(|word| format!(" ({word})")).unwrap_or_default()
 }
 
 pub(crate) fn handover(report: &PromotionReport) -> String {

@@ -84,6 +84,7 @@ pub(crate) fn status(s: &PlanStatus) -> String {
         rows.push(("  error", error.message.clone()));
         rows.extend(error.hint.as_ref().map(|hint| ("  hint", hint.clone())));
     }
+    rows.extend(s.last_cycle.as_ref().and_then(consistency).map(|told| ("Consistency", told)));
     if let Some(error) = &s.apply_error {
         let what = if s.role == SiteRole::Demoting { "not a standby yet" } else { "not brought up" };
         rows.push(("Replica", format!("{what}: {}", error.message)));
@@ -223,6 +224,15 @@ fn last_cycle(last: &LastCycle) -> String {
         (outcome, _) => word(&outcome),
     };
     format!("{how} in {}, started {}", seconds(last.duration_seconds), time(last.started_time))
+}
+
+/// `fuzzy: volume data: it was written while it was read`.
+fn consistency(last: &LastCycle) -> Option<String> {
+    let promised = last.consistency.as_ref()?;
+    Some(match &last.below_crash {
+        Some(why) => format!("{promised}: {why}"),
+        None => promised.to_string(),
+    })
 }
 
 fn next_run(s: &PlanStatus) -> String {

@@ -40,6 +40,8 @@ fn plan_status() -> PlanStatus {
             error: None,
             duration_seconds: 3.25,
             freeze_seconds: None,
+            consistency: None,
+            below_crash: None,
         }),
         apply_error: None,
         replica_warning: None,
@@ -124,6 +126,8 @@ fn status_of_one_plan_shows_why_the_last_cycle_failed() {
         }),
         duration_seconds: 0.5,
         freeze_seconds: None,
+        consistency: None,
+        below_crash: None,
     });
     assert_eq!(
         status(&failed),
@@ -198,6 +202,7 @@ fn promotion_reports_its_steps() {
         plan: shop(),
         epoch: Epoch(2),
         restore_point: id(42),
+        consistency: None,
         rpo_seconds: 75.0,
         rpo_counted_from: None,
         rto_seconds: Some(0.412),

@@ -1,7 +1,7 @@
 //! What runs where: the rules of a plan on the pods there are. Nothing is started here.
 //!
 //! 1. A selector that no running pod matches, or a matching container that does not run, leaves an application
-//!    unquieted: it is a warning, and the restore point is no more than crash-consistent.
+//!    unquieted: it is a warning, and its writers do not count as stopped.
 
 use std::collections::BTreeMap;
 
