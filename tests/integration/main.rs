@@ -37,6 +37,7 @@ mod manifests;
 mod memory;
 mod neighbours;
 mod odd_moments;
+mod old_sites;
 mod operator;
 mod pairing_again;
 mod places;

@@ -64,7 +64,7 @@ impl Site {
         let mut told = None;
         while !self.stop.is_cancelled() {
             match self.cluster().await {
-                Ok(cluster) => control::run(&cluster, host.clone(), self.stop.cancelled()).await,
+                Ok(cluster) => Box::pin(control::run(&cluster, host.clone(), self.stop.cancelled())).await,
                 Err(error) => {
                     let text = error.to_string();
                     if told.as_ref() != Some(&text) {

@@ -119,6 +119,28 @@ impl Site {
         self.listen = new;
     }
 
+    /// A site that stands at `dir`, as some earlier build made it at the address `was`; it moves to one of its own.
+    pub fn adopt(name: &str, dir: &Path, was: &str) -> Site {
+        let home = tempfile::Builder::new().prefix(&format!("backstay-{name}-")).tempdir().unwrap();
+        let listen = free_address();
+        let config = dir.join("site.toml");
+        let text = fs::read_to_string(&config).unwrap().replace(was, &listen.to_string());
+        fs::write(&config, text).unwrap();
+        Site {
+            name: name.to_owned(),
+            log: home.path().join("daemon.log"),
+            dir: dir.to_owned(),
+            listen,
+            env: Vec::new(),
+            wrapper: Vec::new(),
+            daemon: None,
+            keeper: None,
+            peak_kib: 0,
+            allowed_errors: Mutex::default(),
+            _home: home,
+        }
+    }
+
     /// Its name, by which its peers know it.
     pub fn name(&self) -> &str {
         &self.name

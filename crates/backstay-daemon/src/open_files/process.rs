@@ -102,7 +102,7 @@ impl Looker<'_> {
         for line in text.split(|byte| *byte == b'\n') {
             let Some((rights, path)) = mapped(line) else { continue };
             let writes = matches!(rights, [_, b'w', _, b's']);
-            if (self.counts != Counts::Everybody && !writes) || (path == last && !writes) {
+            if !writes && (self.counts != Counts::Everybody || path == last) {
                 continue;
             }
             last = path;

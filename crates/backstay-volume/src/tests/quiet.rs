@@ -46,7 +46,8 @@ fn a_look_finds_every_change() {
     assert_eq!(look(&first), QuietLook::Quiet);
     assert_eq!((first.atomicity(), first.was_unchanged()), (Atomicity::None, false));
     drop(first);
-    let changes: [(&str, &dyn Fn(&Path)); 7] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let changes: [Change; 7] = [
         ("written", &|root| fs::write(root.join("plain"), "other text").unwrap()),
         ("of the same size", &|root| {
             fs::OpenOptions::new()

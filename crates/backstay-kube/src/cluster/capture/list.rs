@@ -23,7 +23,7 @@ type Wanted = (Resource, Option<String>, Pick);
 
 /// What became of one.
 enum Listed {
-    Batch(Batch),
+    Batch(Box<Batch>),
     Missing(Missing),
 }
 
@@ -54,7 +54,7 @@ impl Run<'_> {
         }
         while let Some(outcome) = tasks.join_next().await {
             match outcome.map_err(|_| ClusterError::Worker { what: "a list" })?? {
-                Listed::Batch(batch) => self.merge(batch),
+                Listed::Batch(batch) => self.merge(*batch),
                 Listed::Missing(missing) => self.report.missing.push(missing),
             }
         }
@@ -76,7 +76,7 @@ impl List {
         let mut restarts = 0;
         loop {
             match self.pages().await? {
-                Ok(batch) => return Ok(Listed::Batch(batch)),
+                Ok(batch) => return Ok(Listed::Batch(Box::new(batch))),
                 Err(error) if is_expired(&error) && restarts < RESTARTS_MAX => restarts += 1,
                 Err(error) => return self.failed(error),
             }
