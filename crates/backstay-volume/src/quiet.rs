@@ -18,7 +18,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::time::ClockId;
 
 use crate::VolumeError;
-use crate::fs::Stat;
+use crate::fs::{Stat, safe};
+use crate::snapshot::is_subvolume;
 use device::Counters;
 
 /// A moment before which everything that was written is in the files of a source.
@@ -81,7 +82,7 @@ impl QuietMark {
             _ if stat.file_type == rustix::fs::FileType::BlockDevice => device::begin(path, &stat)?,
             // Its snapshot writes out what is dirty.
             SnapshotKind::Btrfs => Proof::Times,
-            SnapshotKind::Auto if crate::snapshot::is_subvolume(&crate::fs::safe::open_folder(path)?) => {
+            SnapshotKind::Auto if is_subvolume(&safe::open(path, OFlags::PATH, Mode::empty())?) => {
                 Proof::Times
             }
             _ => match kind_of_times(path)? {

@@ -33,7 +33,7 @@ pub struct PairKeyRequest {
     #[serde(default)]
     pub ttl_seconds: Option<u64>,
     /// The peer whose place the site that joins takes: its plans go on with the new one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub struct JoinRequest {
     /// The key that `backstay pair key` printed on the other site.
     pub key: String,
     /// The peer whose place that site takes: its plans go on with the new one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
 }
 

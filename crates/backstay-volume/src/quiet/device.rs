@@ -19,14 +19,15 @@ use crate::fs::Stat;
 /// What was written to a disk since it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Counters {
-    /// Writes, sectors written, discards, sectors discarded.
-    counts: [u64; 4],
+    /// Sectors written, and discarded. Not how many requests did it: the kernel counts an empty one, a flush such as that of
+    /// the look itself, as a write.
+    sectors: [u64; 2],
     /// The file behind a loop device: inode, size, change.
     file: Option<(u64, u64, Mtime)>,
 }
 
 /// Fields of `/sys/dev/block/…/stat`, from 0 (Documentation/block/stat.rst).
-const WRITES: [usize; 4] = [4, 6, 11, 13];
+const SECTORS: [usize; 2] = [6, 13];
 
 /// Writes out what is cached of a device, and reads its counters.
 pub(super) fn begin(path: &Path, stat: &Stat) -> Result<Proof, VolumeError> {
@@ -57,10 +58,10 @@ fn counters(node: &Path) -> Option<Counters> {
     let fields: Vec<u64> = stat.split_whitespace().map_while(|field| field.parse().ok()).collect();
     // Kernels before 4.18 do not count discards.
     let count = |index: usize| fields.get(index).copied().or((index > 10).then_some(0));
-    let [writes, sectors, discards, discarded] = WRITES.map(count);
+    let [written, discarded] = SECTORS.map(count);
     let backing = disk.join("loop/backing_file");
     let file = if backing.exists() { Some(look_at_file(&backing)?) } else { None };
-    Some(Counters { counts: [writes?, sectors?, discards?, discarded?], file })
+    Some(Counters { sectors: [written?, discarded?], file })
 }
 
 fn look_at_file(backing: &Path) -> Option<(u64, u64, Mtime)> {

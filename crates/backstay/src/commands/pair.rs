@@ -53,8 +53,9 @@ pub(super) async fn run(client: &Client, command: PairCommand) -> Result<(), Fai
             output::show(output.format, &done, |_| render::replaced(&old, &new, &done))
         }
         PairCommand::Remove { peer } => {
-            let removed: Unpaired = client.delete(&format!("/pairs/{}", segment(&peer)?)).await?;
-            output::print(&render::unpaired(&peer, &removed))
+            let removed = client.delete(&format!("/pairs/{}", segment(&peer)?)).await;
+            let removed: Option<Unpaired> = super::plan::done_or_gone(removed)?;
+            output::print(&render::unpaired(&peer, &removed.unwrap_or_default()))
         }
     }
 }

@@ -83,10 +83,15 @@ pub(super) async fn run(client: &Client, command: PlanCommand) -> Result<(), Fai
 
 /// Removing what is not there is done already.
 pub(super) fn changed_or_gone(outcome: Result<Changed, Failure>) -> Result<bool, Failure> {
+    Ok(done_or_gone(outcome)?.is_some_and(|done| done.changed))
+}
+
+/// What was done, or nothing: what is not there has not to be removed.
+pub(super) fn done_or_gone<T>(outcome: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match outcome {
-        Ok(done) => Ok(done.changed),
+        Ok(done) => Ok(Some(done)),
         // The site itself not being there is no such case, and neither is a daemon that does not know the route.
-        Err(failure) if failure.class() == Class::NotFound && failure.is_told() => Ok(false),
+        Err(failure) if failure.class() == Class::NotFound && failure.is_told() => Ok(None),
         Err(failure) => Err(failure),
     }
 }
