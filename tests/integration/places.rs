@@ -145,7 +145,7 @@ fn what_is_accepted_acts() {
     edit(&pair.west, |spec| {
         let volumes = spec["volumes"].as_array_mut().unwrap();
         volumes.push(json!({"name": "more", "path": more}));
-        spec["allowFuzzy"] = json!(true);
+        spec["minimumConsistency"] = json!("fuzzy");
     });
     let there = pair.west.replica("shop", "more");
     fs::create_dir_all(&there).unwrap();
@@ -164,7 +164,7 @@ fn what_is_accepted_acts() {
     let accepted = pair.east.cli(["plan", "accept", "shop", "-o", "json"]).ok().json();
     let fields: Vec<_> =
         accepted["accepted"].as_array().unwrap().iter().map(|one| one["field"].clone()).collect();
-    assert_eq!(fields, ["volumes", "allowFuzzy"], "{accepted}");
+    assert_eq!(fields, ["volumes", "minimumConsistency"], "{accepted}");
     eventually("what was withheld is applied", Duration::from_secs(60), || {
         pair.east.status("shop")["proposed"].is_null() && fs::read_dir(&more).unwrap().next().is_some()
     });

@@ -119,6 +119,7 @@ impl Site {
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
+            minimum_consistency: Some(record.minimum()),
             automatic_failover: self.automatic_status(&record),
             hold: self.hold_status(&record)?,
             proposed: self.proposed_status(&record)?,

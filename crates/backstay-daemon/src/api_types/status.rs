@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backstay_types::frame::SiteRole;
+use backstay_types::plan::MinimumConsistency;
 use backstay_types::point::Consistency;
 use backstay_types::{Class, Epoch, PlanName, RestorePointId, Time};
 use serde::{Deserialize, Serialize, Serializer};
@@ -60,6 +61,9 @@ pub struct PlanStatus {
     pub last_drill: Option<LastDrill>,
     /// Whether its schedule is suspended.
     pub suspended: bool,
+    /// The least that a restore point of the plan may promise; a cycle that cannot keep it fails.
+    #[serde(default)]
+    pub minimum_consistency: Option<MinimumConsistency>,
     /// Who would take over by itself, and when; `null` for a plan without automatic failover.
     #[serde(default)]
     pub automatic_failover: Option<AutomaticStatus>,

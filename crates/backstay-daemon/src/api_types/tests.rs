@@ -78,6 +78,7 @@ fn fields_are_named_as_the_contract_says() {
         objects: None,
         last_drill: None,
         suspended: false,
+        minimum_consistency: None,
         automatic_failover: None,
         hold: None,
         proposed: None,

@@ -23,9 +23,14 @@ const PASSES_MAX: usize = 5;
 /// Passes where a point that shows no instant will do: what a busy application keeps writing is not read for ever.
 const PASSES_FUZZY: usize = 2;
 
-/// Waited before each further pass: long enough for a save to end.
-const PAUSES: [Duration; PASSES_MAX - 1] =
-    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
+/// Waited before each further pass: the first is more than the margin that a time stamp needs to lie before the next mark,
+/// and all together more than the two seconds that a file system may round its time stamps to.
+const PAUSES: [Duration; PASSES_MAX - 1] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+];
 
 /// What is read again however much the pass before had to read.
 const SMALL_BYTES: u64 = 64 << 20;

@@ -218,7 +218,10 @@ impl Site {
 
 /// Whether a cycle failed only because a file was written again and again while it was read.
 const fn is_unsettled(error: &DaemonError) -> bool {
-    matches!(error, DaemonError::Volume(VolumeError::Unsettled { .. }))
+    matches!(
+        error,
+        DaemonError::Volume(VolumeError::Unsettled { .. }) | DaemonError::BelowMinimum { may_pass: true, .. }
+    )
 }
 
 /// What is written again and again once nothing is to be written any more.
@@ -226,6 +229,9 @@ fn written_meanwhile(plan: &PlanName, error: DaemonError) -> DaemonError {
     match error {
         DaemonError::Volume(VolumeError::Unsettled { path }) => {
             DaemonError::WrittenMeanwhile { plan: plan.clone(), what: vec![path] }
+        }
+        DaemonError::BelowMinimum { may_pass: true, why, .. } => {
+            DaemonError::WrittenMeanwhile { plan: plan.clone(), what: vec![why] }
         }
         other => other,
     }

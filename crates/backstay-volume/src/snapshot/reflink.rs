@@ -115,6 +115,33 @@ impl Clones {
     }
 }
 
+/// Whether files of a volume can be cloned, tried with files that have no name: nothing in the volume shows it.
+pub(super) fn can_clone(source: &Path, target: Target) -> Result<bool, VolumeError> {
+    let folder = match target {
+        Target::Tree => safe::open_folder(source)?,
+        Target::Block => {
+            let image = safe::open(source, OFlags::PATH, Mode::empty())?;
+            if !Stat::of_fd(&image).is_ok_and(|stat| stat.is_file()) {
+                return Ok(false);
+            }
+            let place = std::fs::read_link(safe::path_of(&image))
+                .map_err(|error| VolumeError::io("find the place of", source, error))?;
+            safe::open_folder(place.parent().unwrap_or(Path::new("/")))?
+        }
+    };
+    let unnamed = || -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&folder, ".", flags, Mode::RUSR | Mode::WUSR)?.into())
+    };
+    let tried = || {
+        let from = unnamed()?;
+        (&from).write_all(&[1; 4096])?;
+        rustix::fs::ioctl_ficlone(unnamed()?, &from)?;
+        io::Result::Ok(())
+    };
+    Ok(tried().is_ok())
+}
+
 /// Tries a clone.
 fn probe(scratch: &Scratch) -> io::Result<()> {
     const PROBES: [&str; 2] = ["probe-from", "probe-to"];

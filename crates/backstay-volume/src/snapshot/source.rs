@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 use super::btrfs::{BtrfsSnapshot, is_subvolume};
 use super::command::CommandSnapshot;
 use super::duty::DutyFile;
-use super::reflink::{Cloner, Clones};
+use super::reflink::{Cloner, Clones, can_clone};
 use super::scratch_name;
 use crate::fs::safe;
 use crate::{VolumeContext, VolumeError};
@@ -116,11 +116,14 @@ impl Source {
                 Err(error) => tracing::info!(%error, "no btrfs snapshot; trying clones"),
             }
         }
+        // Where files cannot be cloned no folder for clones is tried either: it would show in the root of a volume.
+        if !can_clone(path, target)? {
+            return Ok(Self::InPlace(path.to_owned()));
+        }
         match Clones::create(path, name, target, duty.clone()) {
             Ok(clones) => Ok(Self::Clones(clones)),
-            Err(error @ VolumeError::ForeignLink { .. }) => Err(error),
             Err(error) => {
-                tracing::debug!(%error, "no clones; the volume is read in place");
+                tracing::info!(%error, "no clones; the volume is read in place");
                 Ok(Self::InPlace(path.to_owned()))
             }
         }

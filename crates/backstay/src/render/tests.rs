@@ -51,6 +51,7 @@ fn plan_status() -> PlanStatus {
         objects: None,
         last_drill: None,
         suspended: false,
+        minimum_consistency: None,
         automatic_failover: None,
         hold: None,
         proposed: None,
