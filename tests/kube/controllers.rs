@@ -267,7 +267,10 @@ fn a_wrong_resource_is_told_so_and_holds_up_no_other() {
     let rig = Rig::start();
     let active = rig.active.cluster();
     let folder = rig.pair.source("folder");
-    let volumes = format!("volumes: [{{name: data, path: {}}}]", folder.display());
+    // Each plan has a folder of its own: two of one folder are refused for that.
+    let of_folder =
+        |name: &str| format!("volumes: [{{name: data, path: {}}}]", rig.pair.source(name).display());
+    let volumes = of_folder("good");
 
     // What can be told from the text alone is refused at admission.
     for (spec, told) in [
@@ -284,13 +287,17 @@ fn a_wrong_resource_is_told_so_and_holds_up_no_other() {
     }
 
     // The rest by a condition, which says what to do.
-    active.apply_yaml(&plan(HOME, "lost", &format!("pair: nobody, {volumes}")));
+    active.apply_yaml(&plan(HOME, "lost", &format!("pair: nobody, {}", of_folder("lost"))));
     active.apply_yaml(&plan(
         HOME,
         "named",
         &format!("pair: west, volumes: [{{name: Not_A_Name, path: {}}}]", folder.display()),
     ));
-    active.apply_yaml(&plan(HOME, "timed", &format!("pair: west, {volumes}, schedulePolicy: later")));
+    active.apply_yaml(&plan(
+        HOME,
+        "timed",
+        &format!("pair: west, {}, schedulePolicy: later", of_folder("timed")),
+    ));
     active.apply_yaml(&plan(HOME, "good", &format!("pair: west, {volumes}")));
     let lost = await_condition(active, &["bsplan", "lost", "-n", HOME], "Ready", "False", "NotFound");
     let message = condition(&lost, "Ready")["message"].as_str().unwrap();
@@ -310,7 +317,11 @@ fn a_wrong_resource_is_told_so_and_holds_up_no_other() {
     rig.pair.east.sync("good");
 
     // Whoever writes in another namespace gets that namespace replicated, and none of the daemon's rights.
-    active.apply_yaml(&plan("default", "reach", &format!("pair: west, namespaces: [default], {volumes}")));
+    active.apply_yaml(&plan(
+        "default",
+        "reach",
+        &format!("pair: west, namespaces: [default], {}", of_folder("reach")),
+    ));
     let reach =
         await_condition(active, &["bsplan", "reach", "-n", "default"], "Ready", "False", "OtherNamespace");
     assert!(condition(&reach, "Ready")["message"].as_str().unwrap().starts_with("volumes reaches beyond"));

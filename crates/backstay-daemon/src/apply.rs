@@ -205,8 +205,9 @@ impl Site {
         applied.pair = Some(point.pair);
         // What a side kept, and what an apply that was cut off has done, is nobody's doing.
         let is_ours = applied.kept || applied.target.is_some();
-        applied.target = Some(point.id);
-        self.plans.set_applied(plan, applied)?;
+        if !changing.is_empty() {
+            self.begin_apply(plan, applied, point)?;
+        }
         let mut told = Vec::new();
         for volume in &point.volumes {
             let before = applied.marks.get(&volume.name).cloned();
@@ -217,6 +218,7 @@ impl Site {
         }
         applied.volumes.retain(|name, _| point.volume(name).is_some());
         applied.marks.retain(|name, _| point.volume(name).is_some());
+        self.begin_apply(plan, applied, point)?;
         if !withheld.manifests {
             told.extend(self.apply_objects(plan, applied, point)?);
         }
@@ -228,6 +230,20 @@ impl Site {
         applied.warn(point, told.clone());
         self.plans.set_applied(plan, applied)?;
         Ok(told)
+    }
+
+    /// Records what the replicas are on their way to, before the first byte of them is written and not before it may be.
+    fn begin_apply(
+        &self,
+        plan: &PlanName,
+        applied: &mut Applied,
+        point: &RestorePoint,
+    ) -> Result<(), DaemonError> {
+        if applied.target == Some(point.id) {
+            return Ok(());
+        }
+        applied.target = Some(point.id);
+        self.plans.set_applied(plan, applied)
     }
 
     /// Refuses to write volumes beside workloads of a higher epoch, or under somebody who has them open. Blocks.

@@ -6,11 +6,11 @@
 //! | of | refused when | at least |
 //! |---|---|---|
 //! | a volume | nothing is left | 1 entry before |
-//! | a volume | over 90 % of its entries and half of its bytes are gone | [`ENTRIES_MIN`] before |
-//! | a volume | over 90 % of its bytes are gone | [`BYTES_MIN`] before |
-//! | a volume on another file system than before | over half of its entries or bytes are gone | [`MOVED_ENTRIES_MIN`] before |
+//! | a volume | over 90 % of its entries and half of its bytes are gone | `ENTRIES_MIN` before |
+//! | a volume | over 90 % of its bytes are gone | `BYTES_MIN` before |
+//! | a volume on another file system than before | over half of its entries or bytes are gone | `MOVED_ENTRIES_MIN` before |
 //! | the objects | none is left, or no workload | 1 before |
-//! | the objects | over half are gone | [`OBJECTS_MIN`] before |
+//! | the objects | over half are gone | `OBJECTS_MIN` before |
 //! | the claims | the volume of one is gone | – |
 //!
 //! 1. Entries alone do not count: a spool that is emptied every night beside a database keeps its bytes

@@ -22,12 +22,13 @@ pub use tell::{QuerySectors, QueryTree, SectorRun, ToldSectors, ToldTree};
 pub struct WireVersion(pub u16);
 
 impl WireVersion {
-    /// The first: pairing, plans, sessions, promotion notices.
-    pub const V1: WireVersion = WireVersion(1);
+    /// A side says what of a plan it has not accepted, why its replicas do not follow and where it is reached; points have the
+    /// words `crashPerVolume` and `unknown`. Answers of version 1 end before these fields, so it is not spoken any more.
+    pub const V2: WireVersion = WireVersion(2);
     /// Newest that this program speaks.
-    pub const NEWEST: WireVersion = Self::V1;
+    pub const NEWEST: WireVersion = Self::V2;
     /// Oldest that this program speaks.
-    pub const OLDEST: WireVersion = Self::V1;
+    pub const OLDEST: WireVersion = Self::V2;
 }
 
 macro_rules! frames {

@@ -126,7 +126,9 @@ impl Site {
         if shown.is_some_and(|shown| *shown.root == volume.root) {
             // What shows another manifest was looked at before the first of them was written.
             self.check_may_write(plan, std::slice::from_ref(&place), applied)?;
+            self.begin_apply(plan, applied, point)?;
         }
+        let shown = applied.shown(&volume.name);
         self.check_alone(&*self.plans.get(plan)?, &place)?;
         private::make_way(&self.dir, &place)?;
         let reader = self.store.reader(point.pair);

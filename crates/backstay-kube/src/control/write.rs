@@ -116,12 +116,21 @@ impl Kind {
         is_set: bool,
     ) -> Result<(), WriteError> {
         let name = object.name_any();
-        let finalizers: &[&str] = if is_set { &[finalizer] } else { &[] };
-        let metadata = json!({"uid": object.uid(), "finalizers": finalizers});
-        let body = self.body(&name, metadata, "", &Value::Null);
-        let params = PatchParams::apply(FINALIZER_MANAGER).force();
         let api = self.api(object.namespace().as_deref());
-        absent_is_fine(bounded(api.patch(&name, &params, &Patch::Apply(body))).await)
+        if is_set {
+            let metadata = json!({"uid": object.uid(), "finalizers": [finalizer]});
+            let body = self.body(&name, metadata, "", &Value::Null);
+            let params = PatchParams::apply(FINALIZER_MANAGER).force();
+            return absent_is_fine(bounded(api.patch(&name, &params, &Patch::Apply(body))).await);
+        }
+        // Whoever wrote the resource may have written our finalizer as well, and an apply leaves what others own. The
+        // version keeps one that somebody adds meanwhile.
+        let left: Vec<_> = object.finalizers().iter().filter(|other| *other != finalizer).collect();
+        let metadata =
+            json!({"uid": object.uid(), "resourceVersion": object.resource_version(), "finalizers": left});
+        let body = json!({"metadata": metadata});
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        absent_is_fine(bounded(api.patch(&name, &params, &Patch::Merge(body))).await)
     }
 
     /// Changes an object that is still the one that was seen: labels are added, and its spec becomes `spec`, whoever wrote
