@@ -25,13 +25,16 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), DaemonError> {
 
 /// Replaces a file durably; on a full disk by means of the site's [`reserve`].
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
-    let temporary = path.with_added_extension("tmp");
+    write_by(&path.with_added_extension("tmp"), path, bytes)
+}
+
+fn write_by(temporary: &Path, path: &Path, bytes: &[u8]) -> Result<(), DaemonError> {
     let replace = || -> io::Result<()> {
         let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, path)?;
+        fs::rename(temporary, path)?;
         sync_parent(path)
     };
     let outcome = match replace() {
@@ -65,6 +68,13 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Dae
         .map_err(|source| DaemonError::State { path: path.to_owned(), source })?;
     bytes.push(b'\n');
     write(path, &bytes)
+}
+
+/// The same of a file that several processes write, each by a file of its own.
+pub(crate) fn write_json_beside<T: Serialize>(path: &Path, value: &T) -> Result<(), DaemonError> {
+    let bytes = serde_json::to_vec_pretty(value)
+        .map_err(|source| DaemonError::State { path: path.to_owned(), source })?;
+    write_by(&path.with_added_extension(format!("{}.tmp", std::process::id())), path, &bytes)
 }
 
 /// Reads a JSON file; `None` if it is not there.

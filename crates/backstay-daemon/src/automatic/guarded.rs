@@ -114,7 +114,7 @@ impl Site {
         }
         let holds = match &old {
             Some(old) if !old.home => self.holds_here(old),
-            _ => spec.hold.clone(),
+            _ => spec.hold.clone().or_else(|| self.config.load().holds.get(name).cloned()),
         };
         if !holds.is_some_and(|hold| hold.holds_something()) && !had(&|old| self.holds_here(old).is_none()) {
             return Err(AutomaticError::NothingToHold { plan: plan() }.into());
@@ -129,7 +129,7 @@ impl Site {
 
     /// What stops the application of a plan on this host, if this site says so.
     fn holds_here(&self, record: &PlanRecord) -> Option<HostHold> {
-        record.spec.hold.clone().filter(|hold| record.home && hold.holds_something())
+        self.host_hold(record).filter(HostHold::holds_something)
     }
 
     /// Whether somebody would hold in this daemon's place.

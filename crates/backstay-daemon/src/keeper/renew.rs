@@ -135,7 +135,7 @@ impl Renewal {
                 let noted = if self.is_daemons || self.is_noted() {
                     Ok(())
                 } else {
-                    files::write_json(&Note::of(&self.dir, &plan), &note)
+                    files::write_json_beside(&Note::of(&self.dir, &plan), &note)
                 };
                 let (dir, orders) = (self.dir.clone(), self.orders.clone());
                 self.tasks.spawn_blocking(move || {

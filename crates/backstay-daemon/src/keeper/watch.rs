@@ -147,7 +147,7 @@ fn hold(dir: &Path, who: &'static str, watch: Watch, orders: &Orders) -> Result<
     let folder = plan_folder(dir, &orders.plan);
     let why = if orders.fenced { "the other side runs it, or is to" } else { "its lease was not renewed" };
     let note = Note { by: who.to_owned(), why: why.to_owned() };
-    let noted = files::write_json(&Note::path(&folder), &note);
+    let noted = files::write_json_beside(&Note::path(&folder), &note);
     if !orders.fenced {
         let now = clock::mono();
         let kept = kept::read(&folder, now).ok().flatten().map(|(_, kept)| kept);
@@ -159,7 +159,7 @@ fn hold(dir: &Path, who: &'static str, watch: Watch, orders: &Orders) -> Result<
     hold_host(dir, orders)?;
     // Holding does not wait for a disk; whoever has the lease and is not told holds it for longer than it has to.
     noted?;
-    files::write_json(&Note::path(&folder), &note)
+    files::write_json_beside(&Note::path(&folder), &note)
 }
 
 /// Holds what the orders say.
