@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use backstay_engine::send::{SendAction, SendError, SendEvent, SendSession};
-use backstay_net::{BatchSendError, Connection, ControlSend};
+use backstay_net::{BatchSendError, Connection, ControlSend, StreamError};
 use backstay_types::frame::batch::{BatchRecord, BatchWriter};
 use backstay_types::frame::{Begin, Commit, Committed, Frame};
 use backstay_types::{Class, Time, limits};
@@ -157,7 +157,14 @@ impl<'a> Transfer<'a> {
         loop {
             self.pump()?;
             if let Some(action) = self.session.poll_action() {
-                if let Some(committed) = self.execute(action, producer).await? {
+                let done = match self.execute(action, producer).await {
+                    // What was to be sent was turned away, as a batch may be.
+                    Err(DaemonError::Stream(error @ StreamError::Stopped { .. })) => {
+                        return Err(self.cause(frames, error.into()).await);
+                    }
+                    done => done?,
+                };
+                if let Some(committed) = done {
                     let commit = self.commit.take().ok_or(DaemonError::Worker { what: "the commit" })?;
                     return Ok(Sent { commit, committed_time: committed.committed_time });
                 }
@@ -177,7 +184,7 @@ impl<'a> Transfer<'a> {
                 }
                 Some(sent) = self.sending.join_next() => match sent {
                     Ok(Ok(())) => continue,
-                    Ok(Err(error)) => return Err(self.cause(frames, error).await),
+                    Ok(Err(error)) => return Err(self.cause(frames, error.into()).await),
                     Err(_) => return Err(DaemonError::Worker { what: "sending a batch" }),
                 },
                 produced = next_of(producer), if takes => {
@@ -227,9 +234,9 @@ impl<'a> Transfer<'a> {
         })
     }
 
-    /// Why a batch was not taken: a receiver that ended the session says so on the control stream, and the word may
-    /// arrive after the batch was turned away.
-    async fn cause(&self, frames: &mut mpsc::Receiver<Frame>, error: BatchSendError) -> DaemonError {
+    /// Why a batch or a frame was not taken: a receiver that ended the session says so on the control stream, and the word
+    /// may arrive after what was sent was turned away.
+    async fn cause(&self, frames: &mut mpsc::Receiver<Frame>, error: DaemonError) -> DaemonError {
         let refusal = async {
             while let Some(frame) = frames.recv().await {
                 if let Frame::Refused(refused) = frame {
@@ -240,7 +247,7 @@ impl<'a> Transfer<'a> {
         };
         match tokio::time::timeout(REFUSAL_WITHIN, refusal).await {
             Ok(Some(refused)) => DaemonError::refused(&self.peer, refused),
-            Ok(None) | Err(_) => error.into(),
+            Ok(None) | Err(_) => error,
         }
     }
 
