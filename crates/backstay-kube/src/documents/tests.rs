@@ -229,9 +229,11 @@ fn the_samples_have_every_field() {
         |schema: &Value| schema["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let has = |value: &Value, name: &str| !value[name].is_null();
     for name in names(&schema) {
-        // The one it cannot have beside `schedule`.
+        // What it cannot have beside `schedule`, and beside `minimumConsistency`.
         assert!(
-            name == "schedulePolicy" || has(&full["spec"], &name) || has(&cluster["spec"], &name),
+            ["schedulePolicy", "allowFuzzy"].contains(&name.as_str())
+                || has(&full["spec"], &name)
+                || has(&cluster["spec"], &name),
             "neither config/samples/full.yaml nor cluster.yaml has {name}"
         );
     }

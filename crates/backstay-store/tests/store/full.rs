@@ -1,12 +1,13 @@
 //! A full disk: a clear error, nothing committed, and on once there is room. On a small tmpfs; needs root.
 
+use std::ffi::CString;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 use backstay_store::StoreError;
 use backstay_types::{Class, Classify};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 use crate::fixture::*;
@@ -16,11 +17,11 @@ struct Mounted(TempDir);
 impl Mounted {
     fn new(size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(dir.path())
-            .status()
-            .is_ok_and(|status| status.success());
+        // By a call and not by a command: a child holds copies of every test's files until it executes, the lock of a
+        // store and a deleted file of this disk among them.
+        let options = CString::new(format!("size={size}")).unwrap();
+        let mounted =
+            mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), Some(options.as_c_str())).is_ok();
         if !mounted {
             let why = "a full store needs a tmpfs, and mounting one needs root";
             println!("skipped: {why}");
@@ -53,8 +54,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+        let unmounted = unmount(self.path(), UnmountFlags::empty());
+        assert!(unmounted.is_ok() || std::thread::panicking(), "{unmounted:?}");
     }
 }
 
