@@ -186,6 +186,24 @@ fn a_restore_point_file_that_nothing_can_mend_is_named() {
     assert_same(&two.source, &two.pair.west.replica("shop", "data"));
 }
 
+/// A repair does not write under somebody who has the replica open.
+#[test]
+fn a_replica_in_use_is_not_repaired() {
+    let two = two();
+    two.pair.west.allow_errors("");
+    let replica = two.pair.west.replica("shop", "data");
+    flip(&replica.join("new"));
+    let open = OpenOptions::new().write(true).open(replica.join("new")).unwrap();
+    let damaged = fs::read(replica.join("new")).unwrap();
+    let output = two.pair.west.cli(["verify", "shop", "--repair"]).refused(&[6], &[]);
+    let text = format!("{}{}", output.stdout, output.stderr);
+    assert!(text.contains("not repaired") && text.contains("open for writing"), "{output}");
+    assert!(fs::read(replica.join("new")).unwrap() == damaged, "it was written");
+    drop(open);
+    two.pair.west.cli(["verify", "shop", "--repair"]).ok();
+    assert_same(&two.source, &replica);
+}
+
 /// A replica that somebody wrote to is found by `verify`, and put right by `--repair` or the next promotion.
 #[test]
 fn a_changed_replica_is_found() {

@@ -117,6 +117,11 @@ fn nothing_outside_the_places_of_home_is_touched() {
     let audit = pair.east.cli(["audit", "-o", "json"]).ok().stdout;
     assert!(audit.contains("peer:west") && audit.contains("planPropose"), "{audit}");
 
+    // What was withheld is no replica: there is nothing to compare or to repair.
+    let verified = pair.east.cli(["verify", "shop", "--repair", "-o", "json"]).ok().json();
+    assert_eq!(verified["replicas"], 1, "{verified}");
+    untouched();
+
     // The side that said it learns that it was not accepted.
     pair.west.sync("shop");
     let there = pair.west.status("shop")["peerProposed"].clone();

@@ -50,13 +50,26 @@ fn a_site_is_private_whatever_its_folder_was() {
     let source = pair.source("source");
     tree::small_files(&source, 20, &mut seed("private"));
     fs::set_permissions(source.join("part00"), Permissions::from_mode(0o755)).unwrap();
-    pair.east.apply(&Plan::new("shop").volume("data", &source).yaml()).ok();
+    // Outside of the site others reach what they are given.
+    let outside = pair.work("srv/shop/more");
+    pair.west.terminate();
+    let config = pair.west.dir().join("site.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}\n[replicas.shop]\nmore = {outside:?}\n")).unwrap();
+    pair.west.serve();
+    pair.wait_connected();
+    let plan = Plan::new("shop").volume("data", &source).volume("more", &pair.source("more"));
+    pair.east.apply(&plan.yaml()).ok();
     let point = pair.east.sync("shop");
     eventually("the standby shows it", std::time::Duration::from_secs(60), || {
         pair.west.status("shop")["appliedRestorePoint"] == point["id"]
     });
     assert_private(pair.east.dir());
     assert_private(pair.west.dir());
+    for folder in ["srv", "srv/shop"] {
+        let mode = fs::metadata(pair.work(folder)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o755, "{folder}");
+    }
 
     for folder in ["", "replicas", "plans", "catalog"] {
         fs::set_permissions(pair.west.dir().join(folder), Permissions::from_mode(0o755)).unwrap();

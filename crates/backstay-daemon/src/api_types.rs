@@ -33,7 +33,7 @@ pub use status::{
     AutomaticStatus, CycleOutcome, CyclePhase, CycleStatus, HoldStatus, LastCycle, ObjectsStatus, PlanStatus,
     ProposedStatus, ReplicaWarning, StandbyError, StandbyStatus,
 };
-pub use upkeep::{Damage, GcOutcome, GcRequest, RebuildOutcome, VerifyOutcome, VerifyRequest};
+pub use upkeep::{Damage, GcOutcome, GcRequest, NotCompared, RebuildOutcome, VerifyOutcome, VerifyRequest};
 
 use backstay_types::{Class, Classify};
 use serde::{Deserialize, Serialize};

@@ -3,13 +3,13 @@
 //! 1. At every start the site's folder and those in it are 0700, and the small files of its state 0600; what was wider
 //!    is tightened and told (test `state_is_private_whatever_the_folder_was`).
 //! 2. What is made later is as narrow: the daemon's umask is 077. A place that site.toml names outside the site's folder is
-//!    for others to reach, so what leads to it is made as `mkdir -p` would.
+//!    for others to reach, so the apply makes what leads to it as `mkdir -p` would.
 //!
 //! What is inside replicas, drills and volumes has the modes of its source.
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -100,22 +100,12 @@ fn narrow(path: &Path, mode: u32) -> Result<(), DaemonError> {
     }
 }
 
-/// Makes what leads to a place of a replica: private in the site's own folder, else as others expect it.
+/// Makes what leads to a place of a replica in the site's own folder. Elsewhere an apply makes it, as others expect it.
 pub(crate) fn make_way(site: &Path, place: &Path) -> Result<(), DaemonError> {
-    let Some(parent) = place.parent() else { return Ok(()) };
-    if place.starts_with(site) {
-        return files::make_folder(parent);
+    match place.parent().filter(|_| place.starts_with(site)) {
+        Some(parent) => files::make_folder(parent),
+        None => Ok(()),
     }
-    let missing: Vec<&Path> = parent.ancestors().take_while(|folder| !folder.exists()).collect();
-    for folder in missing.into_iter().rev() {
-        let make = || {
-            fs::DirBuilder::new().mode(0o755).create(folder)?;
-            // The umask is the daemon's, and this is not its state.
-            fs::set_permissions(folder, Permissions::from_mode(0o755))
-        };
-        make().map_err(|source| DaemonError::io("make folder", folder, source))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -148,15 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_a_place_outside_is_open() {
+    fn the_way_to_a_place_inside_is_private() {
         let work = tempfile::tempdir().expect("a folder");
         let site = work.path().join("site");
-        make_way(&site, &work.path().join("srv/shop/data")).expect("made");
+        make_way(&site, &work.path().join("srv/shop/data")).expect("nothing to do");
         make_way(&site, &site.join("replicas/shop/data")).expect("made");
         let mode =
             |path: &str| fs::metadata(work.path().join(path)).expect("there").permissions().mode() & 0o777;
-        assert_eq!((mode("srv"), mode("srv/shop")), (0o755, 0o755));
         assert_eq!((mode("site/replicas"), mode("site/replicas/shop")), (0o700, 0o700));
-        assert!(!work.path().join("srv/shop/data").exists());
+        assert!(!work.path().join("srv").exists() && !site.join("replicas/shop/data").exists());
     }
 }

@@ -16,7 +16,7 @@ use backstay_types::{Class, Classify, PlanName, RestorePointId};
 use crate::api_types::{CyclePhase, Damage, GcOutcome, RebuildOutcome, VerifyOutcome};
 use crate::config::{Overrides, SiteConfig};
 use crate::places::Places;
-use crate::plans::PlanBook;
+use crate::plans::{Applied, PlanBook};
 use crate::runtime::{Activity, Runtimes};
 use crate::serve::store_config;
 use crate::site::{Site, layout};
@@ -96,7 +96,7 @@ impl Site {
 
     fn expired(&self, plan: &PlanName) -> Result<Vec<RestorePointId>, DaemonError> {
         let record = self.plans.get(plan)?;
-        if record.role != SiteRole::Standby {
+        if record.state.role() != SiteRole::Standby {
             return Ok(Vec::new());
         }
         let points = self.store.points(plan)?;
@@ -158,7 +158,11 @@ impl Site {
             runtimes: Some(&self.runtimes),
             replica: &replica,
             manifests: &|plan| self.manifests(plan),
-            may_write: &|plan| self.check_epoch_on_cluster(plan),
+            may_write: &|plan, place, applied| {
+                self.check_epoch_on_cluster(plan)?;
+                self.check_alone(&*self.plans.get(plan)?, place)?;
+                replicas::check_unused(plan, place, applied)
+            },
         };
         site.verify(plan, repair)
     }
@@ -174,8 +178,8 @@ struct Verifier<'a> {
     replica: &'a dyn Fn(&PlanName, &backstay_types::VolumeName) -> std::path::PathBuf,
     /// Where the objects of a plan are.
     manifests: &'a dyn Fn(&PlanName) -> std::path::PathBuf,
-    /// Refuses where workloads run on the replicas.
-    may_write: &'a dyn Fn(&PlanName) -> Result<(), DaemonError>,
+    /// Refuses where workloads run on the replicas, and where somebody else has or writes the one at this place.
+    may_write: &'a dyn Fn(&PlanName, &Path, &Applied) -> Result<(), DaemonError>,
 }
 
 impl Verifier<'_> {
@@ -255,13 +259,15 @@ pub fn verify_offline(
     };
     let manifests =
         |plan: &PlanName| Places { dir, config: &config }.manifests(plans.find(plan).as_deref(), plan);
-    let may_write = |plan: &PlanName| match plans.find(plan).is_some_and(|plan| plan.spec.covers_cluster()) {
-        false => Ok(()),
-        true => Err(DaemonError::Decision {
-            class: Class::Invalid,
-            message: format!("repair the replicas of plan {plan}: its cluster is to be asked first"),
-            hint: Some("give the command without `--offline`, with the daemon running".to_owned()),
-        }),
+    let may_write = |plan: &PlanName, place: &Path, applied: &Applied| {
+        if plans.find(plan).is_some_and(|plan| plan.spec.covers_cluster()) {
+            return Err(DaemonError::Decision {
+                class: Class::Invalid,
+                message: format!("repair the replicas of plan {plan}: its cluster is to be asked first"),
+                hint: Some("give the command without `--offline`, with the daemon running".to_owned()),
+            });
+        }
+        replicas::check_unused(plan, place, applied)
     };
     let site = Verifier {
         store: &store,

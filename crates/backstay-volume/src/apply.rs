@@ -38,7 +38,7 @@ use backstay_types::manifest::{FetchChunk, RelPath, VolumeKind};
 use backstay_types::{ChunkId, Classify};
 
 use ahead::Ahead;
-pub(crate) use block::single_size;
+pub(crate) use block::{fill_image, single_size};
 pub(crate) use clone::clone_image;
 pub use clone::{clones_work, remove_tree};
 pub(crate) use content::{is_zero, read_at, read_exact_or_short};

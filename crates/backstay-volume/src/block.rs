@@ -96,7 +96,9 @@ pub(crate) fn read(
             reading.state.sectors.end_file(len);
         }
         let shown = view.shown(&source_stat);
-        let settled = settled && !is_device && view.original.is_none_or(|(_, held_still)| held_still);
+        let held_still = view.original.is_none_or(|(_, held_still)| held_still);
+        reading.disturbed |= !held_still;
+        let settled = settled && !is_device && held_still;
         let record = StatRecord { settled, sectors, ..StatRecord::new(&shown) };
         let entry = shown.entry(RelPath::root(), NodeKind::File { size: len }, None, Vec::new());
         return reading.emit_file(entry, &record);

@@ -54,4 +54,4 @@ pub use scan::ScanTotals;
 pub use sink::{ChunkSink, PatchBase, SinkClosed};
 pub use snapshot::{ParentUse, Scanned, Snapshot, release_left_over, snapshot, snapshot_since};
 pub use state::{Elsewhere, PendingState, SentState, fingerprint_run, sent_of_point};
-pub use verify::{Look, MISMATCHES_MAX, Mismatch, inspect, salvage, sample, verify_replica};
+pub use verify::{Comparison, Look, MISMATCHES_MAX, Mismatch, inspect, salvage, sample, verify_replica};

@@ -19,16 +19,15 @@
 mod device;
 mod mount;
 
-use std::fs::File;
 use std::path::Path;
 
 use backstay_types::manifest::{Mtime, VolumeKind};
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
 use self::device::Device;
 use crate::VolumeError;
-use crate::fs::{Stat, TimesHeld};
+use crate::fs::{Stat, TimesHeld, safe};
 
 /// XFS derives what it calls the id of a file system from the number of its device, which a restart may change.
 const XFS_MAGIC: u64 = 0x5846_5342;
@@ -78,9 +77,11 @@ pub enum Standing {
 impl Mark {
     /// Marks a root as it stands: what is changed in it from now on is somebody else's. A folder must be writable.
     pub fn set(root: &Path) -> Result<Mark, VolumeError> {
-        if root.is_dir() {
-            let folder = File::open(root).map_err(|source| VolumeError::io("open", root, source))?;
-            touch(&folder).map_err(|source| VolumeError::io("touch", root, source))?;
+        match safe::open_folder(root) {
+            Ok(folder) => touch(&folder).map_err(|source| VolumeError::io("touch", root, source))?,
+            // An image or a device.
+            Err(error) if error.is_not_a_folder() => {}
+            Err(error) => return Err(error),
         }
         Mark::read(root, TimesHeld::default())
     }
@@ -88,14 +89,20 @@ impl Mark {
     /// The mark of a root that was touched last by an apply.
     pub(crate) fn read(root: &Path, times: TimesHeld) -> Result<Mark, VolumeError> {
         let fail = |source| VolumeError::io("stat", root, source);
-        let stat = statx(root).map_err(fail)?;
-        let disk = rustix::fs::statfs(root).map_err(fail)?;
+        // Only as a folder is what mounts itself on demand mounted.
+        let open = match safe::open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) {
+            Err(error) if error.is_not_a_folder() => safe::open(root, OFlags::PATH, Mode::empty())?,
+            opened => opened?,
+        };
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let stat = rustix::fs::statx(&open, "", AtFlags::EMPTY_PATH, wanted).map_err(fail)?;
+        let disk = rustix::fs::fstatfs(&open).map_err(fail)?;
         let is_xfs = u64::try_from(disk.f_type).is_ok_and(|kind| kind == XFS_MAGIC);
-        let file_system = if is_xfs { 0 } else { rustix::fs::statvfs(root).map_err(fail)?.f_fsid };
+        let file_system = if is_xfs { 0 } else { rustix::fs::fstatvfs(&open).map_err(fail)?.f_fsid };
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let bytes = match kind {
             FileType::RegularFile => Some(stat.stx_size),
-            FileType::BlockDevice => Some(device::size(root)?),
+            FileType::BlockDevice => Some(device::size(&open, root)?),
             _ => None,
         };
         let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
@@ -207,10 +214,6 @@ fn touch(folder: impl std::os::fd::AsFd) -> rustix::io::Result<()> {
         last_modification: Timespec { tv_sec: secs, tv_nsec: i64::from(nanos) },
     };
     rustix::fs::futimens(folder, &times)
-}
-
-fn statx(path: &Path) -> rustix::io::Result<rustix::fs::Statx> {
-    rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS | StatxFlags::BTIME)
 }
 
 /// The clock that file systems stamp changes with.

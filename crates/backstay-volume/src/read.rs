@@ -42,6 +42,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) extents: ExtentSpool,
     pub(crate) allow_fuzzy: bool,
     pub(crate) fuzzy: bool,
+    /// A source was written while it was cloned.
+    pub(crate) disturbed: bool,
     /// Bytes of chunks that are new against the parent, of all files so far.
     pub(crate) bytes_changed: u64,
     /// The same of the file read last: one that changed while it was read is read again, and counts once.
@@ -65,6 +67,7 @@ impl<'a> Reading<'a> {
             progress,
             allow_fuzzy: ctx.allow_fuzzy,
             fuzzy: false,
+            disturbed: false,
             bytes_changed: 0,
             bytes_new: 0,
         })

@@ -9,7 +9,7 @@ use backstay_types::{ChunkId, Classify};
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::apply::{ApplyReport, Right, TreeApply, apply, clone_image, single_size};
+use crate::apply::{ApplyReport, Right, TreeApply, clone_image, fill_image, single_size};
 use crate::fs::safe;
 use crate::manifest_in::ManifestStream;
 use crate::{Progress, VolumeError};
@@ -45,8 +45,7 @@ where
     let report: ApplyReport = match kind {
         VolumeKind::Block if scope.is_root() => {
             let file = new_file(to)?;
-            let open = safe::path_of(&file);
-            apply(reader, None, root, kind, &open, progress).map_err(|error| error.shown_as(&open, to))?
+            fill_image(reader, root, &file.into(), to, progress)?
         }
         VolumeKind::Block => return Err(VolumeError::NotInManifest { path: scope.to_string() }),
         VolumeKind::Directory | VolumeKind::Bundle => {
@@ -88,11 +87,11 @@ fn empty_folder(to: &Path) -> Result<OwnedFd, VolumeError> {
 
 /// Makes the file `to`.
 fn new_file(to: &Path) -> Result<OwnedFd, VolumeError> {
-    let (parent, name) = safe::make_parent(to)?;
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(|source| match source {
-        Errno::EXIST => VolumeError::NotEmpty { path: to.display().to_string() },
-        other => VolumeError::io("create", to, other),
+    safe::create_new(to).map_err(|error| match error {
+        VolumeError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            VolumeError::NotEmpty { path: to.display().to_string() }
+        }
+        other => other,
     })
 }
 

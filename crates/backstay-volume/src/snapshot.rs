@@ -21,7 +21,6 @@ use backstay_types::plan::VolumeSpec;
 use backstay_types::point::Atomicity;
 
 pub(crate) use again::Pass;
-pub(crate) use btrfs::is_subvolume;
 pub(crate) use duty::DutyFile;
 pub use duty::release_left_over;
 pub(crate) use reflink::{Cloner, Clones};

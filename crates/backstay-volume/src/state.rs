@@ -12,6 +12,8 @@
 //! 2. Damage, a missing file, another key or other chunk parameters mean "no parent": everything is read again and
 //!    nothing is ever wrong (test `damaged_sent_state_costs_a_full_read`). The sectors file carries no checksum: a
 //!    wrong fingerprint makes a patch that the receiver refuses by its chunk's id.
+//! 3. State of a release that wrote nothing out before it read says what the receiver holds, and not what is unchanged
+//!    (test `state_of_an_earlier_release_proves_nothing_unchanged`).
 
 mod elsewhere;
 mod of_point;
@@ -38,7 +40,10 @@ pub(crate) use stats::StatRecord;
 use crate::VolumeError;
 
 const MAGIC: &[u8; 4] = b"BSST";
-const VERSION: u8 = 1;
+/// 2: of what was read after everything was written out. Before, stat records tell nothing: a store through a mapping to a
+/// page that was dirty when its file was read has changed no time stamp.
+const VERSION: u8 = 2;
+const VERSION_UNPROVEN: u8 = 1;
 const CURRENT: &str = "current";
 
 /// The sent state of one volume of one plan.
@@ -55,7 +60,8 @@ pub(crate) struct Head {
     pub(crate) point: RestorePointId,
     pub(crate) root: ChunkId,
     pub(crate) entries: u64,
-    /// When the scan began, in seconds; an inode changed after this less a margin is read again.
+    /// When the scan began, in seconds; an inode changed after this less a margin is read again. 0 where the stat records
+    /// tell nothing: everything is read once, and what the receiver holds is not offered.
     pub(crate) scan_start: i64,
     /// Device the live tree was read from; 0 where a snapshot was read, whose device number means nothing.
     pub(crate) dev: u64,
@@ -160,7 +166,10 @@ impl Head {
         if crc32c::crc32c(content) != u32::from_le_bytes(*crc) {
             return None;
         }
-        let mut rest = content.strip_prefix(MAGIC)?.strip_prefix(&[VERSION])?;
+        let (version, mut rest) = content.strip_prefix(MAGIC)?.split_first()?;
+        if ![VERSION, VERSION_UNPROVEN].contains(version) {
+            return None;
+        }
         let mut number = || {
             let (first, tail) = rest.split_first_chunk::<8>()?;
             rest = tail;
@@ -174,7 +183,7 @@ impl Head {
             point: RestorePointId { epoch: Epoch(epoch), number: count },
             root: ChunkId(rest.try_into().ok()?),
             entries,
-            scan_start: scan_start.cast_signed(),
+            scan_start: if *version == VERSION { scan_start.cast_signed() } else { 0 },
             dev,
             pair_mark,
             tree_bytes,

@@ -1,5 +1,6 @@
 //! Comparing a replica with a manifest, and taking chunks out of it to repair a store.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +10,7 @@ use backstay_types::{ChunkId, Classify, HashKey};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::apply::{Left, Shown, Touched, is_zero, read_at, read_exact_or_short, single_size};
-use crate::fs::{FolderStack, Stat, TimesHeld, XattrReader};
+use crate::fs::{FolderStack, Stat, TimesHeld, XattrReader, safe};
 use crate::manifest_in::ManifestStream;
 use crate::mark::Change;
 use crate::walk::{Found, Walker, name_of};
@@ -36,30 +37,40 @@ pub struct Look<'a> {
     pub lives: bool,
 }
 
+/// What came of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Comparison {
+    /// It was made: the first [`MISMATCHES_MAX`] differences.
+    Made(Vec<Mismatch>),
+    /// The replica lives, and nothing of it is known to be the restore point's still.
+    NotMade {
+        /// Why, such as `it was changed`.
+        why: String,
+    },
+}
+
 /// Compares `target` with a manifest: names, types, attributes and every byte of content.
-/// Returns the first [`MISMATCHES_MAX`] differences.
 pub fn verify_replica<F>(
     reader: &F,
     root: &ChunkId,
     kind: VolumeKind,
     target: &Path,
     look: Look<'_>,
-) -> Result<Vec<Mismatch>, VolumeError>
+) -> Result<Comparison, VolumeError>
 where
     F: FetchChunk,
     F::Error: Classify + Send + Sync + 'static,
 {
     let Look { mark, lives } = look;
-    if lives {
-        // Of an image one write changes all that is known of it.
-        let standing = mark.map(|mark| mark.standing(target, kind)).transpose()?;
-        if standing != Some(Standing::Same) {
-            return Ok(Vec::new());
-        }
+    if lives && let Some(why) = not_left(mark, target, kind)? {
+        return Ok(Comparison::NotMade { why });
     }
-    if !target.exists() {
-        let path = RelPath::root();
-        return Ok(if lives { Vec::new() } else { vec![Mismatch { path, why: "it is missing" }] });
+    match safe::open(target, OFlags::PATH, Mode::empty()) {
+        Ok(_) => {}
+        Err(error) if error.is_missing() => {
+            return Ok(Comparison::Made(vec![Mismatch { path: RelPath::root(), why: "it is missing" }]));
+        }
+        Err(error) => return Err(error),
     }
     let stream = ManifestStream::open(reader, root).map_err(VolumeError::manifest)?;
     let mut check = Check {
@@ -72,19 +83,30 @@ where
         xattrs: XattrReader::new(),
         buffer: Vec::new(),
     };
-    if kind == VolumeKind::Block {
-        let size = single_size(&check.stream)?;
-        let file = File::open(target).map_err(|source| VolumeError::io("open", target, source))?;
-        let there = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0));
-        if there.map_err(|e| VolumeError::io("find the size of", target, e))? < size {
-            check.note(&RelPath::root(), "it is shorter");
-        } else {
-            check.content(&RelPath::root(), &file, target)?;
-        }
-        return Ok(check.found);
+    if kind != VolumeKind::Block {
+        check.tree(target)?;
+        return Ok(Comparison::Made(check.found));
     }
-    check.tree(target)?;
-    Ok(check.found)
+    check.block(target)?;
+    // It may have been written to while it was read.
+    if lives
+        && !check.found.is_empty()
+        && let Some(why) = not_left(mark, target, kind)?
+    {
+        return Ok(Comparison::NotMade { why });
+    }
+    Ok(Comparison::Made(check.found))
+}
+
+/// Why a replica that lives is not known to be the one that was left; `None` if it is. Of an image one write changes all that
+/// is known of it.
+fn not_left(mark: Option<&Mark>, target: &Path, kind: VolumeKind) -> Result<Option<String>, VolumeError> {
+    let Some(mark) = mark else { return Ok(Some("it is not known how it was left".to_owned())) };
+    Ok(match mark.standing(target, kind)? {
+        Standing::Same => None,
+        Standing::NotMounted { mount } => Some(format!("{mount} is not mounted")),
+        Standing::Other { why } => Some(why.to_owned()),
+    })
 }
 
 struct Check<'f, F> {
@@ -105,6 +127,21 @@ where
     F: FetchChunk,
     F::Error: Classify + Send + Sync + 'static,
 {
+    fn block(&mut self, target: &Path) -> Result<(), VolumeError> {
+        let size = single_size(&self.stream)?;
+        let file = File::from(safe::open(target, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
+        let there = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
+            .map_err(|e| VolumeError::io("find the size of", target, e))?;
+        let is_image = Stat::of_fd(&file).map_err(|e| VolumeError::io("stat", target, e))?.is_file();
+        match there.cmp(&size) {
+            Ordering::Less => self.note(&RelPath::root(), "it is shorter"),
+            // A device may be larger than what it holds.
+            Ordering::Greater if is_image => self.note(&RelPath::root(), "it is longer"),
+            _ => self.content(&RelPath::root(), &file, target)?,
+        }
+        Ok(())
+    }
+
     fn tree(&mut self, target: &Path) -> Result<(), VolumeError> {
         let mut walker = Walker::open_replica(target)?;
         let stat = Stat::of_fd(walker.stack().current()).map_err(|e| VolumeError::io("stat", target, e))?;
@@ -113,19 +150,19 @@ where
             let entry = self.stream.current().cloned();
             let order = match (&seen, &entry) {
                 (None, None) => break,
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
                 (Some(found), Some(entry)) => found.path.cmp(&entry.path),
             };
             match (order, &seen, &entry) {
-                (std::cmp::Ordering::Less, Some(found), _) => {
+                (Ordering::Less, Some(found), _) => {
                     if self.lives.is_none() {
                         self.note(&found.path, "it is not in the restore point");
                     }
                     seen = walker.next_found()?;
                     continue;
                 }
-                (std::cmp::Ordering::Greater, _, Some(entry)) => self.note_missing(&entry.path),
+                (Ordering::Greater, _, Some(entry)) => self.note_missing(&entry.path),
                 (_, Some(found), Some(entry)) => {
                     if found.stat.is_folder() && !found.path.is_root() {
                         walker.descend(name_of(&found.path))?;
@@ -366,8 +403,8 @@ where
 
 /// A file of the replica, if it is there: what is not cannot help.
 fn open_replica_file(stack: Option<&mut FolderStack>, target: &Path, path: &RelPath) -> Option<File> {
-    let Some(stack) = stack else { return File::open(target).ok() };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Some(stack) = stack else { return safe::open(target, flags, Mode::empty()).ok().map(File::from) };
     let name = stack.go_to_parent(path).ok()?;
     rustix::fs::openat(stack.current(), name, flags, Mode::empty()).ok().map(File::from)
 }

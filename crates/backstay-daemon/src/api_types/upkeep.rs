@@ -29,6 +29,9 @@ pub struct VerifyOutcome {
     pub restore_points: u64,
     /// Replica volumes compared with the point they show.
     pub replicas: u64,
+    /// Replica volumes that their application has in use, of which nothing is known to be still as in a point.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_compared: Vec<NotCompared>,
     /// What is wrong.
     pub damaged: Vec<Damage>,
     /// How long it took.
@@ -40,6 +43,16 @@ impl VerifyOutcome {
     pub fn is_clean(&self) -> bool {
         self.damaged.iter().all(|damage| damage.repaired)
     }
+}
+
+/// A replica volume that was not compared with the point it showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotCompared {
+    /// Which one, as `PLAN/VOLUME`.
+    pub name: String,
+    /// Why.
+    pub why: String,
 }
 
 /// One damaged thing.

@@ -6,7 +6,8 @@
 //!    parents show them when the first walk began.
 //! 3. What was written is read again, and looked at again, as long as that is worth it: at most [`PASSES_MAX`] times, and
 //!    not when a pass has nearly as much to read as the one before.
-//! 4. Views that were cut while writers stood still, or by one call for all, need no proof.
+//! 4. Views that were cut while writers stood still, or by one call for all, need no proof; but what was written while it was
+//!    cloned proves that writers did not stand still (test `a_write_beside_clones_proves_that_writers_ran`).
 
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ pub(super) struct Judging {
 pub(super) struct Proven {
     pub(super) reads: Vec<VolumeRead>,
     pub(super) views: Vec<VolumeView>,
+    /// What the writers did, by what was seen.
+    pub(super) writers: Writers,
     /// Whether anything is known to have been written while it was read.
     pub(super) disturbed: bool,
 }
@@ -76,7 +79,9 @@ impl Judging {
         sink: &mut dyn ChunkSink,
         progress: &Progress,
     ) -> Result<Proven, DaemonError> {
-        let wanted = self.wanted(&reads);
+        let ran = reads.iter().any(|read| read.disturbed);
+        let writers = if ran { Writers::Running } else { self.writers.clone() };
+        let wanted = self.wanted(&reads, &writers);
         let mut looks: Vec<Option<QuietLook>> = vec![None; reads.len()];
         if !reads.is_empty() && reads.iter().all(VolumeRead::was_unchanged) {
             looks.fill(Some(QuietLook::Quiet));
@@ -100,9 +105,10 @@ impl Judging {
                 reads = again(reads, &looks, sink, progress)?;
             }
         }
-        let disturbed = reads.iter().any(|read| read.fuzzy) || written(&looks).next().is_some();
+        let disturbed =
+            reads.iter().any(|read| read.fuzzy || read.disturbed) || written(&looks).next().is_some();
         let views = reads.iter().zip(&looks).map(|(read, look)| self.view(read, look.as_ref())).collect();
-        Ok(Proven { reads, views, disturbed })
+        Ok(Proven { reads, views, writers, disturbed })
     }
 
     /// A group is one only if one command takes all of it.
@@ -112,10 +118,9 @@ impl Judging {
 
     /// Which volumes are to be looked at again: those that are not of one instant by themselves; and snapshots that were
     /// taken one after the other, where the plan asks for more than that.
-    fn wanted(&self, reads: &[VolumeRead]) -> Vec<bool> {
+    fn wanted(&self, reads: &[VolumeRead], writers: &Writers) -> Vec<bool> {
         let of = |read: &VolumeRead| self.atomicity(read.atomicity());
-        let are_held =
-            self.writers == Writers::Stopped && reads.iter().all(|read| of(read) > Atomicity::None);
+        let are_held = *writers == Writers::Stopped && reads.iter().all(|read| of(read) > Atomicity::None);
         let are_one = reads.iter().all(|read| of(read) == Atomicity::Group)
             || (reads.len() == 1 && reads.iter().all(|read| of(read) >= Atomicity::Volume));
         let all = self.minimum > MinimumConsistency::CrashPerVolume;
@@ -185,4 +190,52 @@ fn again(
 /// Marks every volume, before anything is held or taken.
 pub(super) fn mark(volumes: &[backstay_types::plan::VolumeSpec]) -> Result<Vec<QuietMark>, DaemonError> {
     volumes.iter().map(|volume| Ok(QuietMark::set(volume)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use backstay_types::plan::{SnapshotKind, SnapshotSpec, VolumeSpec};
+    use backstay_types::{ChunkId, ChunkParams, HashKey};
+    use backstay_volume::{ParentUse, PatchBase, SentState, SinkClosed, VolumeContext, snapshot};
+
+    use super::*;
+
+    struct Nowhere;
+
+    impl ChunkSink for Nowhere {
+        fn chunk(&mut self, _: ChunkId, _: Vec<u8>, _: Option<PatchBase>) -> Result<(), SinkClosed> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_write_beside_clones_proves_that_writers_ran() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        let spec = VolumeSpec {
+            name: "data".parse().unwrap(),
+            path: Some(source),
+            device: None,
+            snapshot: SnapshotSpec { provider: SnapshotKind::None, ..SnapshotSpec::default() },
+        };
+        let context = VolumeContext {
+            plan: "shop".parse().unwrap(),
+            key: HashKey([7; 32]),
+            params: ChunkParams::with_seed(42),
+            allow_fuzzy: false,
+            allow_empty: true,
+        };
+        let sent = SentState::open(&dir.path().join("sent")).unwrap();
+        let (writers, minimum) = (Writers::Stopped, MinimumConsistency::Fuzzy);
+        let judging = Judging { writers, minimum, one_group: false };
+        let progress = Progress::new();
+        for (disturbed, expected) in [(false, Writers::Stopped), (true, Writers::Running)] {
+            let taken = snapshot(&spec, &context, &sent, ParentUse::None).unwrap();
+            let mut read = taken.scan(&progress).unwrap().read(&mut Nowhere, &progress).unwrap();
+            read.disturbed = disturbed;
+            let proven = judging.prove(vec![read], &mut Nowhere, &progress).unwrap();
+            assert_eq!(proven.writers, expected);
+        }
+    }
 }

@@ -122,7 +122,7 @@ impl Job {
         let marks = passes::mark(&self.sources.volumes)?;
         let Taken { snapshot_time, writers, snapshots, objects } =
             self.take(site, &context, marks, on_cluster, held)?;
-        let judging = Judging { writers, minimum, one_group: is_one_group(&self.sources.volumes) };
+        let mut judging = Judging { writers, minimum, one_group: is_one_group(&self.sources.volumes) };
         let names: Vec<VolumeName> = self.sources.volumes.iter().map(|volume| volume.name.clone()).collect();
         let begun = judging.begun(&names, &snapshots);
         // What can come to nothing is not read first.
@@ -148,7 +148,8 @@ impl Job {
         for volume in scanned {
             reads.push(volume.read(&mut sink, progress)?);
         }
-        let Proven { reads, views, disturbed } = judging.prove(reads, &mut sink, progress)?;
+        let Proven { reads, views, writers, disturbed } = judging.prove(reads, &mut sink, progress)?;
+        judging.writers = writers;
         (end.consistency, end.disturbed) = (self.judge(&views, &judging)?, disturbed);
         for read in reads {
             end.stats.files_scanned += read.stats.files_scanned;
@@ -269,7 +270,9 @@ impl Job {
             (None, None, None) => None,
         };
         // The plan says so before the first object is held: what was captured until then is as it ran.
-        if objects.is_some() && site.plans.get(&self.record.name)?.standing != self.record.standing {
+        if objects.is_some()
+            && site.plans.get(&self.record.name)?.state.standing() != self.record.state.standing()
+        {
             return Err(DaemonError::Stopping { what: "the cycle" });
         }
         Ok(Taken { snapshot_time, writers: Writers::Running, snapshots, objects })

@@ -2,8 +2,14 @@
 //!
 //! Of a side that stands by, or is still being promoted, everything must be as in the point, and can be put right. Once
 //! its applications were started, what they wrote, added or removed is theirs: what was not written since must still be as in
-//! the point (test `verify_leaves_what_the_application_wrote`).
+//! the point (test `verify_leaves_what_the_application_wrote`). What was withheld when the point was applied is nobody's
+//! replica: it is neither compared nor written.
+//!
+//! A replica is repaired only where an apply may write: not beside workloads of a higher epoch, not where another plan has a
+//! place, and not under somebody who has it open (test `a_replica_in_use_is_not_repaired`).
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use backstay_engine::promotion::StepName;
@@ -11,12 +17,13 @@ use backstay_kube::folder;
 use backstay_types::frame::SiteRole;
 use backstay_types::point::{PointVolume, RestorePoint};
 use backstay_types::{Class, Classify, PlanName};
-use backstay_volume::{Look, Mark, Progress, Standing};
+use backstay_volume::{Comparison, Look, Mark, Progress, Standing};
 
 use super::Verifier;
 use crate::DaemonError;
-use crate::api_types::{Damage, VerifyOutcome};
-use crate::apply::held;
+use crate::api_types::{Damage, NotCompared, VerifyOutcome};
+use crate::apply::{held, whom};
+use crate::open_files;
 use crate::plans::{Applied, AppliedObjects, PlanRecord};
 
 impl Verifier<'_> {
@@ -40,13 +47,23 @@ impl Verifier<'_> {
             Err(error) if lives && error.class() == Class::NotFound => return Ok(()),
             point => point?,
         };
-        for volume in &point.volumes {
-            outcome.replicas += 1;
-            if let Some(damage) = self.verify_volume(&point, volume, &mut applied, lives, repair)? {
-                outcome.damaged.push(damage);
+        let withheld = applied.withheld.clone();
+        for volume in point.volumes.iter().filter(|volume| !withheld.volumes.contains(&volume.name)) {
+            match self.verify_volume(&point, volume, &mut applied, lives, repair)? {
+                Seen::Compared(damage) => {
+                    outcome.replicas += 1;
+                    outcome.damaged.extend(damage);
+                }
+                Seen::Missing(damage) => outcome.damaged.push(damage),
+                Seen::InUse(why) => {
+                    outcome.not_compared.push(NotCompared { name: format!("{plan}/{}", volume.name), why });
+                }
             }
         }
-        if !lives && let Some(damage) = self.verify_objects(&record, &point, &mut applied, repair)? {
+        if !lives
+            && !withheld.manifests
+            && let Some(damage) = self.verify_objects(&record, &point, &mut applied, repair)?
+        {
             outcome.damaged.push(damage);
         }
         Ok(())
@@ -59,7 +76,7 @@ impl Verifier<'_> {
         applied: &mut Applied,
         lives: bool,
         repair: bool,
-    ) -> Result<Option<Damage>, DaemonError> {
+    ) -> Result<Seen, DaemonError> {
         let (plan, id) = (&point.plan, point.id);
         let target = (self.replica)(plan, &volume.name);
         let damage = |detail: String, repaired| Damage {
@@ -73,7 +90,10 @@ impl Verifier<'_> {
         let standing = mark.map(|mark| mark.standing(&target, volume.kind)).transpose()?;
         if let Some(Standing::NotMounted { mount }) = standing {
             // Never filled: what is mounted there may come back.
-            return Ok(Some(damage(format!("not compared with {id}: {mount} is not mounted"), false)));
+            return Ok(Seen::Missing(damage(
+                format!("not compared with {id}: {mount} is not mounted"),
+                false,
+            )));
         }
         let reader = self.store.reader(point.pair);
         let look = Look { mark, lives };
@@ -82,20 +102,14 @@ impl Verifier<'_> {
         let mismatches = match compare(look) {
             // What the store lost is named already; the rest of the list is wanted all the same.
             Err(error) if error.class() == Class::Corrupt => {
-                return Ok(Some(damage(format!("not compared with {id}: {error}"), false)));
+                return Ok(Seen::Missing(damage(format!("not compared with {id}: {error}"), false)));
             }
-            compared => compared?,
+            compared => match compared? {
+                Comparison::Made(mismatches) => mismatches,
+                Comparison::NotMade { why } => return Ok(Seen::InUse(why)),
+            },
         };
-        let Some(first) = mismatches.first() else { return Ok(None) };
-        let repaired = repair && !lives && {
-            (self.may_write)(plan)?;
-            let progress = Progress::new();
-            let report =
-                backstay_volume::apply(&reader, None, &volume.root, volume.kind, &target, &progress)?;
-            let left = compare(Look { mark: report.mark.as_ref(), lives })?;
-            self.note_repaired(applied, plan, volume, report.mark)?;
-            left.is_empty()
-        };
+        let Some(first) = mismatches.first() else { return Ok(Seen::Compared(None)) };
         let since = if lives { ", and was not written since" } else { "" };
         let detail = format!(
             "{} entries differ from {id}{since}; first: {}: {}",
@@ -103,7 +117,21 @@ impl Verifier<'_> {
             first.path,
             first.why
         );
-        Ok(Some(damage(detail, repaired)))
+        if !repair || lives {
+            return Ok(Seen::Compared(Some(damage(detail, false))));
+        }
+        match (self.may_write)(plan, &target, applied) {
+            // The rest of the list is wanted all the same.
+            Err(error) if error.class() == Class::Busy => {
+                return Ok(Seen::Compared(Some(damage(format!("{detail}; not repaired: {error}"), false))));
+            }
+            allowed => allowed?,
+        }
+        let progress = Progress::new();
+        let report = backstay_volume::apply(&reader, None, &volume.root, volume.kind, &target, &progress)?;
+        let left = compare(Look { mark: report.mark.as_ref(), lives })?;
+        self.note_repaired(applied, plan, volume, report.mark)?;
+        Ok(Seen::Compared(Some(damage(detail, left == Comparison::Made(Vec::new())))))
     }
 
     /// What was repaired was left anew: the next apply does not take it for somebody else's doing.
@@ -168,11 +196,32 @@ impl Verifier<'_> {
     }
 }
 
+/// What was seen of a replica.
+enum Seen {
+    /// In what it differs from its point, if in anything.
+    Compared(Option<Damage>),
+    /// It, or what to compare it with, is not there.
+    Missing(Damage),
+    /// Its application has it, and why nothing of it is known.
+    InUse(String),
+}
+
+/// Refuses to write a replica under somebody who has it open. Blocks.
+pub(super) fn check_unused(plan: &PlanName, place: &Path, applied: &Applied) -> Result<(), DaemonError> {
+    let users = open_files::users(&[place.to_owned()], whom(applied), &BTreeSet::new())
+        .map_err(|source| DaemonError::io("look who uses", Path::new("/proc"), source))?;
+    if users.is_empty() {
+        return Ok(());
+    }
+    let users = users.iter().take(open_files::NAMED_MAX).map(ToString::to_string).collect();
+    Err(DaemonError::InUse { plan: plan.clone(), users })
+}
+
 /// Whether the applications of a plan run here, or did.
 fn is_started(record: &Arc<PlanRecord>) -> bool {
-    match record.role {
+    match record.state.role() {
         SiteRole::Standby => false,
-        SiteRole::Promoting => record.promotion.as_ref().is_some_and(|promotion| {
+        SiteRole::Promoting => record.state.promotion().is_some_and(|promotion| {
             let release = promotion.steps().iter().find(|step| step.name == StepName::Release);
             release.is_some_and(|step| step.state != backstay_engine::promotion::StepState::Pending)
         }),

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::remove::remove;
 use crate::error::shown;
-use crate::fs::{FolderStack, Stat};
+use crate::fs::{FolderStack, Stat, safe};
 use crate::{Progress, VolumeError};
 
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
@@ -71,11 +71,9 @@ pub(super) fn clone_content(donor: &mut FolderStack, entry: &Entry, file: &File)
 /// Clones an image to a file that does not exist.
 pub(crate) fn clone_image(replica: &Path, to: &Path, progress: &Progress) -> Result<u64, VolumeError> {
     let fail = |action, path: &Path, source: io::Error| VolumeError::io(action, path, source);
-    let from = File::open(replica).map_err(|source| fail("open", replica, source))?;
+    let from = File::from(safe::open(replica, READ, Mode::empty())?);
     let size = from.metadata().map_err(|source| fail("stat", replica, source))?.len();
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(to);
-    let file = file.map_err(|source| fail("create", to, source))?;
+    let file = File::from(safe::create_new(to)?);
     rustix::fs::ioctl_ficlone(&file, &from).map_err(|source| fail("clone", replica, source.into()))?;
     file.sync_all().map_err(|source| fail("sync", to, source))?;
     progress.add_entry();

@@ -13,7 +13,7 @@ use super::metadata::{self, Attributes, make_enterable};
 use super::remove::remove;
 use super::{ApplyReport, Right};
 use crate::error::shown;
-use crate::fs::{FolderStack, Stat, TimesHeld, XattrReader};
+use crate::fs::{FolderStack, Stat, TimesHeld, XattrReader, safe};
 use crate::mark;
 use crate::{Progress, VolumeError};
 
@@ -79,8 +79,7 @@ where
         target: &Path,
         progress: &'a Progress,
     ) -> Result<Self, VolumeError> {
-        std::fs::create_dir_all(target).map_err(|source| VolumeError::io("create", target, source))?;
-        let stack = FolderStack::open(target)?;
+        let stack = FolderStack::at(safe::open_or_make_folder(target)?, target);
         let left = Left::open(reader, shown, target)?;
         let report = ApplyReport { compared_in_full: left.is_compared_in_full(), ..ApplyReport::default() };
         Ok(Self {

@@ -44,6 +44,30 @@ pub(crate) fn make_parent(path: &Path) -> Result<(OwnedFd, OsString), VolumeErro
     walk(path, LastLink::Leave, Missing::Make)
 }
 
+/// Makes the file at the end of a path, for nobody else to read. What bears its name, a link among others, is an error.
+pub(crate) fn create_new(path: &Path) -> Result<OwnedFd, VolumeError> {
+    let (folder, name) = make_parent(path)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&folder, &name, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|source| VolumeError::io("create", path, source))
+}
+
+/// Opens a folder, which is made, for nobody else to read, with those above it, where it is missing.
+pub(crate) fn open_or_make_folder(path: &Path) -> Result<OwnedFd, VolumeError> {
+    match open_folder(path) {
+        Err(error) if error.is_missing() => {}
+        opened => return opened,
+    }
+    let (parent, name) = make_parent(path)?;
+    match rustix::fs::mkdirat(&parent, &name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(source) => return Err(VolumeError::io("create", path, source)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, &name, flags, Mode::empty())
+        .map_err(|source| VolumeError::io("open", path, source))
+}
+
 /// A path by which this process, and its children while this process lives, reach what is open, and nothing else.
 pub(crate) fn path_of(fd: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_fd().as_raw_fd()))
@@ -118,12 +142,16 @@ fn walk(path: &Path, last: LastLink, missing: Missing) -> Result<(OwnedFd, OsStr
     Ok((folder, OsString::new()))
 }
 
+/// A folder on the way, as others expect it: the umask is the daemon's, and this is not its state.
 fn make_folder(folder: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
     match rustix::fs::mkdirat(folder, name, mode) {
-        Err(Errno::EXIST) => Ok(()),
-        made => made,
+        Ok(()) => {}
+        Err(Errno::EXIST) => return Ok(()),
+        Err(error) => return Err(error),
     }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::fchmod(rustix::fs::openat(folder, name, flags, Mode::empty())?, mode)
 }
 
 /// A path that [`path_of`] gave, and the names below it.

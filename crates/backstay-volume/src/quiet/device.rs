@@ -6,15 +6,14 @@
 //! 3. A partition can be written through its disk, so the disk's counters are taken; a loop device can be written
 //!    through its file, so the file is looked at as well.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use backstay_types::manifest::Mtime;
-use rustix::fs::fsync;
+use rustix::fs::{Mode, OFlags, fsync};
 
 use super::Proof;
 use crate::VolumeError;
-use crate::fs::Stat;
+use crate::fs::{Stat, safe};
 
 /// What was written to a disk since it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +28,17 @@ pub(crate) struct Counters {
 /// Fields of `/sys/dev/block/…/stat`, from 0 (Documentation/block/stat.rst).
 const SECTORS: [usize; 2] = [6, 13];
 
+/// The sectors written and discarded that `stat` of a disk or partition tells. `None` from a kernel before 4.18, which does
+/// not count what is discarded.
+pub(crate) fn sectors(stat: &str) -> Option<[u64; 2]> {
+    let field = |index| stat.split_whitespace().nth(index)?.parse().ok();
+    let [written, discarded] = SECTORS.map(field);
+    Some([written?, discarded?])
+}
+
 /// Writes out what is cached of a device, and reads its counters.
 pub(super) fn begin(path: &Path, stat: &Stat) -> Result<Proof, VolumeError> {
-    let device = File::open(path).map_err(|e| VolumeError::io("open", path, e))?;
+    let device = safe::open(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
     fsync(&device).map_err(|e| VolumeError::io("write out", path, e))?;
     if crate::block::is_in_use(path)? {
         return Ok(Proof::Nothing("it is in use by another, who has not written out everything".to_owned()));
@@ -54,14 +61,10 @@ fn counters(node: &Path) -> Option<Counters> {
     if under_way > 0 {
         return None;
     }
-    let stat = read(&disk.join("stat"))?;
-    let fields: Vec<u64> = stat.split_whitespace().map_while(|field| field.parse().ok()).collect();
-    // Kernels before 4.18 do not count discards.
-    let count = |index: usize| fields.get(index).copied().or((index > 10).then_some(0));
-    let [written, discarded] = SECTORS.map(count);
+    let sectors = sectors(&read(&disk.join("stat"))?)?;
     let backing = disk.join("loop/backing_file");
     let file = if backing.exists() { Some(look_at_file(&backing)?) } else { None };
-    Some(Counters { sectors: [written?, discarded?], file })
+    Some(Counters { sectors, file })
 }
 
 fn look_at_file(backing: &Path) -> Option<(u64, u64, Mtime)> {

@@ -62,6 +62,7 @@ impl TreeReading<'_> {
     }
 
     fn cloned_file(&mut self, fresh: &Fresh, source: &File, links: Option<u64>) -> Result<(), VolumeError> {
+        self.reading.disturbed |= !fresh.settled;
         let mut stat = fresh.stat;
         if let NodeKind::File { size } = fresh.entry.kind {
             stat.size = size;

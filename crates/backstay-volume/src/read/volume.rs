@@ -20,6 +20,8 @@ pub struct VolumeRead {
     pub stats: VolumeStats,
     /// Something changed while it was read, and the plan allows that.
     pub fuzzy: bool,
+    /// Something was written while it was cloned: no writer was held. Each clone is whole all the same.
+    pub disturbed: bool,
     /// State to adopt after the acknowledgement; dropping it discards it.
     pub pending: PendingState,
     /// The snapshot could not be released; the content is not affected.
@@ -50,7 +52,7 @@ pub(crate) struct Finish<'a> {
 
 /// Ends the manifest and the state.
 pub(crate) fn finish_volume(reading: Reading<'_>, finish: Finish<'_>) -> Result<VolumeRead, VolumeError> {
-    let Reading { manifest, mut state, sink, fuzzy, bytes_changed, .. } = reading;
+    let Reading { manifest, mut state, sink, fuzzy, disturbed, bytes_changed, .. } = reading;
     let mut out = TreeOut { sink, state: Some(&mut state) };
     let written = manifest.finish(Some(finish.name.clone()), finish.kind, &mut out)?;
     let seal = Seal {
@@ -71,5 +73,6 @@ pub(crate) fn finish_volume(reading: Reading<'_>, finish: Finish<'_>) -> Result<
         bytes_scanned: finish.totals.bytes,
         bytes_changed,
     };
-    Ok(VolumeRead { volume, stats, fuzzy, pending: state.finish(seal)?, warning: None, pass: finish.pass })
+    let pending = state.finish(seal)?;
+    Ok(VolumeRead { volume, stats, fuzzy, disturbed, pending, warning: None, pass: finish.pass })
 }

@@ -9,7 +9,7 @@ use backstay_types::{ChunkId, Class, Classify};
 use rand::RngExt;
 
 use super::support::*;
-use crate::{Look, Mark, Progress, Shown, VolumeError, apply, verify_replica};
+use crate::{Look, Mark, Progress, Shown, Standing, VolumeError, apply};
 
 fn image_site(bytes: u64) -> Site {
     let mut site = Site::new();
@@ -43,10 +43,7 @@ fn an_image_follows_its_source() {
         let report = apply(&site.store, shown, &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
         assert_eq!(report.compared_in_full, round == 0);
         assert!(fs::read(&target).unwrap() == fs::read(site.source()).unwrap());
-        assert_eq!(
-            verify_replica(&site.store, &root, VolumeKind::Block, &target, Look::default()).unwrap(),
-            []
-        );
+        assert_eq!(compared(&site.store, &root, VolumeKind::Block, &target, Look::default()), []);
         previous = Some((root, report.mark.unwrap()));
     }
     assert!(fs::metadata(&target).unwrap().blocks() * 512 < 32 << 20, "the replica is sparse");
@@ -56,13 +53,36 @@ fn an_image_follows_its_source() {
     assert_eq!((Some(root), done.stats.bytes_changed), (shown, 0), "an unchanged image is not read");
     // A replica of nothing known is compared and mended.
     fs::OpenOptions::new().write(true).open(&target).unwrap().write_all_at(b"damage", 5_000_000).unwrap();
-    assert_eq!(
-        verify_replica(&site.store, &root, VolumeKind::Block, &target, Look::default()).unwrap().len(),
-        1
-    );
+    assert_eq!(compared(&site.store, &root, VolumeKind::Block, &target, Look::default()).len(), 1);
     let report = apply(&site.store, None, &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
     assert!(report.bytes_written <= 64 << 10, "{report:?}");
     assert!(fs::read(&target).unwrap() == fs::read(site.source()).unwrap());
+}
+
+/// What is punched, cut or longer is as much of a difference as what is written.
+#[test]
+fn holes_and_length_are_differences() {
+    let site = image_site(1 << 20);
+    write(&site.source(), [random_bytes(&mut seeded(4), 512 << 10), vec![0; 512 << 10]].concat());
+    let (root, _) = site.cycle();
+    let target = site.dir.path().join("replica.img");
+    let bring = || apply(&site.store, None, &root, VolumeKind::Block, &target, &Progress::new()).unwrap();
+    let found = || compared(&site.store, &root, VolumeKind::Block, &target, Look::default());
+    assert_eq!((bring().changed, bring().changed), (1, 0));
+    let replica = fs::OpenOptions::new().write(true).open(&target).unwrap();
+    let damages: [(&str, &dyn Fn()); 3] = [
+        ("its content differs", &|| replica.write_all_at(b"in the hole", 600 << 10).unwrap()),
+        ("it is longer", &|| replica.set_len(2 << 20).unwrap()),
+        // Of zeros: nothing has to be written to mend it.
+        ("it is shorter", &|| replica.set_len(700 << 10).unwrap()),
+    ];
+    for (why, damage) in damages {
+        damage();
+        assert_eq!(found().iter().map(|found| found.why).collect::<Vec<_>>(), [why]);
+        let report = bring();
+        assert_eq!((report.changed, report.bytes_written), (1, 0), "{why}");
+        assert_eq!(found(), [], "{why}");
+    }
 }
 
 #[test]
@@ -105,7 +125,12 @@ fn block_devices_are_read_and_written() {
             "{error}"
         );
         assert_eq!(error.class(), Class::Invalid);
-        to(&devices[2]).unwrap();
+        let mark = to(&devices[2]).unwrap().mark.unwrap();
+        let standing = || mark.standing(&devices[2], VolumeKind::Block).unwrap();
+        assert_eq!(standing(), Standing::Same);
+        // A flush is a request, and no write.
+        fs::File::open(&devices[2]).unwrap().sync_all().unwrap();
+        assert_eq!(standing(), Standing::Same);
         assert!(fs::read(&devices[2]).unwrap() == fs::read(&image).unwrap());
     }));
     for device in &devices {

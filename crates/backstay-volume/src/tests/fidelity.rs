@@ -3,7 +3,7 @@
 use backstay_types::manifest::VolumeKind;
 
 use super::support::*;
-use crate::{Look, verify_replica};
+use crate::Look;
 
 /// Only folders of ours are left out, and they are known by more than their name.
 #[test]
@@ -69,9 +69,7 @@ fn paths_deeper_than_any_call_can_name() {
     build_deeper(&site.source(), "y", 30, "bottom");
     let (root, _) = site.cycle();
     site.apply(None, &root);
-    let check = || {
-        verify_replica(&site.store, &root, VolumeKind::Directory, &site.replica(), Look::default()).unwrap()
-    };
+    let check = || compared(&site.store, &root, VolumeKind::Directory, &site.replica(), Look::default());
     assert_eq!(check(), []);
     // Removed again as well, by a full compare and by the manifest.
     write(&site.dir.path().join("other/f"), "x");
@@ -105,10 +103,7 @@ fn a_sparse_image_of_8_gib_stays_sparse() {
     let (root, done) = site.cycle();
     assert!(done.wire < 100 << 10);
     site.apply(None, &root);
-    assert_eq!(
-        verify_replica(&site.store, &root, VolumeKind::Directory, &site.replica(), Look::default()).unwrap(),
-        []
-    );
+    assert_eq!(compared(&site.store, &root, VolumeKind::Directory, &site.replica(), Look::default()), []);
     let replica = std::fs::metadata(site.replica().join("image")).unwrap();
     assert_eq!(replica.len(), 8 << 30);
     assert!(std::os::unix::fs::MetadataExt::blocks(&replica) * 512 <= 64 << 10);

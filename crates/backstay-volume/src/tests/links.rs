@@ -9,7 +9,7 @@ use backstay_types::manifest::VolumeKind;
 use rustix::fs::{CWD, FileType, Mode, makedev};
 
 use super::support::*;
-use crate::{Cancel, Look, ParentUse, Progress, VolumeError, snapshot, verify_replica};
+use crate::{Cancel, Look, ParentUse, Progress, VolumeError, snapshot};
 
 /// Makes something at a path.
 type Make = fn(&Path);
@@ -72,9 +72,7 @@ fn assert_same_groups(site: &Site, what: &str) {
 /// Applies what the source is now in every way: step by step, after a stop anywhere, over a replica known and unknown.
 fn apply_all_ways(site: &Site, previous: Option<&ChunkId>, root: &ChunkId, what: &str) {
     let verified = || {
-        let found =
-            verify_replica(&site.store, root, VolumeKind::Directory, &site.replica(), Look::default())
-                .unwrap();
+        let found = compared(&site.store, root, VolumeKind::Directory, &site.replica(), Look::default());
         assert_eq!(found, [], "{what}");
         assert_same_groups(site, what);
     };
@@ -190,8 +188,7 @@ fn verification_sees_links_of_every_kind() {
         make(&replica.join("n"));
         set_mtime(&replica.join("n"), 1_000_000_000, 0);
         fs::hard_link(replica.join("alone"), site.dir.path().join("outside")).unwrap();
-        let found =
-            verify_replica(&site.store, &root, VolumeKind::Directory, &replica, Look::default()).unwrap();
+        let found = compared(&site.store, &root, VolumeKind::Directory, &replica, Look::default());
         let mut found: Vec<_> = found.into_iter().map(|m| format!("{}: {}", m.path, m.why)).collect();
         found.retain(|text| !text.starts_with(".: "));
         let expected = ["alone: it has further names", "n: it is not a hard link to what it should be"];

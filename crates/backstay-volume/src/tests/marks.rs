@@ -9,7 +9,7 @@ use backstay_types::ChunkId;
 use backstay_types::manifest::VolumeKind;
 
 use super::support::*;
-use crate::{Look, Mark, Progress, Shown, Standing, apply, inspect, sample, verify_replica};
+use crate::{Comparison, Look, Mark, Progress, Shown, Standing, apply, inspect, sample, verify_replica};
 
 fn applied() -> (Site, ChunkId) {
     let site = Site::new();
@@ -182,10 +182,27 @@ fn a_replica_that_lives_is_compared_where_it_was_not_written() {
     let mark = mark(&site);
     let look = |lives| {
         let look = Look { mark: Some(&mark), lives };
-        verify_replica(&site.store, &root, VolumeKind::Directory, &site.replica(), look).unwrap()
+        compared(&site.store, &root, VolumeKind::Directory, &site.replica(), look)
     };
     assert_eq!(look(true), []);
     assert!(look(false).len() >= 3, "{:?}", look(false));
+}
+
+/// What is not compared is not said to be well.
+#[test]
+fn a_replica_that_lives_and_is_not_known_is_not_compared() {
+    let (site, root) = applied();
+    let mark = mark(&site);
+    let why = |mark, place: &Path| {
+        let look = Look { mark, lives: true };
+        match verify_replica(&site.store, &root, VolumeKind::Directory, place, look).unwrap() {
+            Comparison::NotMade { why } => why,
+            made => panic!("{made:?}"),
+        }
+    };
+    assert_eq!(why(None, &site.replica()), "it is not known how it was left");
+    assert_eq!(why(Some(&mark), &site.source()), "it is another one");
+    assert_eq!(why(Some(&mark), &site.dir.path().join("gone")), "it is not there");
 }
 
 /// A file system of its own, unmounted with this value.
@@ -243,7 +260,7 @@ fn times_that_cannot_be_held_are_named_and_no_damage() {
     assert!(report.not_held.as_ref().is_some_and(|path| path.ends_with("f0")), "{:?}", report.not_held);
     let mark = mark(&site);
     let look = Look { mark: Some(&mark), lives: false };
-    let found = verify_replica(&site.store, &root, VolumeKind::Directory, &site.replica(), look).unwrap();
+    let found = compared(&site.store, &root, VolumeKind::Directory, &site.replica(), look);
     assert_eq!(found, []);
     tick_on(&site.replica());
     assert_eq!(touched(&site, &root), Vec::<String>::new());
@@ -271,7 +288,6 @@ fn room_is_made_before_it_is_used() {
     };
     site.apply(None, &a);
     site.apply(Some(&a), &b);
-    let found =
-        verify_replica(&site.store, &b, VolumeKind::Directory, &site.replica(), Look::default()).unwrap();
+    let found = compared(&site.store, &b, VolumeKind::Directory, &site.replica(), Look::default());
     assert_eq!(found, []);
 }

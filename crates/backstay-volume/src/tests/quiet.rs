@@ -1,16 +1,19 @@
 //! Whether a source was written while it was read, and passes over what was.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backstay_types::plan::SnapshotKind;
 use backstay_types::point::Atomicity;
 
-use super::providers::Mounted;
+use super::providers::{Mounted, site_on, subvolume};
 use super::support::*;
+use crate::quiet::is_before;
 use crate::{Cancel, ParentUse, Progress, QuietLook, QuietMark, VolumeRead, snapshot};
 
 /// Reads a volume as a cycle does, with `between` done while chunks are handed over.
@@ -84,39 +87,83 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+/// Python, which has mapped a file and dirtied a page of it, and stores to that page again when told.
+struct Mapper {
+    child: Child,
+    tell: ChildStdin,
+    told: BufReader<ChildStdout>,
+}
+
+impl Mapper {
+    /// `None`, saying so, where there is no Python.
+    fn start(path: &Path) -> Option<Self> {
+        let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[5000]=2\nprint('dirty',flush=True)\n\
+                  sys.stdin.readline()\nm[5001]=3\nprint('again',flush=True)\nsys.stdin.readline()\n";
+        let mut command = Command::new("python3");
+        command.args(["-c", script, path.to_str().unwrap()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("skipped: python3 maps the file: {error}");
+                return None;
+            }
+        };
+        let (tell, told) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut mapper = Self { child, tell, told };
+        mapper.hear("dirty");
+        Some(mapper)
+    }
+
+    fn hear(&mut self, expected: &str) {
+        let mut line = String::new();
+        self.told.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), expected);
+    }
+
+    fn store_again(&mut self) {
+        self.tell.write_all(b"\n").unwrap();
+        self.hear("again");
+    }
+}
+
+impl Drop for Mapper {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 /// A store to a page that is dirty already changes no time stamp, so pages are clean when a pass begins.
 #[test]
 fn a_mapped_write_is_seen() {
     let site = Site::new();
     let path = site.source().join("mapped");
     write(&path, vec![1; 1 << 20]);
-    // Python maps it, dirties a page, and stores to it again when told.
-    let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[5000]=2\nprint('dirty',flush=True)\n\
-                  sys.stdin.readline()\nm[5001]=3\nprint('again',flush=True)\nsys.stdin.readline()\n";
-    let mut child = match Command::new("python3")
-        .args(["-c", script, path.to_str().unwrap()])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-    {
-        Ok(child) => child,
-        Err(error) => return eprintln!("skipped: python3 maps the file: {error}"),
-    };
-    let mut told = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut tell = child.stdin.take().unwrap();
-    let mut line = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut told, &mut line).unwrap();
-        line
-    };
-    assert_eq!(line(), "dirty\n");
+    let Some(mut mapper) = Mapper::start(&path) else { return };
     let first = read(&site, |_| {});
     assert_eq!(look(&first), QuietLook::Quiet);
-    std::io::Write::write_all(&mut tell, b"\n").unwrap();
-    assert_eq!(line(), "again\n");
+    mapper.store_again();
     assert_eq!(names(&look(&first)), ["mapped"]);
-    drop(tell);
-    child.wait().unwrap();
+}
+
+/// Its snapshot would write out as well, but only when it is taken, if it can be.
+#[test]
+fn a_subvolume_is_written_out_at_the_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Mounted::new(dir.path(), "btrfs") else { return };
+    for provider in [SnapshotKind::Auto, SnapshotKind::Btrfs] {
+        let site = site_on(&disk, provider, &format!("{provider:?}"));
+        subvolume(&site.source());
+        let path = site.source().join("mapped");
+        write(&path, vec![1; 1 << 20]);
+        let Some(mut mapper) = Mapper::start(&path) else { return };
+        // More than a time stamp must lie before a mark.
+        std::thread::sleep(Duration::from_millis(50));
+        let mark = QuietMark::set(&site.spec).unwrap();
+        mapper.store_again();
+        let ctime = crate::fs::Stat::from(rustix::fs::stat(&path).unwrap()).ctime;
+        assert!(!is_before(ctime, mark.since), "{provider:?}: {ctime:?}, marked {:?}", mark.since);
+    }
 }
 
 /// What was read by a pass that was overtaken is in the manifest only where the next one found it unchanged.
@@ -199,6 +246,29 @@ fn clones_of_a_tree_are_proven_by_its_original() {
         site.apply(None, &second.volume.root);
         assert_eq!(fs::read(site.replica().join("a")).unwrap(), b"2");
     }
+}
+
+/// Whoever writes while clones are made was not held.
+#[test]
+fn a_write_while_clones_are_made_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Mounted::new(dir.path(), "xfs") else { return };
+    let site = site_on(&disk, SnapshotKind::Reflink, "v");
+    let path = site.source().join("busy");
+    write(&path, "x");
+    assert!(!read(&site, |_| {}).disturbed);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                file.write_all(b"x").unwrap();
+            }
+        });
+        let told = (0..500).any(|_| site.try_read().unwrap().read.disturbed);
+        over.store(true, Ordering::Relaxed);
+        assert!(told);
+    });
 }
 
 #[test]

@@ -7,10 +7,7 @@ use backstay_types::manifest::{RelPath, VolumeKind};
 use backstay_types::{Class, Classify};
 
 use super::support::*;
-use crate::{
-    Look, OBJECT_BYTES_MAX, Progress, VolumeError, read_bundle, restore, salvage, verify_replica,
-    write_bundle,
-};
+use crate::{Look, OBJECT_BYTES_MAX, Progress, VolumeError, read_bundle, restore, salvage, write_bundle};
 
 fn rel(path: &str) -> RelPath {
     RelPath::parse(path.as_bytes()).unwrap()
@@ -94,8 +91,7 @@ fn verification_names_what_differs() {
     let mtime = std::os::unix::fs::MetadataExt::mtime(&big);
     set_mtime(&replica.join("big"), mtime, std::os::unix::fs::MetadataExt::mtime_nsec(&big));
     let check = || {
-        let found =
-            verify_replica(&site.store, &root, VolumeKind::Directory, &replica, Look::default()).unwrap();
+        let found = compared(&site.store, &root, VolumeKind::Directory, &replica, Look::default());
         found.into_iter().map(|m| format!("{}: {}", m.path, m.why)).collect::<Vec<_>>()
     };
     assert_eq!(check(), ["big: its content differs"]);

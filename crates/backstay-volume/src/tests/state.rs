@@ -104,6 +104,33 @@ fn damaged_sent_state_costs_a_full_read() {
     assert_eq!(site.try_read().unwrap().read.stats.bytes_changed, 0, "it is whole again");
 }
 
+/// What a release that wrote nothing out before it read took for unchanged may be another by a store through a mapping.
+#[test]
+fn state_of_an_earlier_release_proves_nothing_unchanged() {
+    let site = populated();
+    let (root, _) = site.cycle();
+    site.age();
+    let id = site.sent().parent_id();
+    let whole = site.try_read().unwrap();
+    assert!(whole.read.was_unchanged());
+    drop(whole);
+    let path = site.state_dir().join("current");
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len() - 4;
+    assert_eq!(bytes[4], 2, "its version");
+    bytes[4] = 1;
+    let crc = crc32c::crc32c(&bytes[..end]);
+    bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(site.sent().parent_id(), id, "it can be read");
+    let next = site.try_read().unwrap();
+    assert!(!next.read.was_unchanged(), "everything was read");
+    assert_eq!((next.chunks, next.read.volume.root), (0, root), "the receiver holds it all");
+    next.read.pending.adopt("e1-000002".parse().unwrap()).unwrap();
+    site.age();
+    assert!(site.try_read().unwrap().read.was_unchanged(), "once");
+}
+
 #[test]
 fn state_of_another_pair_is_no_parent() {
     let mut site = populated();

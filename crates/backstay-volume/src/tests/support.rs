@@ -19,8 +19,9 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, makedev};
 
 use crate::{
-    ApplyReport, Cancel, ChunkSink, Look, Mark, ParentUse, PatchBase, Progress, SentState, Shown, SinkClosed,
-    VolumeContext, VolumeError, VolumeRead, VolumeStats, apply, snapshot, verify_replica,
+    ApplyReport, Cancel, ChunkSink, Comparison, Look, Mark, Mismatch, ParentUse, PatchBase, Progress,
+    SentState, Shown, SinkClosed, VolumeContext, VolumeError, VolumeRead, VolumeStats, apply, snapshot,
+    verify_replica,
 };
 
 /// Chunks by id; the receiver's store.
@@ -152,6 +153,20 @@ pub(super) fn tree_spec(path: &Path, provider: SnapshotKind) -> VolumeSpec {
     }
 }
 
+/// The differences of a replica that is compared.
+pub(super) fn compared(
+    store: &Store,
+    root: &ChunkId,
+    kind: VolumeKind,
+    target: &Path,
+    look: Look<'_>,
+) -> Vec<Mismatch> {
+    match verify_replica(store, root, kind, target, look).unwrap() {
+        Comparison::Made(found) => found,
+        Comparison::NotMade { why } => panic!("not compared: {why}"),
+    }
+}
+
 /// A volume with its sent state and a store, in a temporary folder.
 pub(super) struct Site {
     pub(super) dir: tempfile::TempDir,
@@ -266,9 +281,7 @@ impl Site {
 
     /// The same, against a copy of the source.
     pub(super) fn assert_replica_of(&self, root: &ChunkId, source: &Path) {
-        let found =
-            verify_replica(&self.store, root, VolumeKind::Directory, &self.replica(), Look::default())
-                .unwrap();
+        let found = compared(&self.store, root, VolumeKind::Directory, &self.replica(), Look::default());
         assert_eq!(found, Vec::new());
         assert_rsync_equal(source, &self.replica());
     }

@@ -10,7 +10,10 @@ use backstay_types::plan::SnapshotKind;
 
 use super::providers::{Mounted, command_site, names, site_on, subvolume};
 use super::support::*;
-use crate::{Cancel, ParentUse, Progress, VolumeError, release_left_over, restore, snapshot};
+use crate::{
+    Cancel, Look, ParentUse, Progress, VolumeError, apply, release_left_over, restore, snapshot,
+    verify_replica,
+};
 
 const TENANT: Option<u32> = Some(65534);
 
@@ -123,6 +126,58 @@ fn a_volume_behind_a_tenants_link_is_refused() {
         let error = site.try_read().map(|_| ()).unwrap_err();
         assert!(matches!(error, VolumeError::ForeignLink { .. }), "{provider:?}: {error}");
     }
+}
+
+/// The place of a replica, or a folder on the way to it, is a link that its owner has turned to a place of root's.
+#[test]
+fn a_replica_behind_a_tenants_link_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let mut site = Site::new();
+    write(&site.source().join("f"), "of the volume");
+    let (tree, _) = site.cycle();
+    let image = site.dir.path().join("disk.img");
+    write(&image, random_bytes(&mut seeded(1), 100_000));
+    (site.spec.path, site.spec.device) = (None, Some(image.clone()));
+    site.sent().forget().unwrap();
+    let (block, _) = site.cycle();
+
+    let at = |name: &str| site.dir.path().join(name);
+    fs::create_dir_all(at("etc/data")).unwrap();
+    fs::write(at("etc/shadow"), "hashes").unwrap();
+    fs::create_dir(at("home")).unwrap();
+    give(&at("home"));
+    let link = |name: &str, to: &str, owner| {
+        symlink(at(to), at(name)).unwrap();
+        lchown(at(name), owner, owner).unwrap();
+    };
+    link("home/link", "etc", TENANT);
+    link("home/image", "etc/shadow", TENANT);
+    let kinds = [(VolumeKind::Block, &block), (VolumeKind::Directory, &tree)];
+    let places = ["home/image", "home/link", "home/link/shadow", "home/link/new", "home/link/new/deep"];
+    for (kind, root) in kinds {
+        let bring = |to: &Path| apply(&site.store, None, root, kind, to, &Progress::new());
+        let mark = bring(&at(&format!("replica-{kind:?}"))).unwrap().mark.unwrap();
+        for place in places.map(at) {
+            let refused =
+                |error| assert!(matches!(error, VolumeError::ForeignLink { .. }), "{place:?}: {error}");
+            refused(bring(&place).unwrap_err());
+            refused(mark.standing(&place, kind).unwrap_err());
+            refused(verify_replica(&site.store, root, kind, &place, Look::default()).unwrap_err());
+        }
+    }
+    assert_eq!(fs::read(at("etc/shadow")).unwrap(), b"hashes");
+    assert_eq!(names(&at("etc")), ["data", "shadow"]);
+    assert_eq!(names(&at("etc/data")), [""; 0]);
+    // The operator's own links lead where they say.
+    link("home/ours", "etc/data", Some(0));
+    apply(&site.store, None, &block, VolumeKind::Block, &at("home/ours/disk.img"), &Progress::new()).unwrap();
+    assert!(fs::read(at("etc/data/disk.img")).unwrap() == fs::read(&image).unwrap());
+    assert_eq!(fs::metadata(at("etc/data/disk.img")).unwrap().mode() & 0o777, 0o600);
+    fs::remove_file(at("etc/data/disk.img")).unwrap();
+    apply(&site.store, None, &tree, VolumeKind::Directory, &at("home/ours"), &Progress::new()).unwrap();
+    assert_eq!(names(&at("etc/data")), ["f"]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Pairs, plans and upkeep.
 
 use backstay_daemon::api_types::{
-    Applied, FieldChange, GcOutcome, Pair, PlanDetail, PlanSummary, RebuildOutcome, Replaced, Unpaired,
-    VerifyOutcome,
+    Applied, FieldChange, GcOutcome, NotCompared, Pair, PlanDetail, PlanSummary, RebuildOutcome, Replaced,
+    Unpaired, VerifyOutcome,
 };
 use backstay_daemon::audit::AuditRecord;
 use backstay_types::PlanName;
@@ -179,11 +179,16 @@ pub(crate) fn verified(outcome: &VerifyOutcome) -> String {
         outcome.replicas,
         seconds(outcome.duration_seconds),
         match (outcome.damaged.is_empty(), outcome.is_clean()) {
+            (true, _) if !outcome.not_compared.is_empty() => "what was compared is well",
             (true, _) => "all is well",
             (false, true) => "all that was damaged is repaired",
             (false, false) => "DAMAGED",
         },
     );
+    let not_compared = outcome.not_compared.iter().map(|NotCompared { name, why }| {
+        format!("replica {name} is its application's, and is not compared: {why}\n")
+    });
+    let summary = not_compared.collect::<String>() + &summary;
     if outcome.damaged.is_empty() {
         return summary;
     }

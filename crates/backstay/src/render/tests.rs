@@ -2,8 +2,9 @@
 
 use backstay_daemon::api_types::{
     Applied, ApplyResult, Change, CycleOutcome, CyclePhase, CycleStatus, Damage, DiffEntry, DiffList,
-    ErrorInfo, GcOutcome, LastCycle, OrphanedPlan, Pair, PlanStatus, PlanSummary, PointVolumeInfo,
-    PromotionReport, PromotionStep, RebuildOutcome, RestorePointInfo, StepState, Unpaired, VerifyOutcome,
+    ErrorInfo, GcOutcome, LastCycle, NotCompared, OrphanedPlan, Pair, PlanStatus, PlanSummary,
+    PointVolumeInfo, PromotionReport, PromotionStep, RebuildOutcome, RestorePointInfo, StepState, Unpaired,
+    VerifyOutcome,
 };
 use backstay_daemon::audit::AuditRecord;
 use backstay_types::frame::SiteRole;
@@ -302,6 +303,12 @@ fn upkeep_tells_what_it_did() {
     assert_eq!(
         verified(&outcome),
         "Verified 2 packs, 10 chunks (1.0 MiB), 3 restore points and 0 replicas in 0ms: all is well."
+    );
+    outcome.not_compared.push(NotCompared { name: "shop/disk".into(), why: "it was changed".into() });
+    assert_eq!(
+        verified(&outcome),
+        "replica shop/disk is its application's, and is not compared: it was changed\n\
+         Verified 2 packs, 10 chunks (1.0 MiB), 3 restore points and 0 replicas in 0ms: what was compared is well."
     );
     outcome.damaged.push(Damage {
         kind: "pack".into(),
