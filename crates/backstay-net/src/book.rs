@@ -4,7 +4,9 @@
 //! is over lies in `retired/<pair>.json`: its hashing key made the ids of chunks that are still stored, and its
 //! authorities say who may go on where it ended.
 //!
-//! 1. A record is durable before anybody is told of it, and not a peer's any more before `remove` returns.
+//! 1. A record is durable before anybody is told of it, and not a peer's any more before `remove` returns. What the disk
+//!    refused of a removal is done when it is asked for again, and before another pair is made
+//!    (tests `a_removal_that_was_not_written_is_finished`, `a_replacement_that_was_not_written_is_finished`).
 //! 2. One record per peer site: pairing again replaces it. The new file is written before the old one goes, so a
 //!    crash between leaves both, and `open` keeps the one paired last.
 //! 3. One record per peer name: a name taken by another site is refused.
@@ -189,6 +191,8 @@ impl PeerBook {
     ) -> Result<Arc<PeerRecord>, BookError> {
         let _writing = self.writing();
         self.check(&record, replaced)?;
+        // Its name may be that of a peer that was removed.
+        self.finish_retiring()?;
         let record = Arc::new(record);
         let mut next = Records::clone(&self.records());
         next.insert(record.pair, Arc::clone(&record));
@@ -218,6 +222,8 @@ impl PeerBook {
     /// pairs that went on.
     pub fn replace(&self, name: &str, new: SiteId) -> Result<Vec<PairId>, BookError> {
         let _writing = self.writing();
+        // Of an earlier try the disk may know nothing yet.
+        self.finish_retiring()?;
         let records = self.records();
         if let Some(over) = records.values().find(|record| record.name == name && record.site != new) {
             self.retire(over.pair, Some(new))?;

@@ -389,6 +389,13 @@ impl Net {
         Ok(record)
     }
 
+    /// Ends on disk what was removed and could not be written; the names of the peers that is done for now.
+    pub async fn finish_removals(&self) -> Result<Vec<String>, NetError> {
+        let core = Arc::clone(&self.0.core);
+        let done = blocking(move || core.book.finish_removals()).await?;
+        Ok(done.iter().map(|over| over.record.name.clone()).collect())
+    }
+
     /// Limits what is sent to a peer in batches, in bytes per second; `None` lifts the limit.
     pub fn set_bandwidth(&self, pair: PairId, bytes_per_second: Option<u64>) -> Result<(), NetError> {
         let link = self.0.core.link(pair).ok_or_else(|| self.0.core.book.no_pair(pair))?;

@@ -97,19 +97,21 @@ pub(crate) fn remember(inner: &Inner) -> Result<(), StoreError> {
         return Ok(());
     }
     let Some(name) = read(&inner.layout.root().join(FILE))? else { return Ok(()) };
-    write_mark(&inner.disk, &mark(&inner.config), &name)?;
-    inner.remembered.0.store(true, Ordering::Relaxed);
+    let is_written = write_mark(&inner.disk, &mark(&inner.config), &name)?;
+    inner.remembered.0.store(is_written, Ordering::Relaxed);
     Ok(())
 }
 
-fn write_mark(disk: &Disk, path: &Path, name: &str) -> Result<(), StoreError> {
+/// Whether it is written now.
+fn write_mark(disk: &Disk, path: &Path, name: &str) -> Result<bool, StoreError> {
     match disk.publish(path, format!("{name}\n").as_bytes()) {
+        Ok(()) => Ok(true),
         // The catalog knows the points as well; it is tried again at the next commit.
         Err(error @ StoreError::NoSpace { .. }) => {
             tracing::warn!(%error, "the site does not remember its store yet");
-            Ok(())
+            Ok(false)
         }
-        outcome => outcome,
+        Err(error) => Err(error),
     }
 }
 

@@ -11,7 +11,7 @@ use backstay_types::{HashKey, PairId, SiteId, Time};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{BookError, PeerBook, PeerRecord, Records, Retired, io_error};
+use super::{BookError, PeerBook, PeerRecord, Records, Retired, io_error, record_path};
 use crate::{clock, files};
 
 /// A pair that is over.
@@ -134,6 +134,27 @@ impl PeerBook {
         self.publish(next);
         self.write_over(&over)?;
         self.unlink(pair)
+    }
+
+    /// Does what the ends of pairs still lack on disk, as after a disk was full: none of them may be trusted again after a
+    /// restart. Gives those that are done now.
+    pub fn finish_removals(&self) -> Result<Vec<Arc<RetiredPair>>, BookError> {
+        let _writing = self.writing();
+        self.finish_retiring()
+    }
+
+    /// The same for a caller that holds the lock for writing.
+    pub(super) fn finish_retiring(&self) -> Result<Vec<Arc<RetiredPair>>, BookError> {
+        let mut unfinished = self.retired();
+        unfinished.retain(|over| {
+            let pair = over.record.pair;
+            self.get(pair).is_none() && record_path(&self.0.dir, pair).exists()
+        });
+        for over in &unfinished {
+            self.write_over(over)?;
+            self.unlink(over.record.pair)?;
+        }
+        Ok(unfinished)
     }
 
     /// Keeps a pair as one that is over, durably; its own file stays.

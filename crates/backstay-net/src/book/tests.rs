@@ -49,6 +49,60 @@ fn records_survive_a_restart_and_are_private() {
     assert_eq!(PeerBook::open(dir.path()).unwrap().list().len(), 1);
 }
 
+/// Has a book fail to write what is over, as on a full disk, until what is given back is called.
+fn fill(dir: &Path) -> impl FnOnce() {
+    let retired = dir.join("retired");
+    fs::remove_dir(&retired).unwrap();
+    fs::write(&retired, "in the way").unwrap();
+    move || fs::remove_file(&retired).unwrap()
+}
+
+/// A removal that the disk refused is over in memory, and stays over once it is asked for again.
+#[test]
+fn a_removal_that_was_not_written_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    let make_room = fill(dir.path());
+    assert!(matches!(book.remove(west.pair), Err(BookError::Io { .. })));
+    assert!(book.list().is_empty() && book.finish_removals().is_err());
+    make_room();
+    assert_eq!(book.finish_removals().unwrap().len(), 1);
+    assert!(book.finish_removals().unwrap().is_empty());
+    let again = PeerBook::open(dir.path()).unwrap();
+    assert!(again.list().is_empty());
+    assert_eq!(again.retired().len(), 1);
+}
+
+#[test]
+fn a_replacement_that_was_not_written_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    let north = book.insert(record(2, 2, "north", 5)).unwrap();
+    let make_room = fill(dir.path());
+    assert!(book.replace("west", north.site).is_err());
+    assert!(book.replace("west", north.site).is_err(), "a second try says the same");
+    make_room();
+    assert_eq!(book.replace("west", north.site).unwrap(), [west.pair]);
+    let again = PeerBook::open(dir.path()).unwrap();
+    assert_eq!(again.list(), [Arc::clone(&north)]);
+    assert_eq!(again.successor(west.pair), Some(north));
+}
+
+/// Another site takes the name of one whose removal the disk refused, and nobody asked again.
+#[test]
+fn a_new_pair_finishes_removals() {
+    let dir = tempfile::tempdir().unwrap();
+    let book = PeerBook::open(dir.path()).unwrap();
+    let west = book.insert(record(1, 1, "west", 5)).unwrap();
+    let make_room = fill(dir.path());
+    assert!(book.remove(west.pair).is_err());
+    make_room();
+    let new = book.insert(record(2, 2, "west", 6)).unwrap();
+    assert_eq!(PeerBook::open(dir.path()).unwrap().list(), [new]);
+}
+
 #[test]
 fn a_site_paired_again_replaces_its_record_and_a_taken_name_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -29,9 +29,9 @@ const NOTED_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum JoinedAs {
     /// It was not known.
     New,
-    /// It was paired before, and showed an authority it is known by.
+    /// It was paired before, showed an authority it is known by, and takes nobody else's place.
     Again,
-    /// The operator said that it takes the place of the peer of this name.
+    /// The operator said that it takes the place of the peer of this name, whether it was paired before or not.
     InPlaceOf(String),
 }
 
@@ -252,9 +252,10 @@ fn agree(
         other => Refusal::Failed(other.to_string()),
     })?;
     let known = match (replaces, again) {
-        (Some(name), None) => JoinedAs::InPlaceOf(name),
-        (_, Some(_)) => JoinedAs::Again,
-        (None, None) => JoinedAs::New,
+        // Of its own place it is what it was.
+        (_, Some(_)) if replaced.is_none_or(|replaced| replaced == join.site) => JoinedAs::Again,
+        (Some(name), _) => JoinedAs::InPlaceOf(name),
+        (None, _) => JoinedAs::New,
     };
     Ok((record, known, replaced))
 }

@@ -259,6 +259,27 @@ async fn the_operator_says_who_takes_the_place_of_whom() {
     }
 }
 
+/// What is told of a site that is known: that it takes another's place, and not that it is the same as before.
+#[tokio::test]
+async fn a_known_site_that_takes_the_place_of_another_is_told_so() {
+    let (east, west, old) = pair().await;
+    let north = Site::new(3, "north");
+    north.net.join(&east.key(), None).await.unwrap();
+    drop(west);
+    let mut joined = east.net.joined();
+    for (replaces, expected) in [
+        ("west", crate::JoinedAs::InPlaceOf("west".to_owned())),
+        // Its own place is nobody else's.
+        ("north", crate::JoinedAs::Again),
+    ] {
+        let key = east.net.pair_key(Vec::new(), TTL, Some(replaces.to_owned())).unwrap();
+        let (told, record) = tokio::join!(joined.recv(), async { north.net.join(&key, None).await.unwrap() });
+        assert_eq!(told.unwrap().known, expected);
+        assert_eq!(east.net.book().successor(old.pair).map(|record| record.pair), Some(record.pair));
+        assert_eq!(east.net.book().list().len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn a_name_taken_by_another_site_is_refused_on_either_side_and_the_key_stays_good() {
     let (east, west, _) = pair().await;

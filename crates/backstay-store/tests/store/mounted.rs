@@ -1,6 +1,7 @@
 //! A store that is not there is not begun anew.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use backstay_store::{Store, StoreError};
 use backstay_types::{Class, Classify};
@@ -89,4 +90,19 @@ fn a_site_without_restore_points_may_change_its_store() {
     fs::remove_dir_all(site.dir().join("store")).unwrap();
     drop(site.open());
     assert!(!site.dir().join("store-id").exists());
+}
+
+/// A full disk of the site costs no restore point; the next one finds it with room.
+#[test]
+fn a_mark_that_found_no_space_is_written_at_the_next_commit() {
+    let site = Site::new();
+    let store = site.open();
+    let volume = volume(&some_files(1, 10));
+    let mark = site.dir().join("store-id");
+    // What is written there first, and goes when it fails.
+    symlink("/dev/full", site.dir().join("store-id.tmp")).unwrap();
+    commit(&store, 1, None, &volume);
+    assert!(!mark.exists());
+    commit(&store, 2, Some(1), &volume);
+    assert_eq!(fs::read(&mark).unwrap(), fs::read(site.dir().join("store/store-id")).unwrap());
 }
