@@ -5,7 +5,9 @@
 //!    `what_was_stopped_before_stays_stopped`).
 //! 2. Holding and releasing may be repeated, and go on after whatever cut them off. They never overlap, whichever
 //!    process asks: a lock beside the record keeps them apart.
-//! 3. A hold does all it can: one thing that cannot be held keeps nothing else running.
+//! 3. A hold does all it can: one thing that cannot be held keeps nothing else running, and neither does a record that cannot
+//!    be written (test `what_cannot_be_written_down_is_held`). It does not wait for a slow start, which is given up (test
+//!    `a_release_makes_room_for_a_hold`).
 //!
 //! Needs no daemon and no runtime: whoever outlives the daemon holds by the same record. Left to others: when, and whose
 //! word of what to hold counts on this site (`standstill.rs`). Whoever still writes is found by `open_files.rs`.
@@ -18,9 +20,11 @@ mod error;
 mod record;
 mod unit;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backstay_types::plan::HostHold;
+
+use crate::clock;
 
 use self::record::{HeldState, Locked, Record};
 
@@ -47,6 +51,11 @@ pub(crate) struct HoldReport {
     pub(crate) warnings: Vec<String>,
 }
 
+/// The record of a plan, in its own folder: whoever outlives the daemon finds it there.
+pub(crate) fn record_in(plan_folder: &Path) -> PathBuf {
+    plan_folder.join("hold.json")
+}
+
 /// Whether the record says that something is held here.
 pub(crate) fn is_held(record: &Path) -> Result<bool, HoldError> {
     Ok(Record::load(record)?.is_some_and(|record| record.state != HeldState::Released))
@@ -57,12 +66,12 @@ pub(crate) fn hold(hold: &HostHold, record: &Path) -> Result<HoldReport, HoldErr
     if !hold.holds_something() {
         return Ok(HoldReport::default());
     }
-    let mut kept = Locked::open(record)?;
     let (mut report, mut failures) = (HoldReport::default(), Vec::new());
+    let mut kept = Locked::open_to_hold(record, &mut failures);
     let mut next = kept.take().filter(|kept| kept.state != HeldState::Released).unwrap_or_default();
     if next.state == HeldState::Releasing || next.hold.commands != hold.commands {
         // What it started may run again.
-        next.commands_held = false;
+        next.commands_held_boot = None;
     }
     next.state = HeldState::Held;
     next.hold = hold.clone();
@@ -70,7 +79,13 @@ pub(crate) fn hold(hold: &HostHold, record: &Path) -> Result<HoldReport, HoldErr
         if !next.units.contains_key(name) {
             match unit::state(name) {
                 Ok(state) => drop(next.units.insert(name.clone(), state.runs())),
-                Err(error) => failures.push(error),
+                Err(error) => {
+                    // One that may run is stopped all the same, below, and started again.
+                    if !matches!(error, HoldError::UnknownUnit { .. }) {
+                        next.units.insert(name.clone(), true);
+                    }
+                    failures.push(error);
+                }
             }
         }
     }
@@ -85,8 +100,9 @@ pub(crate) fn hold(hold: &HostHold, record: &Path) -> Result<HoldReport, HoldErr
             Err(error) => failures.push(error),
         }
     }
-    kept.put(next)?;
-    kept.hold_all(&mut report, &mut failures)?;
+    // What cannot be written down is held all the same: it stops, and whoever asked is told.
+    failures.extend(kept.put(next).err());
+    kept.hold_all(&mut report, &mut failures);
     HoldError::of(failures).map_or(Ok(report), Err)
 }
 
@@ -127,15 +143,16 @@ pub(crate) fn release(hold: Option<&HostHold>, record: &Path, why: Release) -> R
 }
 
 impl Locked {
-    fn hold_all(&mut self, report: &mut HoldReport, failures: &mut Vec<HoldError>) -> Result<(), HoldError> {
-        let (hold, commands_held) = (self.record().hold.clone(), self.record().commands_held);
+    fn hold_all(&mut self, report: &mut HoldReport, failures: &mut Vec<HoldError>) {
+        let (hold, boot) = (self.record().hold.clone(), clock::boot());
+        let commands_held = boot.is_some() && self.record().commands_held_boot == boot;
         // The operator's own way first: it may let the application end in peace.
         if let Some(commands) = hold.commands.as_ref().filter(|_| !commands_held) {
-            match command::run(&commands.hold, commands.timeout().to_duration()) {
+            match command::run(&commands.hold, commands.timeout().to_duration(), || false) {
                 Ok(_) => {
                     report.done.push(format!("ran {}", commands.hold.join(" ")));
-                    self.record_mut().commands_held = true;
-                    self.store()?;
+                    self.record_mut().commands_held_boot = boot;
+                    failures.extend(self.store().err());
                 }
                 Err(error) => failures.push(error),
             }
@@ -155,7 +172,6 @@ impl Locked {
                 Err(error) => failures.push(error),
             }
         }
-        Ok(())
     }
 
     fn release_all(&self, report: &mut HoldReport, failures: &mut Vec<HoldError>) {
@@ -168,14 +184,15 @@ impl Locked {
             }
         }
         for name in record.units_to_start() {
-            match unit::start(name) {
+            match unit::start(name, || self.is_hold_wanted()) {
                 Ok(true) => report.done.push(format!("started {name}")),
                 Ok(false) => {}
                 Err(error) => failures.push(error),
             }
         }
         if let Some(commands) = &record.hold.commands {
-            match command::run(&commands.release, commands.timeout().to_duration()) {
+            match command::run(&commands.release, commands.timeout().to_duration(), || self.is_hold_wanted())
+            {
                 Ok(_) => report.done.push(format!("ran {}", commands.release.join(" "))),
                 Err(error) => failures.push(error),
             }

@@ -74,9 +74,13 @@ pub async fn run_keeper(dir: &Path) -> Result<(), DaemonError> {
     let mut stop = Stop::new(dir)?;
     tracing::info!("the keeper watches {}", dir.display());
     loop {
-        let daemon_lives = locks.is_taken(Seat::Daemon)?;
+        // Where it cannot be seen, whoever renewed goes on to.
+        let daemon_lives = locks.sees(Seat::Daemon, own.is_none());
         own = match own {
-            None if !daemon_lives => Own::take(&locks)?,
+            None if !daemon_lives => Own::take(&locks).unwrap_or_else(|error| {
+                tracing::error!("{error}");
+                None
+            }),
             Some(own) if daemon_lives => {
                 tracing::info!("the daemon is here: it renews");
                 own.end().await;
@@ -174,11 +178,6 @@ impl Stop {
             _ = self.int.recv() => {}
         }
     }
-}
-
-/// The record by which whoever holds on this host, and lets go, knows what was held.
-pub(crate) fn hold_record(folder: &Path) -> PathBuf {
-    folder.join("hold.json")
 }
 
 /// Where the state of a plan is.

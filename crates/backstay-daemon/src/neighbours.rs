@@ -105,7 +105,12 @@ impl Site {
         let mut all = Vec::new();
         for record in self.plans.list().into_iter().filter(|record| record.name != *plan) {
             for path in self.places_of(&record) {
-                all.push(Owned { spot: spot_of(&mounts, &path)?, plan: record.clone(), path });
+                // The broken disk of one plan stops no other.
+                let spot = spot_of(&mounts, &path).unwrap_or_else(|error| {
+                    tracing::warn!(plan = %record.name, "compared by its name alone: {error}");
+                    Spot::by_name(&path)
+                });
+                all.push(Owned { spot, plan: record.clone(), path });
             }
         }
         Ok(all)
@@ -171,7 +176,8 @@ impl Links {
         let mut gates = Vec::with_capacity(self.0.len());
         for (link, runtime) in &self.0 {
             gates.push(runtime.apply.lock().await);
-            let is_active = site.plans.find(&link.name).is_some_and(|link| link.role == SiteRole::Active);
+            let is_active =
+                site.plans.find(&link.name).is_some_and(|link| link.state.role() == SiteRole::Active);
             if !is_active && site.plans.applied(&link.name)?.target.is_some() {
                 return Err(DaemonError::HalfApplied { plan: plan.clone(), other: link.name.clone() });
             }

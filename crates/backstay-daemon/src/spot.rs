@@ -39,7 +39,8 @@ struct Mount {
 
 impl Mounts {
     pub(crate) fn read() -> io::Result<Self> {
-        Ok(Self(fs::read_to_string(MOUNTS)?.lines().filter_map(parse).collect()))
+        // A mount point may have any name.
+        Ok(Self(fs::read(MOUNTS)?.split(|byte| *byte == b'\n').filter_map(parse).collect()))
     }
 
     /// Where a path is, links resolved.
@@ -69,6 +70,11 @@ impl Mounts {
 }
 
 impl Spot {
+    /// A path that cannot be looked at, by its name alone.
+    pub(crate) fn by_name(path: &Path) -> Self {
+        Self { resolved: path.to_owned(), on_disk: None, inode: None, node: None }
+    }
+
     /// How this meets another, to complete "THIS … OTHER"; `None` if they have nothing in common.
     pub(crate) fn meets(&self, other: &Spot) -> Option<&'static str> {
         if self.inode.is_some() && self.inode == other.inode || self.node.is_some() && self.node == other.node
@@ -95,16 +101,17 @@ impl Spot {
 }
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime …`: number of the file system, its part that is shown, and where.
-fn parse(line: &str) -> Option<Mount> {
-    let mut fields = line.split(' ').skip(2);
+fn parse(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(2);
     let (disk, root, at) = (fields.next()?, fields.next()?, fields.next()?);
-    Some(Mount { disk: disk.to_owned(), root: unescaped(root), at: unescaped(at) })
+    let disk = std::str::from_utf8(disk).ok()?.to_owned();
+    Some(Mount { disk, root: unescaped(root), at: unescaped(at) })
 }
 
 /// Blanks, tabs, line ends and backslashes are written as three octal digits.
-fn unescaped(text: &str) -> PathBuf {
+fn unescaped(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let [first, after @ ..] = rest {
         let code = after.get(..3).filter(|_| *first == b'\\').and_then(|code| std::str::from_utf8(code).ok());
         match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
@@ -126,7 +133,7 @@ mod tests {
     use super::*;
 
     fn mounts(lines: &str) -> Mounts {
-        Mounts(lines.lines().filter_map(parse).collect())
+        Mounts(lines.lines().map(str::as_bytes).filter_map(parse).collect())
     }
 
     #[test]

@@ -138,6 +138,8 @@ impl Site {
         let produced = producer.await.map_err(|_| DaemonError::Worker { what: "reading the volumes" })?;
         match (produced, taken) {
             (Err(error), _) if !error.is_consequence() => Err(error),
+            // One that was stopped says so, rather than that nothing came from it any more.
+            (Err(error), Err(other)) if other.is_consequence() => Err(error),
             (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
             (Ok(_), Ok(taken)) => {
                 let (site, record) = (self.clone(), record.clone());

@@ -135,6 +135,7 @@ impl<'a> Transfer<'a> {
         match (produced, outcome) {
             // A producer that failed by itself is the cause; one that was stopped is a consequence.
             (Err(error), _) if !error.is_consequence() => Err(error),
+            (Err(error), Err(other)) if other.is_consequence() => Err(error),
             (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
             (Ok(done), Ok(sent)) => Ok((sent, done)),
         }

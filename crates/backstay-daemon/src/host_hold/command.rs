@@ -18,9 +18,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What is kept of what it says: enough for the line that matters.
 const SAID_BYTES_MAX: usize = 1024;
 
-/// Runs a command: the beginning of what it said. One that takes too long is killed with its children; what one that has
-/// ended left running, such as the application, goes on.
-pub(super) fn run(argv: &[String], within: Duration) -> Result<String, HoldError> {
+/// Runs a command: the beginning of what it said. One that takes too long, or is given up, is killed with its children; what
+/// one that has ended left running, such as the application, goes on.
+pub(super) fn run(
+    argv: &[String],
+    within: Duration,
+    is_given_up: impl Fn() -> bool,
+) -> Result<String, HoldError> {
     let program = argv.first().cloned().unwrap_or_default();
     let fail = |source| HoldError::Run { program: program.clone(), source };
     let (mut child, mut reader) = start(argv).map_err(fail)?;
@@ -35,6 +39,10 @@ pub(super) fn run(argv: &[String], within: Duration) -> Result<String, HoldError
         if clock::mono() >= ended {
             kill(&mut child).map_err(fail)?;
             return Err(HoldError::Late { command: told(argv), within });
+        }
+        if is_given_up() {
+            kill(&mut child).map_err(fail)?;
+            return Err(HoldError::GivenUp { command: told(argv) });
         }
         std::thread::sleep(LOOK_EVERY);
     };

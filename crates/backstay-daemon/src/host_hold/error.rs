@@ -36,6 +36,12 @@ pub enum HoldError {
         /// How long it had.
         within: Span,
     },
+    /// A release that somebody who holds does not wait for.
+    #[error("{command} was given up: the application is to be held again")]
+    GivenUp {
+        /// The command.
+        command: String,
+    },
     /// A unit that systemd does not know.
     #[error("systemd knows no unit {unit}")]
     UnknownUnit {
@@ -117,7 +123,7 @@ impl Classify for HoldError {
             | HoldError::Unit { .. }
             | HoldError::NotFrozen { .. }
             | HoldError::Cgroup { .. } => Class::Incomplete,
-            HoldError::Late { .. } => Class::Transient,
+            HoldError::Late { .. } | HoldError::GivenUp { .. } => Class::Transient,
             HoldError::Record(error) => error.class(),
             HoldError::Several { first, .. } => first.class(),
         }
@@ -140,6 +146,7 @@ impl Classify for HoldError {
                 "a command of a hold must succeed as well when there is nothing left to do".into()
             }
             HoldError::Late { .. } => "give it longer with `commands.timeout` of the hold".into(),
+            HoldError::GivenUp { .. } => "it runs again once its lease is good".into(),
             HoldError::NotFrozen { .. } => "something in it waits for a disk; it is tried again".into(),
             HoldError::Cgroup { .. } => "the daemon must be root to freeze".into(),
             HoldError::Record(error) => return error.hint(),

@@ -1,7 +1,7 @@
 //! The record of a hold: what ran before it, on disk before anything is touched.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -35,8 +35,9 @@ pub(super) struct Record {
     pub(super) units: BTreeMap<String, bool>,
     /// Control groups, and whether they were frozen already.
     pub(super) cgroups: BTreeMap<PathBuf, bool>,
-    /// Whether the command that holds has done so.
-    pub(super) commands_held: bool,
+    /// During which start of the machine the command that holds has done so: what the next one started is not held.
+    #[serde(default)]
+    pub(super) commands_held_boot: Option<String>,
 }
 
 impl Record {
@@ -65,18 +66,69 @@ pub(super) struct Locked {
     record: Option<Record>,
     /// What a caller finds where nothing was ever held.
     none: Record,
-    _lock: File,
+    /// Shared by whoever is about to hold: a release in the middle of a slow start makes room for it.
+    wanted: Option<File>,
+    _lock: Option<File>,
+}
+
+/// Opens a lock beside a record, read-only where it is there: a disk that has become read-only is locked all the same.
+fn lock_beside(path: &Path, extension: &str) -> Result<File, HoldError> {
+    let beside = path.with_added_extension(extension);
+    let made = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
+    let opened = File::open(&beside).or_else(|_| made());
+    Ok(opened.map_err(|source| Box::new(DaemonError::io("lock", &beside, source)))?)
+}
+
+fn lock_exclusively(path: &Path) -> Result<File, HoldError> {
+    let lock = lock_beside(path, "lock")?;
+    lock.lock().map_err(|source| Box::new(DaemonError::io("lock", path, source)))?;
+    Ok(lock)
 }
 
 impl Locked {
     /// Waits for whoever holds or releases by this record.
     pub(super) fn open(path: &Path) -> Result<Self, HoldError> {
-        let beside = path.with_added_extension("lock");
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside);
-        let lock = lock
-            .and_then(|lock| lock.lock().map(|()| lock))
-            .map_err(|source| Box::new(DaemonError::io("lock", &beside, source)))?;
-        Ok(Self { path: path.to_owned(), record: Record::load(path)?, none: Record::default(), _lock: lock })
+        let lock = lock_exclusively(path)?;
+        let (record, wanted) = (Record::load(path)?, lock_beside(path, "wanted")?);
+        let none = Record::default();
+        Ok(Self { path: path.to_owned(), record, none, wanted: Some(wanted), _lock: Some(lock) })
+    }
+
+    /// The same for a hold, which waits for no release, and goes on without what cannot be opened or read: that stops nothing
+    /// from being held.
+    pub(super) fn open_to_hold(path: &Path, failures: &mut Vec<HoldError>) -> Self {
+        let told = |wanted: File| {
+            wanted.lock_shared().map_err(|source| Box::new(DaemonError::io("lock", path, source)))?;
+            Ok(wanted)
+        };
+        let mut kept = |result| match result {
+            Ok(file) => Some(file),
+            Err(error) => {
+                failures.push(error);
+                None
+            }
+        };
+        let wanted = kept(lock_beside(path, "wanted").and_then(told));
+        let lock = kept(lock_exclusively(path));
+        // Whoever releases next is not to give up for a hold that is done.
+        drop(wanted);
+        let record = Record::load(path).unwrap_or_else(|error| {
+            failures.push(error);
+            None
+        });
+        Self { path: path.to_owned(), record, none: Record::default(), wanted: None, _lock: lock }
+    }
+
+    /// Whether somebody waits to hold.
+    pub(super) fn is_hold_wanted(&self) -> bool {
+        let Some(wanted) = &self.wanted else { return false };
+        match wanted.try_lock() {
+            // Given back at once: whoever is about to hold must not wait for this look. A file that cannot be unlocked
+            // is not locked.
+            Ok(()) => wanted.unlock().is_err(),
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Error(_)) => false,
+        }
     }
 
     /// The record as it was found, to be put again.
@@ -106,7 +158,7 @@ impl Locked {
     pub(super) fn released(&mut self) -> Result<(), HoldError> {
         let record = self.record_mut();
         record.state = HeldState::Released;
-        record.commands_held = false;
+        record.commands_held_boot = None;
         self.store()
     }
 }

@@ -57,6 +57,48 @@ fn a_hold_is_undone_once_and_only_if_there_was_one() {
     assert_eq!(bench.noted(), "hold release hold");
 }
 
+/// What the machine's next start has started again is not held by a command that ran before it.
+#[test]
+fn a_command_holds_again_after_a_restart_of_the_machine() {
+    let bench = Bench::new();
+    let what = bench.commands("echo hold >> log", "echo release >> log");
+    hold(&what, &bench.record()).unwrap();
+    let text = fs::read_to_string(bench.record()).unwrap();
+    let boot = clock::boot().unwrap();
+    assert!(text.contains(&boot), "{text}");
+    fs::write(bench.record(), text.replace(&boot, "00000000-0000-0000-0000-000000000000")).unwrap();
+    hold(&what, &bench.record()).unwrap();
+    assert_eq!(bench.noted(), "hold hold");
+}
+
+#[test]
+fn what_cannot_be_written_down_is_held() {
+    let bench = Bench::new();
+    let what = bench.commands("echo hold >> log", "echo release >> log");
+    // A file where a folder would be: as little can be made there as on a disk that has become read-only.
+    fs::write(bench.dir.path().join("file"), "").unwrap();
+    let error = hold(&what, &bench.dir.path().join("file/hold.json")).unwrap_err();
+    assert!(matches!(error, HoldError::Several { .. }), "{error}");
+    assert_eq!(bench.noted(), "hold");
+}
+
+#[test]
+fn a_release_makes_room_for_a_hold() {
+    let bench = Bench::new();
+    let what = bench.commands("echo hold >> log", "echo release >> log; sleep 600");
+    hold(&what, &bench.record()).unwrap();
+    std::thread::scope(|scope| {
+        let releasing = scope.spawn(|| release(None, &bench.record(), Release::Undo));
+        while bench.noted() != "hold release" {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        hold(&what, &bench.record()).unwrap();
+        let error = releasing.join().unwrap().unwrap_err();
+        assert!(matches!(error, HoldError::GivenUp { .. }), "{error}");
+    });
+    assert_eq!((bench.noted().as_str(), is_held(&bench.record()).unwrap()), ("hold release hold", true));
+}
+
 #[test]
 fn a_takeover_starts_what_was_never_held_here() {
     let bench = Bench::new();
@@ -103,15 +145,31 @@ fn a_command_that_hangs_is_killed_and_told() {
 }
 
 /// A control group of the test's own, with a process that counts.
+/// The control groups of version 2, mounted beside those of version 1 where the machine has these.
+struct Unified(TempDir);
+
+impl Unified {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(dir.path()).status().unwrap();
+        assert!(mounted.success());
+        Self(dir)
+    }
+}
+
+impl Drop for Unified {
+    fn drop(&mut self) {
+        Command::new("umount").arg(self.0.path()).status().unwrap();
+    }
+}
+
 struct Group {
     folder: PathBuf,
     child: Child,
 }
 
 impl Group {
-    fn new(name: &str, counter: &Path) -> Self {
-        let v1 = Path::new("/sys/fs/cgroup/freezer");
-        let root = if v1.exists() { v1 } else { Path::new("/sys/fs/cgroup") };
+    fn new(root: &Path, name: &str, counter: &Path) -> Self {
         let folder = root.join(format!("backstay-test-{name}-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let script = "n=0; while :; do n=$((n+1)); echo $n > $1.new; mv $1.new $1; done";
@@ -148,9 +206,18 @@ fn counted_on(counter: &Path, than: &str) -> String {
 
 #[test]
 fn a_control_group_stands_still_until_it_is_released() {
+    let unified = Unified::mount();
+    stands_still_until_released(unified.0.path());
+    let v1 = Path::new("/sys/fs/cgroup/freezer");
+    if v1.exists() {
+        stands_still_until_released(v1);
+    }
+}
+
+fn stands_still_until_released(root: &Path) {
     let bench = Bench::new();
     let counter = bench.dir.path().join("count");
-    let group = Group::new("still", &counter);
+    let group = Group::new(root, "still", &counter);
     counted_on(&counter, "");
     // A command that fails keeps nothing else running.
     let mut what = bench.commands("exit 1", "true");
@@ -166,8 +233,8 @@ fn a_control_group_stands_still_until_it_is_released() {
 
 #[test]
 fn a_control_group_that_was_frozen_before_stays_so() {
-    let bench = Bench::new();
-    let group = Group::new("before", &bench.dir.path().join("count"));
+    let (bench, unified) = (Bench::new(), Unified::mount());
+    let group = Group::new(unified.0.path(), "before", &bench.dir.path().join("count"));
     cgroup::freeze(&group.folder).unwrap();
     hold(&group.hold(), &bench.record()).unwrap();
     release(None, &bench.record(), Release::Undo).unwrap();

@@ -51,18 +51,22 @@ pub(super) fn stop(unit: &str) -> Result<bool, HoldError> {
     }
 }
 
-/// Starts a unit; says whether there was anything to start.
-pub(super) fn start(unit: &str) -> Result<bool, HoldError> {
+/// Starts a unit; says whether there was anything to start. A start that is given up is ended by the stop that follows it.
+pub(super) fn start(unit: &str, is_given_up: impl Fn() -> bool) -> Result<bool, HoldError> {
     if state(unit)?.0 == "active" {
         return Ok(false);
     }
     // One that runs to its end, such as `Type=oneshot`, is inactive after it: systemd's own word is what counts.
-    systemctl(&["start", "--", unit], DONE_WITHIN)?;
+    run(&["start", "--", unit], DONE_WITHIN, is_given_up)?;
     Ok(true)
 }
 
 fn systemctl(arguments: &[&str], within: Duration) -> Result<String, HoldError> {
+    run(arguments, within, || false)
+}
+
+fn run(arguments: &[&str], within: Duration, is_given_up: impl Fn() -> bool) -> Result<String, HoldError> {
     let argv: Vec<String> =
         std::iter::once(SYSTEMCTL).chain(arguments.iter().copied()).map(str::to_owned).collect();
-    command::run(&argv, within)
+    command::run(&argv, within, is_given_up)
 }

@@ -32,10 +32,8 @@ pub async fn run_guard(dir: &Path) -> Result<(), DaemonError> {
     let mut stop = Stop::new(dir)?;
     loop {
         watcher.look(false).await;
-        if locks.is_taken(Seat::NextGuard)? {
-            return Ok(());
-        }
-        if watcher.is_idle() && !locks.is_taken(Seat::Keeper)? {
+        // A look that failed ends nothing: a guard that is not there holds nothing.
+        if locks.sees(Seat::NextGuard, false) || watcher.is_idle() && !locks.sees(Seat::Keeper, true) {
             return Ok(());
         }
         tokio::select! {

@@ -103,9 +103,19 @@ impl Locks {
         }
     }
 
+    /// Whether somebody has a seat; what was known before, where that cannot be seen now.
+    pub(crate) fn sees(&self, seat: Seat, before: bool) -> bool {
+        self.is_taken(seat).unwrap_or_else(|error| {
+            tracing::error!("{error}");
+            before
+        })
+    }
+
     fn file(&self, seat: Seat) -> Result<File, KeeperError> {
         let path = self.folder.join(seat.file());
-        let open = || OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let made = || OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        // Read-only where it is there: on a disk that has become read-only everybody is seen as before.
+        let open = || File::open(&path).or_else(|_| made());
         let opened = open().or_else(|error| match fs::create_dir(&self.folder) {
             // Somebody removed the folder: whoever still has a lock in it is not seen any more, and begins anew.
             Ok(()) => open(),

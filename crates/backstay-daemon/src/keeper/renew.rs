@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use backstay_engine::lease::{
     ActiveAction, ActiveEvent, ActiveLease, Answer, Ask, AskId, Kept, PeerAnswer, Stance,
 };
-use backstay_types::Classify as _;
+use backstay_types::{Class, Classify as _};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -70,7 +70,8 @@ impl Renewal {
                 _ => return Ok(()),
             }
             let (epoch, terms) = (self.orders.epoch, self.orders.terms(&self.kept));
-            let guarded = self.locks.is_taken(Seat::Guard)?;
+            // A guard that is not seen is none: the standby takes nothing over then.
+            let guarded = self.locks.sees(Seat::Guard, false);
             self.lease.update(epoch, terms, self.orders.wanted, guarded, now);
             let mut actions = Vec::new();
             if self.lease.stance() == Stance::Running && (self.superseded || self.is_noted()) {
@@ -210,7 +211,13 @@ fn done(
         Ok(()) => good,
         Err(error) => {
             let class = error.class().label();
-            tracing::error!(plan = %orders.plan, class, "not held, or not let go: {error}");
+            match error.class() {
+                // It is done again, or was given up for a hold that is due.
+                Class::Transient => {
+                    tracing::warn!(plan = %orders.plan, class, "not held, or not let go: {error}")
+                }
+                _ => tracing::error!(plan = %orders.plan, class, "not held, or not let go: {error}"),
+            }
             bad
         }
     }

@@ -10,7 +10,7 @@ use backstay_engine::lease::{Kept, Mono, Watch};
 use backstay_types::{Classify as _, Epoch, PlanName, Span};
 use tokio::task::JoinSet;
 
-use super::{KeeperError, Note, Orders, hold_record, orders, plan_folder};
+use super::{KeeperError, Note, Orders, orders, plan_folder};
 use crate::automatic::kept;
 use crate::host_hold;
 use crate::{DaemonError, clock, files};
@@ -146,8 +146,6 @@ fn is_due(watch: Watch, kept: Kept, orders: &Orders, now: Mono) -> bool {
 fn hold(dir: &Path, who: &'static str, watch: Watch, orders: &Orders) -> Result<(), DaemonError> {
     let folder = plan_folder(dir, &orders.plan);
     let why = if orders.fenced { "the other side runs it, or is to" } else { "its lease was not renewed" };
-    let note = Note { by: who.to_owned(), why: why.to_owned() };
-    let noted = files::write_json_beside(&Note::path(&folder), &note);
     if !orders.fenced {
         let now = clock::mono();
         let kept = kept::read(&folder, now).ok().flatten().map(|(_, kept)| kept);
@@ -155,6 +153,9 @@ fn hold(dir: &Path, who: &'static str, watch: Watch, orders: &Orders) -> Result<
             return Ok(());
         }
     }
+    // Of a hold that is not gone on with there is no note: whoever has the lease would hold for it.
+    let note = Note { by: who.to_owned(), why: why.to_owned() };
+    let noted = files::write_json_beside(&Note::path(&folder), &note);
     tracing::warn!(plan = %orders.plan, "{who} holds what runs here: {why}");
     hold_host(dir, orders)?;
     // Holding does not wait for a disk; whoever has the lease and is not told holds it for longer than it has to.
@@ -164,7 +165,7 @@ fn hold(dir: &Path, who: &'static str, watch: Watch, orders: &Orders) -> Result<
 
 /// Holds what the orders say.
 pub(crate) fn hold_host(dir: &Path, orders: &Orders) -> Result<(), DaemonError> {
-    let record = hold_record(&plan_folder(dir, &orders.plan));
+    let record = host_hold::record_in(&plan_folder(dir, &orders.plan));
     let report = host_hold::hold(&orders.hold, &record).map_err(KeeperError::from)?;
     told(&orders.plan, &report);
     Ok(())
@@ -172,7 +173,7 @@ pub(crate) fn hold_host(dir: &Path, orders: &Orders) -> Result<(), DaemonError> 
 
 /// Lets it run again.
 pub(crate) fn release_host(dir: &Path, orders: &Orders) -> Result<(), DaemonError> {
-    let record = hold_record(&plan_folder(dir, &orders.plan));
+    let record = host_hold::record_in(&plan_folder(dir, &orders.plan));
     let report = host_hold::release(Some(&orders.hold), &record, host_hold::Release::Undo)
         .map_err(KeeperError::from)?;
     told(&orders.plan, &report);

@@ -21,7 +21,7 @@ impl Site {
     ) -> Result<(), DaemonError> {
         let options = ApplyOptions {
             plan: &record.name,
-            epoch: record.epoch,
+            epoch: record.state.epoch(),
             restore_point,
             spec: &*record.sends_by()?,
             // They stay where they are.
@@ -40,7 +40,7 @@ impl Site {
         let volumes = std::collections::BTreeMap::new();
         let options = ApplyOptions {
             plan: &record.name,
-            epoch: record.epoch,
+            epoch: record.state.epoch(),
             restore_point,
             spec: &*record.sends_by()?,
             volumes: &volumes,

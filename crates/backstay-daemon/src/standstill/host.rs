@@ -14,9 +14,9 @@ use crate::plans::PlanRecord;
 use crate::site::Site;
 
 impl Site {
-    /// What ran here before it was held: beside the plan, so that whoever outlives the daemon finds it.
+    /// What ran here before it was held.
     pub(crate) fn hold_file(&self, plan: &PlanName) -> PathBuf {
-        self.plans.plan_folder(plan).join("hold.json")
+        host_hold::record_in(&self.plans.plan_folder(plan))
     }
 
     /// What stops the application of a plan on this host, by the word of this site's own operator. What a plan of the
