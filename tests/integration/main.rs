@@ -41,6 +41,7 @@ mod old_sites;
 mod operator;
 mod pairing_again;
 mod places;
+mod postgres;
 mod private;
 mod promotion;
 mod replicas;

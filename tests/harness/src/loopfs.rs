@@ -30,6 +30,7 @@ impl LoopFs {
             return Err("mounting needs root".to_owned());
         }
         let home = tempfile::Builder::new().prefix("backstay-fs-").tempdir().unwrap();
+        crate::rig::let_pass(home.path());
         let (image, mount) = (home.path().join("image"), home.path().join("mount"));
         std::fs::create_dir(&mount).unwrap();
         std::fs::File::create(&image).unwrap().set_len(mib << 20).unwrap();

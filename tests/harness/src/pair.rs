@@ -53,6 +53,7 @@ impl Pair {
         east.serve();
         west.serve();
         let work = tempfile::Builder::new().prefix("backstay-work-").tempdir().unwrap();
+        crate::rig::let_pass(work.path());
         Pair { east, west, work }
     }
 

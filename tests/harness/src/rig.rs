@@ -39,3 +39,9 @@ pub fn skip(test: &str, reason: &str) {
         writeln!(file, "{test}: {reason}").unwrap();
     }
 }
+
+/// Lets every user pass through a temporary folder: a server that a test starts may run as one of its own.
+pub(crate) fn let_pass(folder: &std::path::Path) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(folder, mode).unwrap();
+}
