@@ -97,15 +97,16 @@ impl Site {
         runtime: &PlanRuntime,
     ) -> Result<(), DaemonError> {
         let _gate = runtime.apply.lock().await;
-        if self.plans.get(plan)?.role != SiteRole::Standby {
+        if self.plans.get(plan)?.state.role() != SiteRole::Standby {
             return Ok(());
         }
         let Some(newest) = self.store.newest(plan)? else { return Ok(()) };
+        // Whatever fails from here on is told to the active side as of this point, which may be waiting for it.
+        runtime.set_apply_target(newest.id);
         let (site, name, point) = (self.clone(), plan.clone(), newest.clone());
         self.blocking("looking at the places", move || site.check_places(&name, &point)).await?;
         let activity = Activity::begin(CyclePhase::Apply);
         let _shown = runtime.show(activity.clone());
-        runtime.set_apply_target(newest.id);
         self.bring_to(plan, newest, activity).await.map(drop)
     }
 
@@ -140,7 +141,10 @@ impl Site {
         self.check_mounted(plan, &applied, point)?;
         if applied.withheld == *withheld && self.is_untouched(plan, &applied, point)? {
             let before = applied.clone();
-            let told = self.apply_folder(plan, &mut applied, point)?;
+            let told = match withheld.manifests {
+                true => Vec::new(),
+                false => self.apply_folder(plan, &mut applied, point)?,
+            };
             applied.warn(point, told.clone());
             if applied != before {
                 self.plans.set_applied(plan, &applied)?;

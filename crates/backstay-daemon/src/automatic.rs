@@ -104,7 +104,7 @@ impl Site {
     /// Whether a plan has a lease, or has one to give back.
     pub(crate) fn wants_lease(&self, record: &PlanRecord) -> bool {
         record.spec.automatic_failover.is_some()
-            || (record.role == SiteRole::Active && self.kept_file(&record.name).exists())
+            || (record.state.role() == SiteRole::Active && self.kept_file(&record.name).exists())
     }
 
     /// Follows a plan through its roles until it wants no lease any more.
@@ -114,7 +114,7 @@ impl Site {
             if self.stop.is_cancelled() {
                 return;
             }
-            let outcome = match (record.role, taken.take()) {
+            let outcome = match (record.state.role(), taken.take()) {
                 (SiteRole::Active | SiteRole::Promoting, waiting)
                 | (SiteRole::Standby, waiting @ Some(_))
                     if !self.leases.guarded.has_lease() =>
@@ -149,7 +149,7 @@ impl Site {
         Some(Party {
             plan: record.name.clone(),
             site: self.id,
-            epoch: record.epoch,
+            epoch: record.state.epoch(),
             terms: Terms::new(wanted.after),
         })
     }

@@ -49,11 +49,11 @@ impl Site {
     /// Whether this site may run cycles of a plan.
     pub(crate) fn may_sync(&self, name: &PlanName) -> Result<Arc<PlanRecord>, DaemonError> {
         let record = self.plans.get(name)?;
-        if record.role != SiteRole::Active {
+        if record.state.role() != SiteRole::Active {
             return Err(wrong_role(&record, "sync"));
         }
-        if record.conflict {
-            return Err(DaemonError::Conflict { plan: name.clone(), epoch: record.epoch });
+        if record.state.conflict() {
+            return Err(DaemonError::Conflict { plan: name.clone(), epoch: record.state.epoch() });
         }
         if let Some(leap) = crate::status::leap_of(&record) {
             return Err(leap);
@@ -146,7 +146,7 @@ impl Site {
         let held = self.store.newest(&record.name)?.map(|point| point.id);
         let ours = record.number.max(held.map_or(0, |newest| newest.number));
         let number = role::next_number(&record.name, ours, peer.newest)?;
-        let id = RestorePointId { epoch: record.epoch, number };
+        let id = RestorePointId { epoch: record.state.epoch(), number };
         tracing::Span::current().record("restore_point", tracing::field::display(id));
         let links = Links::of(self, record);
         let _gates = links.shut(self, &record.name).await?;

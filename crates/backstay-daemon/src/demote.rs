@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstay_engine::plan_state::Transition;
 use backstay_engine::role::{self, News};
 use backstay_types::frame::SiteRole;
 use backstay_types::{Classify, Epoch, PairId, PlanName};
@@ -33,26 +34,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 impl Site {
     /// A higher epoch exists: this site is not active any more, and says so from now on.
     pub(crate) fn learn_epoch(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
-        if role::is_leap(self.plans.get(name)?.epoch, epoch) {
+        if role::is_leap(self.plans.get(name)?.state.epoch(), epoch) {
             self.note_leap(name, epoch)?;
             let record = self.plans.get(name)?;
-            return Err(DaemonError::EpochLeap { plan: name.clone(), epoch: record.epoch, claimed: epoch });
+            return Err(DaemonError::EpochLeap {
+                plan: name.clone(),
+                epoch: record.state.epoch(),
+                claimed: epoch,
+            });
         }
         // It may be heard on several ways at once: the first to come is the one that steps down.
         let (record, was_active) = self.plans.decide(name, |record| {
-            if epoch <= record.epoch {
+            if epoch <= record.state.epoch() {
                 return Ok(false);
             }
-            record.leap = None;
-            let was_active = record.role != SiteRole::Standby && record.active_until.is_none();
-            if was_active {
-                record.active_until = Some(record.epoch);
-                record.role = SiteRole::Demoting;
-                record.handover = None;
-                record.promotion = None;
-            }
-            record.epoch = epoch;
-            Ok(was_active)
+            let was_stepping_down = record.state.active_until().is_some();
+            record.apply(Transition::Superseded(epoch))?;
+            Ok(record.state.active_until().is_some() && !was_stepping_down)
         })?;
         if was_active {
             tracing::warn!(plan = %name, %epoch, "the other site was promoted: this site is not active any more");
@@ -69,16 +67,16 @@ impl Site {
     /// down for it, for whoever claims it could claim any.
     pub(crate) fn note_leap(&self, name: &PlanName, claimed: Epoch) -> Result<(), DaemonError> {
         let (record, is_news) = self.plans.decide(name, |record| {
-            let is_news = record.leap.is_none();
-            record.leap.get_or_insert(claimed);
+            let is_news = record.state.leap().is_none();
+            record.apply(Transition::LeapClaimed(claimed))?;
             Ok(is_news)
         })?;
         if is_news {
             tracing::error!(
-                plan = %name, %claimed, epoch = %record.epoch,
+                plan = %name, %claimed, epoch = %record.state.epoch(),
                 "the other side claims an epoch too far above this one to be believed: no cycle runs; see backstay status {name}"
             );
-            let detail = format!("epoch {claimed} is claimed, {} is known", record.epoch);
+            let detail = format!("epoch {claimed} is claimed, {} is known", record.state.epoch());
             self.record(&self.actor_of(record.pair), "epochLeap", Some(name), detail, None);
         }
         Ok(())
@@ -101,6 +99,8 @@ impl Site {
                     }
                     // Nobody tells when they have gone.
                     pause = AGAIN;
+                } else if error.is_consequence() {
+                    tracing::info!("stopped, and begun again: {error}");
                 } else {
                     site.metrics.count_error(error.class());
                     tracing::error!(class = error.class().label(), "not stepped down yet: {error}");
@@ -117,7 +117,7 @@ impl Site {
 
     /// Steps down, if that is what this side is doing.
     pub(crate) async fn step_down(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
-        let steps_down = || self.plans.find(name).is_some_and(|record| record.active_until.is_some());
+        let steps_down = || self.plans.find(name).is_some_and(|record| record.state.active_until().is_some());
         if steps_down() {
             // At once: a cycle that has the gate may wait for a peer that is not there.
             self.stand_still(name).await?;
@@ -135,15 +135,9 @@ impl Site {
         self.wait_gone(name, GONE_WITHIN).await?;
         self.wait_let_go_of(name).await?;
         let kept = self.keep(&self.plans.get(name)?, &activity).await?;
-        let record = self.plans.update(name, |record| {
-            record.role = SiteRole::Standby;
-            record.active_until = None;
-            record.handover = None;
-            record.standing = false;
-            record.cut_off = false;
-        })?;
+        let record = self.plans.transition(name, Transition::SteppedDown)?;
         runtime.set_apply_error(None);
-        tracing::info!(epoch = %record.epoch, kept = %kept.id, "this site is the standby now");
+        tracing::info!(epoch = %record.state.epoch(), kept = %kept.id, "this site is the standby now");
         Ok(())
     }
 
@@ -181,7 +175,8 @@ impl Site {
 
     async fn greet(self: &Arc<Self>, pair: PairId) {
         self.tell_of_ends(pair).await;
-        let is_active = |record: &Arc<PlanRecord>| record.pair == pair && record.role == SiteRole::Active;
+        let is_active =
+            |record: &Arc<PlanRecord>| record.pair == pair && record.state.role() == SiteRole::Active;
         for record in self.plans.list().iter().filter(|record| is_active(record)) {
             if let Err(error) = self.greet_about(record).await {
                 tracing::warn!(plan = %record.name, "the peer does not tell what it knows: {error}");
@@ -206,20 +201,20 @@ impl Site {
     }
 
     async fn greet_about(self: &Arc<Self>, record: &PlanRecord) -> Result<(), DaemonError> {
-        if record.unconfirmed {
+        if record.state.unconfirmed() {
             return self.confirmed(record).await.map(drop);
         }
         let state = self.ask_plan(record.pair, &record.name).await?;
-        match role::on_peer_state(record.local(), &state) {
+        match role::on_peer_state(record.state.local(), &state) {
             News::StepDown { epoch } => self.learn_epoch_at_last(&record.name, epoch).await,
             News::Leap { epoch } => self.learn_epoch(&record.name, epoch),
             News::Adopt { .. } | News::Nothing => {
                 // Of two sides that were active the other one gave way.
-                self.plans.update(&record.name, |record| record.conflict = false).map(drop)
+                self.plans.transition(&record.name, Transition::ConflictOver).map(drop)
             }
             News::Conflict { .. } => {
-                self.plans.update(&record.name, |record| record.conflict = true)?;
-                Err(DaemonError::Conflict { plan: record.name.clone(), epoch: record.epoch })
+                self.plans.transition(&record.name, Transition::ConflictFound)?;
+                Err(DaemonError::Conflict { plan: record.name.clone(), epoch: record.state.epoch() })
             }
         }
     }

@@ -95,9 +95,9 @@ impl Site {
         let facts = DrillFacts {
             plan: name,
             number: self.next_drill(name)?,
-            role: record.role,
-            epoch: record.epoch,
-            changes_roles: record.promotion.is_some() || record.handover.is_some(),
+            role: record.state.role(),
+            epoch: record.state.epoch(),
+            changes_roles: record.state.promotion().is_some() || record.state.handover().is_some(),
             running,
             points: &self.point_facts(name)?,
             wanted: request.restore_point,

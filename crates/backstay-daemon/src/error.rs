@@ -568,6 +568,14 @@ pub enum DaemonError {
         /// The plan.
         plan: PlanName,
     },
+    /// What was promoted is not to run here at the moment.
+    #[error(
+        "plan {plan}: nothing is started here: neither the witness nor the peer is heard, and the other side may run it"
+    )]
+    LeaseLost {
+        /// The plan.
+        plan: PlanName,
+    },
     /// Two active sides of one epoch.
     #[error("plan {plan}: both sites are active at epoch {epoch}")]
     Conflict {

@@ -56,7 +56,7 @@ impl Site {
     ) -> Result<PromotionReport, DaemonError> {
         let runtime = self.runtimes.of(name);
         let record = self.plans.get(name)?;
-        if record.role == SiteRole::Active {
+        if record.state.role() == SiteRole::Active {
             let gate = runtime.cycle_gate(&self.wake).await;
             let record = self.plans.get(name)?;
             return match self.decide(&record, target).await? {
@@ -65,7 +65,7 @@ impl Site {
                     drop(gate);
                     let ended = self.end_handover(name, given?).await;
                     // A disk that is full now: what is left is done as soon as it can be.
-                    if self.plans.find(name).is_some_and(|record| record.handover.is_some()) {
+                    if self.plans.find(name).is_some_and(|record| record.state.handover().is_some()) {
                         self.resume_handover_soon(name.clone());
                     }
                     ended
@@ -90,7 +90,7 @@ impl Site {
         let planned = self.decide(&record, target).await?;
         let mut report = self.already_there(&record, target)?;
         if planned != Planned::Already {
-            report.epoch = record.epoch.next();
+            report.epoch = record.state.epoch().next();
             let pending = |step: &HandoverStep| PromotionStep {
                 name: step.to_string(),
                 state: StepState::Pending,
@@ -110,15 +110,15 @@ impl Site {
             record.spec.reversed()?;
         }
         crate::plan_ops::check_not_offered(record)?;
-        if record.role == SiteRole::Active && target == Target::Away {
+        if record.state.role() == SiteRole::Active && target == Target::Away {
             // What could not be written here as a standby's must not become one.
             self.check_can_follow(record)?;
         }
         let peer = self.peer_facts(record).await;
         let facts = HandoverFacts {
             plan: &record.name,
-            role: record.role,
-            epoch: record.epoch,
+            role: record.state.role(),
+            epoch: record.state.epoch(),
             is_home: record.home,
             target,
             peer: &peer,
@@ -180,7 +180,7 @@ impl Site {
         let newest = newest.ok_or_else(|| DaemonError::NoRestorePoint { plan: record.name.clone() })?;
         Ok(PromotionReport {
             plan: record.name.clone(),
-            epoch: record.epoch,
+            epoch: record.state.epoch(),
             restore_point: newest.id,
             consistency: Some(newest.consistency),
             rpo_seconds: 0.0,
@@ -198,7 +198,7 @@ impl Site {
         self: &Arc<Self>,
         record: &PlanRecord,
     ) -> Result<PromotionReport, DaemonError> {
-        let frame = HandOver { plan: record.name.clone(), epoch: record.epoch }.into();
+        let frame = HandOver { plan: record.name.clone(), epoch: record.state.epoch() }.into();
         match self.ask_for_long(record.pair, frame).await? {
             Frame::HandedOver(done) => serde_json::from_str(&done.report).map_err(|error| {
                 DaemonError::Request { message: format!("the report of the peer does not decode: {error}") }
@@ -263,7 +263,7 @@ impl Site {
                 let Err(error) = outcome else { return };
                 tracing::warn!("the handover that was cut off: {error}");
                 // One that is over, whatever came of it, is not gone on with.
-                if site.plans.find(&name).is_none_or(|record| record.handover.is_none()) {
+                if site.plans.find(&name).is_none_or(|record| record.state.handover().is_none()) {
                     return;
                 }
                 tokio::select! {
@@ -279,9 +279,9 @@ impl Site {
         let runtime = self.runtimes.of(name);
         let gate = runtime.cycle_gate(&self.wake).await;
         let record = self.plans.get(name)?;
-        let Some(handover) = record.handover.clone() else { return Ok(()) };
+        let Some(handover) = record.state.handover().cloned() else { return Ok(()) };
         let _shown = runtime.show(Activity::begin(CyclePhase::HandOver));
-        if record.role == SiteRole::Active {
+        if record.state.role() == SiteRole::Active {
             // It was not offered yet, or was taken back: what is left is to let go.
             return self.roll_back(name).await;
         }
@@ -298,7 +298,7 @@ impl Site {
     ) -> Result<PromotionReport, DaemonError> {
         self.go_on_at(name, handover.epoch.next()).await?;
         let record = self.plans.get(name)?;
-        if record.role != SiteRole::Active {
+        if record.state.role() != SiteRole::Active {
             // The peer's word came at the same moment: it did take over.
             return Err(crate::plan_ops::wrong_role(&record, "going on"));
         }
@@ -306,7 +306,7 @@ impl Site {
         report.warnings = vec![format!(
             "the handover is ended, and this side runs on at epoch {}; if the peer took over meanwhile, both sides run \
              until it hears of this",
-            record.epoch
+            record.state.epoch()
         )];
         Ok(report)
     }

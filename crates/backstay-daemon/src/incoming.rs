@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use backstay_engine::plan_state::Transition;
 use backstay_engine::role::{self, Local, News, Refusal};
 use backstay_net::{Connection, Control, Incoming};
 use backstay_types::frame::{
@@ -111,15 +112,13 @@ impl Site {
         match old {
             Some(_) => {
                 let outcome = self.plans.decide(&share.plan, |record| {
-                    if record.unconfirmed {
+                    if record.state.unconfirmed() {
                         // With no epoch of its own in the answer: the sender must not step down for this plan.
                         let (plan, theirs) = (share.plan.clone(), share.epoch);
                         return Err(Refusal::ActiveHere { plan, theirs, ours: theirs }.into());
                     }
-                    let grant = role::admit_share(Some(record.local()), share)?;
-                    (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
-                    record.ended = false;
-                    record.leap = None;
+                    let grant = role::admit_share(Some(record.state.local()), share)?;
+                    record.apply(Transition::Shared(grant.local.epoch))?;
                     if record.home {
                         return Ok(record.take_shared(spec, share.epoch));
                     }
@@ -190,20 +189,18 @@ impl Site {
         }
         self.check_stands_by(&drop.plan)?;
         let (_, is_standby) = self.plans.decide(&drop.plan, |record| {
-            if drop.epoch < record.epoch {
-                let (theirs, ours) = (drop.epoch, record.epoch);
+            if drop.epoch < record.state.epoch() {
+                let (theirs, ours) = (drop.epoch, record.state.epoch());
                 return Err(Refusal::OldEpoch { plan: drop.plan.clone(), theirs, ours }.into());
             }
-            if record.role == SiteRole::Standby {
-                record.ended = true;
+            if record.state.role() == SiteRole::Standby {
+                record.apply(Transition::Ended)?;
                 record.spec.suspend = true;
                 record.spec.automatic_failover = None;
             } else {
-                // Of two sides that were active the other one gave way.
-                record.conflict = false;
-                record.leap = None;
+                record.apply(Transition::PeerGaveWay)?;
             }
-            Ok(record.role == SiteRole::Standby)
+            Ok(record.state.role() == SiteRole::Standby)
         })?;
         if is_standby {
             tracing::info!(plan = %drop.plan, "the active side deleted the plan; its restore points stay here");
@@ -216,7 +213,7 @@ impl Site {
     fn take_promoted(self: &Arc<Self>, pair: PairId, promoted: &Promoted) -> Result<(), DaemonError> {
         let Some(record) = self.plan_of(pair, &promoted.plan) else { return Ok(()) };
         self.runtimes.of(&promoted.plan).set_peer_epoch(promoted.epoch);
-        match role::on_promoted(record.local(), promoted) {
+        match role::on_promoted(record.state.local(), promoted) {
             News::Nothing => Ok(()),
             News::Adopt { epoch } | News::StepDown { epoch } | News::Leap { epoch } => {
                 self.learn_epoch(&promoted.plan, epoch)
@@ -227,8 +224,8 @@ impl Site {
                     "both sites are active at one epoch: this one runs no more cycles; compare both sites' data, and \
                      delete the plan on the site that is to give way"
                 );
-                self.plans.update(&promoted.plan, |record| record.conflict = true)?;
-                let (plan, known) = (promoted.plan.clone(), record.epoch);
+                self.plans.transition(&promoted.plan, Transition::ConflictFound)?;
+                let (plan, known) = (promoted.plan.clone(), record.state.epoch());
                 Err(DaemonError::EpochShrinks { plan, known, asked: epoch })
             }
         }
@@ -244,10 +241,12 @@ impl Site {
         let kept_epoch = newest.as_ref().map_or(Epoch(0), |point| point.id.epoch);
         let kept_epoch = kept_epoch.max(ended.map_or(Epoch(0), |ended| ended.epoch));
         // One that was begun while the peer was away claims no epoch yet.
-        let own_epoch = |record: &Arc<PlanRecord>| if record.unconfirmed { Epoch(0) } else { record.epoch };
+        let own_epoch = |record: &Arc<PlanRecord>| {
+            if record.state.unconfirmed() { Epoch(0) } else { record.state.epoch() }
+        };
         Ok(PlanState {
             plan: plan.clone(),
-            role: record.as_ref().map(|record| record.role),
+            role: record.as_ref().map(|record| record.state.role()),
             epoch: record.as_ref().map_or(kept_epoch, own_epoch),
             newest: newest.as_ref().map(|point| point.id),
             newest_snapshot_time: newest.as_ref().map(|point| point.snapshot_time),

@@ -172,12 +172,12 @@ impl Site {
                 metrics.witness.get_or_create(&label).set(i64::from(automatic.reachable));
             }
             let heard = status.standby.as_ref().is_some_and(|standby| standby.apply_error.is_some());
-            let failed = heard || (record.role == SiteRole::Standby && status.apply_error.is_some());
+            let failed = heard || (record.state.role() == SiteRole::Standby && status.apply_error.is_some());
             metrics.apply_failed.get_or_create(&label).set(i64::from(failed));
             let held = self.store.points(&record.name)?.len();
             metrics.restore_points.get_or_create(&label).set(i64::try_from(held).unwrap_or(i64::MAX));
-            metrics.role.get_or_create(&label).set(role_value(record.role));
-            metrics.epoch.get_or_create(&label).set(gauge(record.epoch.0));
+            metrics.role.get_or_create(&label).set(role_value(record.state.role()));
+            metrics.epoch.get_or_create(&label).set(gauge(record.state.epoch().0));
         }
         let mut text = String::new();
         encode(&mut text, &metrics.registry)

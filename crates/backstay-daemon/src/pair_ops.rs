@@ -81,15 +81,19 @@ impl Site {
     pub(crate) async fn unpair(&self, peer: &str) -> Result<Unpaired, DaemonError> {
         let record = match self.peer_named(peer) {
             Ok(record) => record,
-            Err(DaemonError::PeerNotFound { .. }) => return Ok(Unpaired::default()),
+            // It is cut off already; a disk that was full then may still say that it is trusted.
+            Err(DaemonError::PeerNotFound { .. }) => {
+                let changed = self.net.finish_removals().await?.iter().any(|name| name == peer);
+                return Ok(Unpaired { changed, plans: Vec::new() });
+            }
             Err(error) => return Err(error),
         };
         self.net.remove(record.pair).await?;
         let mut plans = Vec::new();
         for plan in self.plans.list().iter().filter(|plan| plan.pair == record.pair) {
-            let what = if plan.role == SiteRole::Active { "cycles fail" } else { "nothing arrives" };
+            let what = if plan.state.role() == SiteRole::Active { "cycles fail" } else { "nothing arrives" };
             tracing::warn!(plan = %plan.name, "its peer {peer} was removed: {what} until it is paired again");
-            plans.push(OrphanedPlan { plan: plan.name.clone(), role: plan.role });
+            plans.push(OrphanedPlan { plan: plan.name.clone(), role: plan.state.role() });
         }
         Ok(Unpaired { changed: true, plans })
     }

@@ -95,7 +95,7 @@ impl Site {
         checked.map_err(|source| DaemonError::Plan { plan: name.clone(), source })?;
         let peer = self.peer_named(&spec.pair)?;
         if let Some(record) = self.plans.find(name) {
-            if record.role != SiteRole::Active {
+            if record.state.role() != SiteRole::Active {
                 return Err(wrong_role(&record, "changing the plan"));
             }
             if record.pair != peer.pair {
@@ -177,7 +177,7 @@ impl Site {
             record.spec.rules().filter_map(|rule| Some((rule, self.rule_of(record, rule)?))).collect();
         let rules = serde_json::to_string(&rules)
             .map_err(|error| DaemonError::Request { message: error.to_string() })?;
-        let frame = SharePlan { plan: record.name.clone(), epoch: record.epoch, spec, rules };
+        let frame = SharePlan { plan: record.name.clone(), epoch: record.state.epoch(), spec, rules };
         match self.ask(record.pair, frame.into()).await? {
             Frame::Done(_) => Ok(()),
             other => Err(self.unexpected(record.pair, &other)),
@@ -215,7 +215,7 @@ impl Site {
     pub(crate) fn suspend_plan(&self, name: &PlanName, suspend: bool) -> Result<bool, DaemonError> {
         self.keepers.check(name)?;
         let record = self.plans.get(name)?;
-        if record.role != SiteRole::Active {
+        if record.state.role() != SiteRole::Active {
             return Err(wrong_role(&record, if suspend { "suspending" } else { "resuming" }));
         }
         let changed = record.spec.suspend != suspend;
@@ -262,7 +262,7 @@ fn check_rule_use(plan: &PlanName, spec: &PlanSpec, rule: &str, known: &RuleSpec
 
 /// Refuses what would wait for the peer's word on an offer, which may never come.
 pub(crate) fn check_not_offered(record: &PlanRecord) -> Result<(), DaemonError> {
-    match &record.handover {
+    match record.state.handover() {
         Some(handover) if handover.is_offered() => {
             Err(HandoverRefused::Offered { plan: record.name.clone() }.into())
         }
@@ -277,8 +277,8 @@ pub(crate) fn wrong_role(record: &PlanRecord, asked: &'static str) -> DaemonErro
     }
     DaemonError::WrongRole {
         plan: record.name.clone(),
-        role: role_name(record.role),
-        epoch: record.epoch,
+        role: role_name(record.state.role()),
+        epoch: record.state.epoch(),
         asked,
         needed: role_name(SiteRole::Active),
     }

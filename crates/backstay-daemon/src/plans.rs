@@ -1,7 +1,7 @@
 //! The plans a site knows: one durable JSON file each, and in memory the same.
 //!
 //! 1. A role or epoch is on disk before anybody acts on it.
-//! 2. An epoch never shrinks ([`PlanBook::update`] refuses it).
+//! 2. Role and epoch change by transitions alone ([`PlanState`]), and an epoch never shrinks ([`PlanBook::put`] refuses it).
 //!
 //! After a crash the files are the truth; nothing here is only in the catalog.
 
@@ -10,10 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use backstay_engine::handover::Handover;
-use backstay_engine::promotion::PromotionPlan;
+use backstay_engine::plan_state::{PlanState, Transition};
 use backstay_engine::role::Local;
-use backstay_types::frame::SiteRole;
 use backstay_types::plan::{
     HoldSpec, Irreversible, MinimumConsistency, PlanSpec, RuleSpec, SchedulePolicySpec,
 };
@@ -38,43 +36,16 @@ pub(crate) struct PlanRecord {
     /// The peer itself, whatever becomes of the pair with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) peer_site: Option<SiteId>,
-    pub(crate) role: SiteRole,
-    pub(crate) epoch: Epoch,
+    /// What this site is for it.
+    #[serde(flatten)]
+    pub(crate) state: PlanState,
     pub(crate) spec: PlanSpec,
     /// Number of the newest restore point this site has made or received.
     pub(crate) number: u64,
     /// Whether the plan was made here: then its paths are paths of this site.
     pub(crate) home: bool,
-    /// Both sides were found active at one epoch: no cycle runs until an operator has decided.
-    #[serde(default)]
-    pub(crate) conflict: bool,
-    /// The other side claimed this epoch, which is too far above this one to be believed: the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) leap: Option<Epoch>,
     /// Uid of the resource that it was begun by.
     pub(crate) resource: Option<String>,
-    /// The active side has deleted it: nothing comes any more, and nobody takes over by accident.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) ended: bool,
-    /// It was made here while the peer could not be asked whether it runs a plan of this name: until it was, this side
-    /// claims nothing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) unconfirmed: bool,
-    /// A promotion that has begun and must be finished.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) promotion: Option<PromotionPlan>,
-    /// A planned takeover that this side gives up its workloads for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) handover: Option<Handover>,
-    /// While this side steps down: the last epoch it was active at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) active_until: Option<Epoch>,
-    /// Whether what runs here is held, in place, with its originals in a file beside this one.
-    #[serde(default)]
-    pub(crate) standing: bool,
-    /// The lease of automatic failover is lost: what runs here stays held until it is good again.
-    #[serde(default)]
-    pub(crate) cut_off: bool,
     /// Where the volumes behind claims of this site's cluster are, as its objects say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) claims: BTreeMap<VolumeName, PathBuf>,
@@ -103,21 +74,11 @@ impl PlanRecord {
             name,
             pair,
             peer_site: None,
-            role: local.role,
-            epoch: local.epoch,
+            state: PlanState::new(local),
             spec,
             number: 0,
             home,
-            conflict: false,
-            leap: None,
             resource: None,
-            ended: false,
-            unconfirmed: false,
-            promotion: None,
-            handover: None,
-            active_until: None,
-            standing: false,
-            cut_off: false,
             claims: BTreeMap::new(),
             minimum: MinimumConsistency::Crash,
             rules: BTreeMap::new(),
@@ -137,9 +98,11 @@ impl PlanRecord {
         if self.home { Ok(Cow::Borrowed(&self.spec)) } else { self.spec.reversed().map(Cow::Owned) }
     }
 
-    /// Role and epoch.
-    pub(crate) fn local(&self) -> Local {
-        Local { role: self.role, epoch: self.epoch }
+    /// Takes a step; a plan that is not where it begins stays as it is.
+    pub(crate) fn apply(&mut self, transition: Transition) -> Result<(), DaemonError> {
+        let what = transition.name();
+        self.state = self.state.apply(transition).map_err(|_| wrong_role(self, what))?;
+        Ok(())
     }
 }
 
@@ -330,6 +293,15 @@ impl PlanBook {
         .map(|(record, ())| record)
     }
 
+    /// Takes a step of the plan durably; a plan that is not where it begins stays as it is.
+    pub(crate) fn transition(
+        &self,
+        name: &PlanName,
+        transition: Transition,
+    ) -> Result<Arc<PlanRecord>, DaemonError> {
+        self.decide(name, |record| record.apply(transition)).map(|(record, ())| record)
+    }
+
     /// Decides on the plan as it is and changes it durably, with nothing in between; a refusal changes nothing.
     pub(crate) fn decide<T>(
         &self,
@@ -354,12 +326,12 @@ impl PlanBook {
         record: PlanRecord,
     ) -> Result<Arc<PlanRecord>, DaemonError> {
         if let Some(old) = plans.get(&record.name)
-            && old.epoch > record.epoch
+            && old.state.epoch() > record.state.epoch()
         {
             return Err(DaemonError::EpochShrinks {
                 plan: record.name.clone(),
-                known: old.epoch,
-                asked: record.epoch,
+                known: old.state.epoch(),
+                asked: record.state.epoch(),
             });
         }
         let folder = self.plan_folder(&record.name);

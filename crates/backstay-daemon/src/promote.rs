@@ -13,16 +13,18 @@ mod peer;
 use std::sync::Arc;
 
 use backstay_engine::handover::{Handover, Offered};
+use backstay_engine::plan_state::Transition;
 use backstay_engine::promotion::{
     self, Planned, PointFacts, PromotionFacts, PromotionPlan, Step, StepName, StepState as EngineState,
 };
+use backstay_engine::role::Local;
 use backstay_engine::shrink;
 use backstay_kube::cluster::ClusterError;
 use backstay_kube::failure::Failures;
 use backstay_kube::folder;
 use backstay_kube::wave::ReleasePlan;
 use backstay_types::frame::{SiteRole, TakeOver};
-use backstay_types::point::{Consistency, PointVolume, RestorePoint};
+use backstay_types::point::{Consistency, RestorePoint};
 use backstay_types::{Classify, PairId, PlanName, RestorePointId, Span};
 use tracing::Instrument;
 
@@ -106,7 +108,7 @@ impl Site {
         let asked = clock::now();
         let runtime = self.runtimes.of(name);
         // The handover holds the gate for as long as it waits for the peer.
-        let waiting = self.plans.get(name)?.handover.clone().filter(Handover::is_offered);
+        let waiting = self.plans.get(name)?.state.handover().cloned().filter(Handover::is_offered);
         if let Some(handover) = waiting.filter(|_| offer.is_none()) {
             if request.force && !request.dry_run {
                 return self.force_back(name, &handover).await;
@@ -119,14 +121,14 @@ impl Site {
         self.look_for_signs();
         // Before all else: not every peer may set a promotion going again, nor hear how it went.
         let admitted = offer.as_ref().map(|(pair, offer)| self.admit_offer(*pair, offer)).transpose()?;
-        if let Some(stored) = record.promotion.clone() {
+        if let Some(stored) = record.state.promotion().cloned() {
             if request.dry_run {
                 return self.dry_run(&record, &stored).await;
             }
             let stored = self.retargeted(&runtime, stored, request.restore_point).await?;
             return self.carry_out(&runtime, stored, request.accept_partial).await;
         }
-        if record.ended && offer.is_none() && !request.force && request.lease.is_none() {
+        if record.state.ended() && offer.is_none() && !request.force && request.lease.is_none() {
             return Err(DaemonError::Ended { plan: name.clone() });
         }
         let peer = match &offer {
@@ -142,8 +144,8 @@ impl Site {
         let applied = self.plans.applied(name)?;
         let facts = PromotionFacts {
             plan: name,
-            role: record.role,
-            epoch: record.epoch,
+            role: record.state.role(),
+            epoch: record.state.epoch(),
             points: &points,
             applied: applied.point,
             applying: applied.target,
@@ -187,7 +189,11 @@ impl Site {
         if !request.force || request.dry_run {
             return Ok(None);
         }
-        let (_, claimed) = self.plans.decide(name, |record| Ok(record.leap.take()))?;
+        let (_, claimed) = self.plans.decide(name, |record| {
+            let claimed = record.state.leap();
+            record.apply(Transition::LeapSetAside)?;
+            Ok(claimed)
+        })?;
         self.wake.notify_one();
         Ok(claimed)
     }
@@ -204,7 +210,7 @@ impl Site {
         match checked {
             Ok(()) => Ok(record),
             Err(DaemonError::Cluster(ClusterError::Superseded { found, .. })) if force => {
-                self.plans.update(&record.name, |record| record.epoch = record.epoch.max(found))
+                self.plans.transition(&record.name, Transition::EpochObserved(found))
             }
             Err(error) => Err(error),
         }
@@ -244,7 +250,7 @@ impl Site {
         let _gate = runtime.apply.lock().await;
         self.check_point(&stored).await?;
         let kept = stored.clone();
-        self.while_promoting(&stored, |record| record.promotion = Some(kept))?;
+        self.while_promoting(&stored, Transition::PromotionWentOn(kept))?;
         Ok(stored)
     }
 
@@ -327,32 +333,30 @@ impl Site {
             plan.complete(step, clock::now()).map_err(|error| DaemonError::decision(&error))?;
             if plan.is_past_return() && plan.next_step().is_some() {
                 let stored = plan.clone();
-                self.while_promoting(&plan, |record| record.promotion = Some(stored))?;
+                self.while_promoting(&plan, Transition::PromotionWentOn(stored))?;
             }
         }
         runtime.set_promotion_error(None);
         files::write_json(&self.last_promotion(&plan.plan), &plan)?;
-        self.while_promoting(&plan, |record| {
-            record.role = SiteRole::Active;
-            record.promotion = None;
-        })?;
+        self.while_promoting(&plan, Transition::Promoted(plan.epoch))?;
         tracing::info!(epoch = %plan.epoch, restore_point = %plan.restore_point, "promoted");
         Ok(report(&plan, false))
     }
 
-    /// Changes the plan, unless a higher epoch has ended its promotion: that does, however far it is.
-    fn while_promoting(
-        &self,
-        plan: &PromotionPlan,
-        change: impl FnOnce(&mut PlanRecord),
-    ) -> Result<(), DaemonError> {
-        let changed = self.plans.decide(&plan.plan, |record| {
-            if record.epoch != plan.epoch || record.role != SiteRole::Promoting {
-                return Err(overtaken(plan, record));
-            }
-            change(record);
-            Ok(())
-        });
+    /// Refuses to go on once a higher epoch has ended the promotion: that does, however far it is.
+    fn check_promoting(&self, plan: &PromotionPlan) -> Result<(), DaemonError> {
+        let record = self.plans.get(&plan.plan)?;
+        match record.state.local() == (Local { role: SiteRole::Promoting, epoch: plan.epoch }) {
+            true => Ok(()),
+            false => Err(overtaken(plan, &record)),
+        }
+    }
+
+    /// Changes the plan, unless a higher epoch has ended its promotion.
+    fn while_promoting(&self, plan: &PromotionPlan, transition: Transition) -> Result<(), DaemonError> {
+        let changed = self
+            .plans
+            .decide(&plan.plan, |record| record.apply(transition).map_err(|_| overtaken(plan, record)));
         changed.map(drop)
     }
 
@@ -368,20 +372,16 @@ impl Site {
                 let _fence = runtime.fence.lock().await;
                 let begun = self.plans.decide(&plan.plan, |record| {
                     // A try that was cut off has raised it already.
-                    let is_raised = record.promotion.as_ref().is_some_and(|begun| begun.epoch == plan.epoch);
-                    if is_raised && record.role == SiteRole::Promoting && record.epoch == plan.epoch {
+                    let is_raised = record.state.promotion().is_some_and(|begun| begun.epoch == plan.epoch);
+                    if is_raised
+                        && record.state.role() == SiteRole::Promoting
+                        && record.state.epoch() == plan.epoch
+                    {
                         return Ok(());
                     }
                     // Between the decision and this the peer may have taken the same epoch, and told.
-                    if record.role != SiteRole::Standby || record.epoch >= plan.epoch {
-                        return Err(overtaken(plan, record));
-                    }
-                    record.role = SiteRole::Promoting;
-                    record.ended = false;
-                    record.epoch = plan.epoch;
-                    record.leap = None;
-                    record.promotion = Some(plan.clone());
-                    Ok(())
+                    let begun = Transition::PromotionBegun(plan.clone());
+                    record.apply(begun).map_err(|_| overtaken(plan, record))
                 });
                 begun.map(drop)
             }
@@ -408,12 +408,10 @@ impl Site {
             let applied = site.plans.applied(&plan.plan)?;
             site.check_mounted(&plan.plan, &applied, &point)?;
             let reader = site.store.reader(point.pair);
-            let changes = |volume: &&PointVolume| {
-                applied.target.is_some() || applied.volumes.get(&volume.name) != Some(&volume.root)
-            };
-            let changing = point.volumes.iter().filter(changes);
-            let changing: Vec<_> = changing.map(|volume| site.place(&plan.plan, &volume.name)).collect();
-            site.check_unused(&plan.plan, &changing, whom(&applied))?;
+            // Also of volumes that show the point already: whoever has one open changes it before it is looked through.
+            let places: Vec<_> =
+                point.volumes.iter().map(|volume| site.place(&plan.plan, &volume.name)).collect();
+            site.check_unused(&plan.plan, &places, whom(&applied))?;
             let is_of_key =
                 applied.target.is_none() && site.applied_pair(&plan.plan, &applied) == Some(point.pair);
             let damaged = |what: String, why: String| DaemonError::Damaged {
@@ -506,6 +504,7 @@ impl Site {
         plan: &mut PromotionPlan,
         accept_partial: bool,
     ) -> Result<(), DaemonError> {
+        self.check_lease_not_lost(&plan.plan)?;
         let record = self.plans.get(&plan.plan)?;
         let point = self.store.point(&plan.plan, plan.restore_point)?;
         let site = self.clone();
@@ -530,6 +529,7 @@ impl Site {
         };
         let (warnings, failures) = self.blocking("releasing the objects", work).await?;
         plan.warnings.extend(warnings);
+        self.check_lease_not_lost(&plan.plan)?;
         match self.release_host(&*self.plans.get(&plan.plan)?, Release::TakeOver).await {
             Ok(report) => plan.warnings.extend(report.warnings),
             Err(error) if accept_partial => plan.warnings.push(format!("not started on this host: {error}")),
@@ -541,6 +541,14 @@ impl Site {
         }
         plan.warnings.extend(named(&failures).map(|failure| format!("not released: {failure}")));
         Ok(())
+    }
+
+    /// Nothing is started that the lease would have to hold: the other side may run it by now.
+    fn check_lease_not_lost(&self, plan: &PlanName) -> Result<(), DaemonError> {
+        match self.plans.get(plan)?.state.cut_off() {
+            true => Err(DaemonError::LeaseLost { plan: plan.clone() }),
+            false => Ok(()),
+        }
     }
 
     /// What a status names while the promotion stands still, and not any more once it goes on.
@@ -562,7 +570,7 @@ impl Site {
         let ended = tokio::time::Instant::now() + patience.to_duration();
         loop {
             // A higher epoch does not wait for what it ends.
-            self.while_promoting(plan, |_| {})?;
+            self.check_promoting(plan)?;
             let (site, record, point) = (self.clone(), record.clone(), point.clone());
             let look = move || site.not_ready(&record.name, &record.spec, &point);
             let waiting = self.blocking("looking whether everything is ready", look).await?;
@@ -614,14 +622,14 @@ impl Site {
         let work = async move {
             let mut pause = RESUME_AGAIN;
             loop {
-                if site.plans.find(&name).is_none_or(|record| record.promotion.is_none()) {
+                if site.plans.find(&name).is_none_or(|record| record.state.promotion().is_none()) {
                     return;
                 }
                 let outcome = site.promote(&name, PromoteRequest::default()).await;
                 site.record(&Actor::Daemon, "promote", Some(&name), "resumed".into(), outcome.as_ref().err());
                 let Err(error) = outcome else { return };
                 // A second site that started without its cluster, say: nobody may be there to ask again.
-                let is_over = site.plans.find(&name).is_none_or(|record| record.promotion.is_none());
+                let is_over = site.plans.find(&name).is_none_or(|record| record.state.promotion().is_none());
                 if is_over || !error.class().retries() {
                     return;
                 }
@@ -646,8 +654,9 @@ impl Site {
         let room = Arc::new(tokio::sync::Semaphore::new(PROMOTIONS_MAX));
         let mut tasks = tokio::task::JoinSet::new();
         let is_standby =
-            |record: &Arc<PlanRecord>| matches!(record.role, SiteRole::Standby | SiteRole::Promoting);
-        for record in self.plans.list().into_iter().filter(is_standby).filter(|record| !record.ended) {
+            |record: &Arc<PlanRecord>| matches!(record.state.role(), SiteRole::Standby | SiteRole::Promoting);
+        for record in self.plans.list().into_iter().filter(is_standby).filter(|record| !record.state.ended())
+        {
             let (site, room) = (self.clone(), room.clone());
             tasks.spawn(async move {
                 let _place = room.acquire().await;
@@ -675,7 +684,7 @@ impl Site {
 
 /// The promotion that another one came before.
 fn overtaken(plan: &PromotionPlan, record: &PlanRecord) -> DaemonError {
-    DaemonError::EpochShrinks { plan: plan.plan.clone(), known: record.epoch, asked: plan.epoch }
+    DaemonError::EpochShrinks { plan: plan.plan.clone(), known: record.state.epoch(), asked: plan.epoch }
 }
 
 fn report(plan: &PromotionPlan, dry_run: bool) -> PromotionReport {

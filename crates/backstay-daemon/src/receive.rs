@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use backstay_engine::plan_state::Transition;
 use backstay_engine::recv::{RecvAction, RecvEvent, RecvSession};
 use backstay_engine::role::Refusal;
 use backstay_net::{Batch, Connection, Control, ControlSend, SessionBatches};
@@ -148,9 +149,8 @@ impl Site {
         self.plan_of(peer.pair, plan).ok_or_else(unknown)?;
         // In one with what it changes: a promotion that begins at this moment is before it or after it.
         let admitted = self.plans.decide(plan, |record| {
-            let (session, grant) = RecvSession::open(begin.clone(), Some(record.local()), newest)?;
-            (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
-            record.leap = None;
+            let (session, grant) = RecvSession::open(begin.clone(), Some(record.state.local()), newest)?;
+            record.apply(Transition::Followed(grant.local.epoch))?;
             Ok(session)
         });
         let (record, session) = self.or_step_down(plan, admitted)?;
@@ -391,8 +391,8 @@ fn commit(
     let runtime = site.runtimes.of(plan);
     let _fence = runtime.fence.blocking_lock();
     let now = site.plans.get(plan)?;
-    if now.epoch > point.id.epoch || now.role != SiteRole::Standby {
-        return Ok(Answer::Fenced(now.epoch.max(point.id.epoch.next())));
+    if now.state.epoch() > point.id.epoch || now.state.role() != SiteRole::Standby {
+        return Ok(Answer::Fenced(now.state.epoch().max(point.id.epoch.next())));
     }
     let point = ingest.commit(point)?.into_inner();
     let number = point.id.number;

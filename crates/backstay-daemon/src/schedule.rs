@@ -61,12 +61,12 @@ impl Site {
         let runtime = self.runtimes.of(&plan.name);
         PlanFacts {
             plan: &plan.name,
-            role: plan.role,
+            role: plan.state.role(),
             suspended: plan.spec.suspend
-                || plan.conflict
-                || plan.leap.is_some()
-                || plan.standing
-                || plan.handover.is_some(),
+                || plan.state.conflict()
+                || plan.state.leap().is_some()
+                || plan.state.standing()
+                || plan.state.handover().is_some(),
             running: runtime.is_cycle_running(),
             connected: self.net.connection(plan.pair).is_some(),
             timetable,

@@ -181,13 +181,13 @@ impl Site {
         self.release_snapshots_soon();
         for record in self.plans.list() {
             self.thaw_left_over_soon(&record);
-            if record.promotion.is_some() {
+            if record.state.promotion().is_some() {
                 self.finish_promotion_soon(record.name.clone());
-            } else if record.active_until.is_some() {
+            } else if record.state.active_until().is_some() {
                 self.step_down_soon(record.name.clone());
-            } else if record.handover.is_some() {
+            } else if record.state.handover().is_some() {
                 self.resume_handover_soon(record.name.clone());
-            } else if record.role == backstay_types::frame::SiteRole::Standby {
+            } else if record.state.role() == backstay_types::frame::SiteRole::Standby {
                 self.apply_newest_soon(record.name.clone());
             }
         }

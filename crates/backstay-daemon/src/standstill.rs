@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backstay_engine::plan_state::Transition;
 use backstay_kube::folder::{self, ApplyOptions, CapturedObject};
 use backstay_types::frame::SiteRole;
 use backstay_types::manifest::RelPath;
@@ -53,7 +54,7 @@ impl Site {
     pub(crate) fn standing(&self, plan: &PlanName) -> Result<Option<Vec<CapturedObject>>, DaemonError> {
         let record = self.plans.get(plan)?;
         let has_objects = record.spec.covers_cluster() || record.spec.manifests.is_some();
-        if !record.standing || !has_objects {
+        if !record.state.standing() || !has_objects {
             return Ok(None);
         }
         let Some(kept) = files::read_json::<Vec<Kept>>(&self.standstill_file(plan))? else { return Ok(None) };
@@ -74,24 +75,18 @@ impl Site {
         reserve::make_room(&self.dir);
         let record = self.plans.get(plan)?;
         let host = self.host_hold(&record).filter(HostHold::holds_something);
-        let objects = match self.standing(plan)? {
-            Some(objects) => Some(objects),
-            None => {
-                let objects = self.own_objects(&record).await?;
-                let kept = objects.iter().flatten().map(|object| Kept {
-                    key: object.key.to_string(),
-                    object: String::from_utf8_lossy(&object.bytes).into_owned(),
-                });
-                if objects.is_some() {
-                    files::write_json(&self.standstill_file(plan), &kept.collect::<Vec<_>>())?;
-                }
-                objects
-            }
+        let (objects, written) = match self.objects_to_hold(&record).await {
+            Ok(found) => found,
+            Err(error) => (None, Err(error)),
         };
-        if objects.is_some() || host.is_some() {
-            self.plans.update(plan, |record| record.standing = true)?;
-        }
-        // What cannot be held of the one keeps nothing of the other running.
+        // Never without what the objects were: an older note of them would be taken for it.
+        let noted = match written {
+            Ok(()) if objects.is_some() || host.is_some() => {
+                self.plans.transition(plan, Transition::Held).map(drop)
+            }
+            other => other,
+        };
+        // What cannot be held of the one keeps nothing of the other running, and neither does what cannot be written down.
         let host_held = match host {
             Some(host) => self.hold_host(&record, host).await,
             None => Ok(()),
@@ -100,7 +95,24 @@ impl Site {
             Some(objects) => self.hold_objects(&record, objects).await,
             None => Ok(()),
         };
-        host_held.and(objects_held)
+        host_held.and(objects_held).and(noted)
+    }
+
+    /// The objects of a plan as they are before they are held, and whether that is on disk. Each has it with it as well.
+    async fn objects_to_hold(
+        self: &Arc<Self>,
+        record: &Arc<PlanRecord>,
+    ) -> Result<(Option<Vec<CapturedObject>>, Result<(), DaemonError>), DaemonError> {
+        if let Some(objects) = self.standing(&record.name)? {
+            return Ok((Some(objects), Ok(())));
+        }
+        let Some(objects) = self.own_objects(record).await? else { return Ok((None, Ok(()))) };
+        let kept = objects.iter().map(|object| Kept {
+            key: object.key.to_string(),
+            object: String::from_utf8_lossy(&object.bytes).into_owned(),
+        });
+        let written = files::write_json(&self.standstill_file(&record.name), &kept.collect::<Vec<_>>());
+        Ok((Some(objects), written))
     }
 
     async fn hold_objects(
@@ -134,7 +146,7 @@ impl Site {
         reserve::make_room(&self.dir);
         let record = self.plans.get(plan)?;
         // One that learnt a higher epoch while it waited here stays held.
-        if !record.standing || record.role != SiteRole::Active {
+        if !record.state.standing() || record.state.role() != SiteRole::Active {
             return Ok(());
         }
         let objects = match self.standing(plan)? {
@@ -154,7 +166,7 @@ impl Site {
         }
         let record = self.plans.get(plan)?;
         self.release_host(&record, Release::Undo).await?;
-        self.plans.update(plan, |record| record.standing = false)?;
+        self.plans.transition(plan, Transition::Unheld)?;
         Ok(())
     }
 
@@ -193,7 +205,7 @@ impl Site {
 
 /// The epoch that the workloads which are held ran at.
 pub(crate) fn active_epoch(record: &PlanRecord) -> Epoch {
-    record.active_until.unwrap_or(record.epoch)
+    record.state.active_until().unwrap_or(record.state.epoch())
 }
 
 /// Marks what is held with where it came from: the point that shows it is yet to be made.

@@ -50,15 +50,15 @@ impl Site {
         let summary = |record: &PlanRecord| PlanSummary {
             name: record.name.clone(),
             peer: self.peer_label(record),
-            role: record.role,
-            epoch: record.epoch,
+            role: record.state.role(),
+            epoch: record.state.epoch(),
             schedule: self
                 .schedule_of(&record.name, &record.spec)
                 .ok()
                 .flatten()
                 .map(|schedule| words(&schedule)),
             suspended: record.spec.suspend,
-            ended: record.ended,
+            ended: record.state.ended(),
         };
         self.plans.list().iter().map(|record| summary(record)).collect()
     }
@@ -68,8 +68,8 @@ impl Site {
         let record = self.plans.get(name)?;
         Ok(PlanDetail {
             name: record.name.clone(),
-            role: record.role,
-            epoch: record.epoch,
+            role: record.state.role(),
+            epoch: record.state.epoch(),
             peer: self.peer_label(&record),
             spec: record.spec.clone(),
             proposed: self.proposed_changes(name)?,
@@ -91,7 +91,7 @@ impl Site {
         let record = self.plans.get(name)?;
         let runtime = self.runtimes.of(name);
         let newest = self.newest_known(&record)?;
-        let shown = match record.role {
+        let shown = match record.state.role() {
             SiteRole::Active => Applied::default(),
             _ => self.plans.applied(name)?,
         };
@@ -100,8 +100,8 @@ impl Site {
         let leap = || leap_of(&record).map(|error| ErrorInfo::new(&error));
         Ok(PlanStatus {
             plan: name.clone(),
-            role: record.role,
-            epoch: record.epoch,
+            role: record.state.role(),
+            epoch: record.state.epoch(),
             peer: self.peer_label(&record),
             connected: self.net.connection(record.pair).is_some(),
             lag_seconds: newest.as_ref().map(|point| clock::now().since(point.snapshot_time).as_secs_f64()),
@@ -113,9 +113,9 @@ impl Site {
             last_cycle: runtime.last(),
             apply_error: runtime.apply_error().or_else(offered).or_else(leap),
             replica_warning: shown.warning,
-            standby: runtime.standby().filter(|_| record.role == SiteRole::Active),
-            promotion_error: runtime.promotion_error().filter(|_| record.role == SiteRole::Promoting),
-            ended: record.ended,
+            standby: runtime.standby().filter(|_| record.state.role() == SiteRole::Active),
+            promotion_error: runtime.promotion_error().filter(|_| record.state.role() == SiteRole::Promoting),
+            ended: record.state.ended(),
             objects: shown.cluster,
             last_drill: self.drills_of(name)?.last().map(LastDrill::from),
             suspended: record.spec.suspend,
@@ -131,7 +131,7 @@ impl Site {
     /// of before, until its own cycles make some.
     pub(crate) fn newest_known(&self, record: &PlanRecord) -> Result<Option<RestorePoint>, DaemonError> {
         let held = self.store.newest(&record.name)?;
-        let sent = match record.role {
+        let sent = match record.state.role() {
             SiteRole::Active => self.plans.last_success(&record.name)?.map(|last| last.point),
             _ => None,
         };
@@ -144,7 +144,7 @@ impl Site {
         let here: BTreeSet<_> = own.iter().map(|point| point.id).collect();
         let (points, verdicts) = match self.plans.find(name) {
             Some(record) => {
-                let points = match record.role {
+                let points = match record.state.role() {
                     SiteRole::Active => self.merged_with_peers(&record, own).await?,
                     _ => own,
                 };
@@ -194,7 +194,7 @@ impl Site {
             return Ok(());
         }
         let record = self.plans.get(name)?;
-        Err(match record.role {
+        Err(match record.state.role() {
             SiteRole::Active => {
                 DaemonError::PointsElsewhere { plan: name.clone(), peer: self.peer_label(&record) }
             }
@@ -205,8 +205,8 @@ impl Site {
 
 /// What the operator has to decide about a plan whose peer claims an epoch that is not believed.
 pub(crate) fn leap_of(record: &PlanRecord) -> Option<DaemonError> {
-    let (plan, epoch) = (record.name.clone(), record.epoch);
-    record.leap.map(|claimed| DaemonError::EpochLeap { plan, epoch, claimed })
+    let (plan, epoch) = (record.name.clone(), record.state.epoch());
+    record.state.leap().map(|claimed| DaemonError::EpochLeap { plan, epoch, claimed })
 }
 
 fn peer_proposed(told: Proposals) -> Option<ProposedStatus> {

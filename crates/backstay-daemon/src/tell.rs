@@ -93,7 +93,7 @@ impl Site {
     }
 
     fn reader_for(&self, pair: PairId, plan: &PlanName, epoch: Epoch) -> Result<ChunkReader, DaemonError> {
-        role::admit_question(self.plan_of(pair, plan).map(|record| record.local()), plan, epoch)?;
+        role::admit_question(self.plan_of(pair, plan).map(|record| record.state.local()), plan, epoch)?;
         Ok(self.store.reader(pair))
     }
 }

@@ -12,6 +12,7 @@ mod draw;
 pub mod drill;
 pub mod handover;
 pub mod lease;
+pub mod plan_state;
 pub mod promotion;
 pub mod recv;
 pub mod retention;

@@ -73,7 +73,7 @@ impl Site {
         }
         let ask = async {
             let cluster = self.cluster().await?;
-            Ok::<_, DaemonError>(cluster.check_epoch(plan, record.epoch).await?)
+            Ok::<_, DaemonError>(cluster.check_epoch(plan, record.state.epoch()).await?)
         };
         match Handle::current().block_on(tokio::time::timeout(EPOCH_WITHIN, ask)) {
             Ok(Err(error)) if error.class() != Class::Fenced => {
@@ -151,7 +151,7 @@ impl<'a> OnCluster<'a> {
         let objects = site.accepted_objects(&record, point, objects)?;
         let volumes = site.volume_places(plan, spec, point, &objects)?;
         let spec = if record.home { Cow::Owned(spec.reversed()?) } else { Cow::Borrowed(spec) };
-        Ok(Self { plan, epoch: record.epoch, spec, point, objects: Arc::new(objects), volumes })
+        Ok(Self { plan, epoch: record.state.epoch(), spec, point, objects: Arc::new(objects), volumes })
     }
 
     fn options(&self) -> ApplyOptions<'_> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use backstay_engine::lease::{
     ActiveAction, ActiveEvent, ActiveLease, Answer, AskId, Kept, Mono, Party, PeerAnswer, Stance, Terms,
 };
+use backstay_engine::plan_state::Transition;
 use backstay_engine::role::{self, Local, News};
 use backstay_types::frame::SiteRole;
 use backstay_types::{Classify, Epoch, PairId, PlanName, Span};
@@ -72,7 +73,7 @@ impl Site {
         let now = clock::mono();
         let (epoch, kept) = match taken {
             Some(taken) => (taken.epoch, taken.kept),
-            None => (record.epoch, self.load_kept(record, now)?),
+            None => (record.state.epoch(), self.load_kept(record, now)?),
         };
         let after = record.spec.automatic_failover.as_ref().map(|wanted| wanted.after).or(kept.bound);
         // Neither wanted nor bound: there is nothing to give back.
@@ -110,7 +111,7 @@ impl Site {
         if let Some(activity) = self.runtimes.of(plan).activity() {
             activity.progress.cancel();
         }
-        if let Err(error) = self.plans.update(plan, |record| record.cut_off = true) {
+        if let Err(error) = self.plans.transition(plan, Transition::LeaseLost) {
             // Holding goes first: without the note a handover that is rolled back may let go, and is held again.
             tracing::warn!(%plan, "not noted that the lease is lost: {error}");
         }
@@ -134,9 +135,13 @@ impl Site {
 
     /// Lets what was held here go on.
     async fn let_go_here(self: &Arc<Self>, plan: &PlanName) -> Result<(), DaemonError> {
-        let record = self.plans.update(plan, |record| record.cut_off = false)?;
+        let record = self.plans.transition(plan, Transition::LeaseGood)?;
+        // What was held of a promotion under way is for its own step to start, which begins again.
+        if record.state.role() == SiteRole::Promoting {
+            return self.forget_note(plan);
+        }
         // One that steps down, or hands over, stays held.
-        if record.role != SiteRole::Active || record.handover.is_some() {
+        if record.state.role() != SiteRole::Active || record.state.handover().is_some() {
             return Ok(());
         }
         self.forget_note(plan)?;
@@ -155,7 +160,7 @@ impl Site {
         }
         let state = self.ask_plan(pair, plan).await?;
         let record = self.plans.get(plan)?;
-        let local = Local { role: record.role, epoch: record.epoch };
+        let local = Local { role: record.state.role(), epoch: record.state.epoch() };
         if let News::StepDown { epoch } | News::Leap { epoch } = role::on_peer_state(local, &state) {
             self.learn_epoch(plan, epoch)?;
             return Ok(PeerAnswer::Silent);
@@ -183,10 +188,10 @@ impl Active {
         loop {
             let now = clock::mono();
             let Some(record) = self.site.plans.find(&self.name) else { return Ok(()) };
-            match record.role {
+            match record.state.role() {
                 SiteRole::Active | SiteRole::Promoting => {
                     // One that began by the lease and was cut off is gone on with; nobody may be there to ask.
-                    self.promote_at.take_if(|_| record.promotion.is_none());
+                    self.promote_at.take_if(|_| record.state.promotion().is_none());
                     self.site.leases.standing.lock().expect(super::POISONED).remove(&self.name);
                 }
                 SiteRole::Standby if self.promote_at.is_some() || !self.tasks.is_empty() => {}
@@ -222,7 +227,7 @@ impl Active {
 
     /// A full disk must not keep this side from renewing: whoever has no orders is not there.
     fn give_orders(&mut self, record: &PlanRecord) {
-        if record.role == SiteRole::Standby {
+        if record.state.role() == SiteRole::Standby {
             return;
         }
         let given = self.site.give_orders(record, &mut self.orders);
@@ -238,7 +243,7 @@ impl Active {
 
     /// Takes over what the plan says now.
     fn follow(&mut self, record: &PlanRecord, now: Mono) {
-        self.epoch = self.epoch.max(record.epoch);
+        self.epoch = self.epoch.max(record.state.epoch());
         let wanted = record.spec.automatic_failover.as_ref();
         let after = wanted.map(|wanted| wanted.after).or(self.kept.bound);
         if let Some(after) = after {
@@ -365,7 +370,7 @@ impl Active {
     /// What the lease holds may be let go by a handover that is rolled back: it is held again.
     fn hold_again(&mut self, record: &PlanRecord) {
         let is_held = self.lease.stance() == Stance::Held;
-        if is_held && self.stood && !record.standing && !self.is_holding_again {
+        if is_held && self.stood && !record.state.standing() && !self.is_holding_again {
             tracing::warn!(plan = %self.name, "held again: the lease is not good");
             self.is_holding_again = true;
             let (site, name) = (self.site.clone(), self.name.clone());
@@ -376,7 +381,7 @@ impl Active {
                 Done::HeldAgain
             });
         }
-        self.stood = is_held && (self.stood || record.standing);
+        self.stood = is_held && (self.stood || record.state.standing());
     }
 
     fn promote_if_due(&mut self, now: Mono) {

@@ -140,7 +140,7 @@ impl Site {
     /// What an operator has to know of a plan whose lease nobody guards; `None` if all is well.
     pub(super) fn unguarded(&self, record: &PlanRecord) -> Option<String> {
         record.spec.automatic_failover.as_ref()?;
-        let is_active = record.role != SiteRole::Standby;
+        let is_active = record.state.role() != SiteRole::Standby;
         let what = if record.spec.covers_cluster() {
             "there is no keeper for clusters yet".to_owned()
         } else if self.holds_here(record).is_none() && is_active {
@@ -161,7 +161,7 @@ impl Site {
 
     /// Writes down what a keeper needs to act in this daemon's place, unless it is `given` already; nothing where there is
     /// nothing to hold. Called before the lease may be taken, and at each change.
-    pub(super) fn give_orders(
+    pub(crate) fn give_orders(
         &self,
         record: &PlanRecord,
         given: &mut Option<Orders>,
@@ -186,24 +186,24 @@ impl Site {
         let kind = wanted.and_then(|wanted| wanted.witness);
         let witness = config.witness.as_ref();
         let witness = witness.filter(|witness| kind.is_none_or(|kind| kind == witness.url.kind()));
-        let fenced = record.role == SiteRole::Demoting;
+        let fenced = record.state.role() == SiteRole::Demoting;
         Some(Orders {
             plan: record.name.clone(),
             pair: record.pair,
             site: self.id,
-            epoch: record.epoch,
+            epoch: record.state.epoch(),
             after: wanted.map(|wanted| wanted.after),
             wanted: wanted.is_some(),
             hold,
             witness: witness.map(WitnessOrders::of),
             fenced,
-            may_let_go: record.role == SiteRole::Active && record.handover.is_none(),
+            may_let_go: record.state.role() == SiteRole::Active && record.state.handover().is_none(),
         })
     }
 
     /// Orders of a plan that has no lease any more would hold what runs here for nothing.
     pub(super) fn forget_left_over(&self, record: &PlanRecord) {
-        let steps_down = record.role == SiteRole::Demoting;
+        let steps_down = record.state.role() == SiteRole::Demoting;
         if steps_down
             || self.wants_lease(record)
             || !Orders::path(&self.plans.plan_folder(&record.name)).exists()
@@ -227,7 +227,7 @@ impl Site {
         Note::path(&self.plans.plan_folder(plan)).exists()
     }
 
-    pub(super) fn forget_note(&self, plan: &PlanName) -> Result<(), DaemonError> {
+    pub(crate) fn forget_note(&self, plan: &PlanName) -> Result<(), DaemonError> {
         crate::files::remove(&Note::path(&self.plans.plan_folder(plan)))
     }
 }

@@ -70,7 +70,7 @@ impl Site {
         match read(&self.plans.plan_folder(&record.name), now) {
             // Of a time when this side was active before; what is held since is the business of its stepping down.
             Ok(found) => Ok(found
-                .filter(|(epoch, _)| *epoch == record.epoch)
+                .filter(|(epoch, _)| *epoch == record.state.epoch())
                 .map(|(_, kept)| kept)
                 .unwrap_or_default()),
             Err(error) => {
@@ -79,7 +79,7 @@ impl Site {
                     class = error.class().label(),
                     "what binds this side is not known: it holds if it is not heard soon: {error}"
                 );
-                Ok(bound_by_anything(record.cut_off, now))
+                Ok(bound_by_anything(record.state.cut_off(), now))
             }
         }
     }

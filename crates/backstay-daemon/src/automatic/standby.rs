@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backstay_engine::lease::{Answer, AskId, Kept, Mono, StandbyAction, StandbyEvent, StandbyLease, Terms};
+use backstay_engine::plan_state::Transition;
 use backstay_types::frame::SiteRole;
 use backstay_types::point::Consistency;
 use backstay_types::{Epoch, PlanName};
@@ -42,14 +43,14 @@ impl Site {
         let mut able = Able::default();
         loop {
             let now = clock::mono();
-            let record = self.plans.find(name).filter(|record| record.role == SiteRole::Standby);
+            let record = self.plans.find(name).filter(|record| record.state.role() == SiteRole::Standby);
             let wanted = record.as_ref().and_then(|record| record.spec.automatic_failover.as_ref());
             let (Some(record), Some(terms)) = (&record, wanted.map(|wanted| Terms::new(wanted.after))) else {
                 self.leases.standing.lock().expect(POISONED).remove(name);
                 return Ok(None);
             };
             let can = able.check(self, name, terms, now)?;
-            let actions = self.step(name, event, now, record.epoch, terms, can);
+            let actions = self.step(name, event, now, record.state.epoch(), terms, can);
             for action in actions {
                 match action {
                     StandbyAction::Ask { ask, question } => {
@@ -98,13 +99,12 @@ impl Site {
 
     /// The active side is at an epoch that this side has not heard of.
     fn adopt_epoch(&self, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
-        if backstay_engine::role::is_leap(self.plans.get(name)?.epoch, epoch) {
+        if backstay_engine::role::is_leap(self.plans.get(name)?.state.epoch(), epoch) {
             return self.note_leap(name, epoch);
         }
-        self.plans.update(name, |record| {
-            if record.role == SiteRole::Standby {
-                record.epoch = record.epoch.max(epoch);
-            }
+        self.plans.decide(name, |record| match record.state.role() {
+            SiteRole::Standby => record.apply(Transition::EpochObserved(epoch)),
+            _ => Ok(()),
         })?;
         Ok(())
     }

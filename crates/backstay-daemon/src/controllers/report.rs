@@ -62,18 +62,18 @@ impl Site {
 
     fn plan_report(&self, record: &PlanRecord) -> Result<PlanReport, DaemonError> {
         let status = self.plan_status(&record.name)?;
-        let steps = record.promotion.iter().flat_map(|promotion| promotion.steps());
+        let steps = record.state.promotion().into_iter().flat_map(|promotion| promotion.steps());
         let step = |step: &backstay_engine::promotion::Step| StepReport {
             name: step.name.to_string(),
             state: step.state_name(),
             duration: step.duration(),
         };
         Ok(PlanReport {
-            role: record.role,
+            role: record.state.role(),
             promoted: self.is_alone(record)?,
             resource: record.resource.clone(),
-            ended: record.ended,
-            epoch: record.epoch,
+            ended: record.state.ended(),
+            epoch: record.state.epoch(),
             peer_epoch: self.runtimes.of(&record.name).peer_epoch(),
             // The name of the peer is another on its side, where the plan may come from.
             spec: PlanSpec { pair: status.peer.clone(), ..record.spec.clone() },
@@ -98,11 +98,11 @@ impl Site {
     /// A plan of which no more is known than what it is, and why: on either side its last work counts as failed.
     fn untold(&self, record: &PlanRecord, error: &DaemonError) -> PlanReport {
         PlanReport {
-            role: record.role,
+            role: record.state.role(),
             promoted: false,
             resource: record.resource.clone(),
-            ended: record.ended,
-            epoch: record.epoch,
+            ended: record.state.ended(),
+            epoch: record.state.epoch(),
             peer_epoch: None,
             spec: PlanSpec { pair: self.peer_label(record), ..record.spec.clone() },
             cycle: None,
@@ -126,14 +126,14 @@ impl Site {
     /// Whether this side became active, and has no restore point since: its peer has not come back as its standby.
     fn is_alone(&self, record: &PlanRecord) -> Result<bool, DaemonError> {
         let newest = self.newest_known(record)?;
-        Ok(record.role == SiteRole::Active
-            && record.epoch > Epoch::FIRST
-            && newest.is_some_and(|newest| newest.id.epoch < record.epoch))
+        Ok(record.state.role() == SiteRole::Active
+            && record.state.epoch() > Epoch::FIRST
+            && newest.is_some_and(|newest| newest.id.epoch < record.state.epoch()))
     }
 
     /// When the newest restore point was committed. A sender that was restarted knows only when its snapshot was taken.
     fn last_success(&self, record: &PlanRecord, status: &PlanStatus) -> Result<Option<Time>, DaemonError> {
-        if record.role != SiteRole::Active {
+        if record.state.role() != SiteRole::Active {
             return Ok(self.store.newest(&record.name)?.map(|point| point.committed_time));
         }
         let last = status.last_cycle.as_ref().filter(|last| last.outcome == CycleOutcome::Succeeded);
@@ -264,7 +264,7 @@ fn whole(number: f64) -> u64 {
 
 /// The steps of the handover under way on the side that gives.
 fn handover_steps(record: &PlanRecord) -> impl Iterator<Item = StepReport> {
-    record.handover.iter().flat_map(|handover| {
+    record.state.handover().into_iter().flat_map(|handover| {
         HandoverStep::ALL.into_iter().map(move |step| {
             let done = handover.steps.iter().find(|done| done.step == step);
             StepReport {

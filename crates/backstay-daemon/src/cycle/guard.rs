@@ -86,7 +86,7 @@ impl Site {
     /// the plan was promoted at.
     fn last_shown(&self, record: &PlanRecord) -> Result<Option<(RestorePoint, Seen)>, DaemonError> {
         let last = self.plans.last_success(&record.name)?;
-        if let Some(last) = last.filter(|last| last.point.id.epoch == record.epoch) {
+        if let Some(last) = last.filter(|last| last.point.id.epoch == record.state.epoch()) {
             return Ok(Some((last.point, last.seen)));
         }
         let Some(shown) = self.plans.applied(&record.name)?.point else { return Ok(None) };

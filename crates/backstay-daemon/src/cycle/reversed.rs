@@ -38,7 +38,9 @@ impl Site {
     ) -> Result<Wire, DaemonError> {
         let ours = self.plans.applied(&record.name)?.point;
         let mut wire = Wire::default();
-        if let Some(theirs) = theirs.filter(|theirs| theirs.epoch < record.epoch && Some(*theirs) > ours) {
+        if let Some(theirs) =
+            theirs.filter(|theirs| theirs.epoch < record.state.epoch() && Some(*theirs) > ours)
+        {
             let behind = self.behind(record, sources, theirs)?;
             if !behind.is_empty() {
                 let standby = Arc::new(Standby::new(self, record)?);

@@ -89,14 +89,15 @@ impl Site {
             let (path, device) = if claim.is_block { (None, Some(path)) } else { (Some(path), None) };
             volumes.push(VolumeSpec { name, path, device, snapshot: SnapshotSpec::default() });
         }
-        if record.active_until.is_some() {
+        if record.state.active_until().is_some() {
             self.add_left_volumes(record, &mut places, &mut volumes)?;
         }
         if record.claims != places {
             self.plans.update(&record.name, |record| record.claims = places)?;
         }
         let rules = self.rules(record)?;
-        let cluster = Some(ClusterSource { cluster, scope, claims, rules, purpose, stands: record.standing });
+        let cluster =
+            Some(ClusterSource { cluster, scope, claims, rules, purpose, stands: record.state.standing() });
         Ok(Sources { volumes, manifests, held: None, cluster, claims: lasting })
     }
 
@@ -158,7 +159,7 @@ impl Site {
 /// down whatever is left: a namespace that is gone has nothing that runs, and must not keep it from stepping down.
 pub(crate) fn own_scope(record: &PlanRecord) -> Result<Option<Scope>, DaemonError> {
     let scope = Scope::of(&*record.sends_by()?);
-    Ok(scope.map(|scope| Scope { of_what_is_left: record.active_until.is_some(), ..scope }))
+    Ok(scope.map(|scope| Scope { of_what_is_left: record.state.active_until().is_some(), ..scope }))
 }
 
 /// Claims without a volume have no data yet; all others must be of this node. In a cluster of several nodes that has to be

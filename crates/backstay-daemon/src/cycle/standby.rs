@@ -108,7 +108,7 @@ impl Standby {
         let groups = grouped(wanted, max, |chunk| Size { ids: 1, answer: chunk.len as usize });
         let question = |group: &[SegmentRef]| {
             let ids = group.iter().map(|chunk| chunk.id).collect();
-            QueryTree { plan: self.record.name.clone(), epoch: self.record.epoch, ids }.into()
+            QueryTree { plan: self.record.name.clone(), epoch: self.record.state.epoch(), ids }.into()
         };
         let answers = self.ask_all(groups.iter().map(|group| question(group)).collect())?;
         let mut chunks = Vec::with_capacity(wanted.len());
@@ -140,7 +140,7 @@ impl Standby {
         let max = Size { ids: limits::SECTOR_IDS_MAX, answer: limits::SECTORS_MAX };
         let groups = grouped(runs, max, |run| Size { ids: run.ids.len(), answer: run.sectors() });
         let question = |group: &[SectorRun]| {
-            let (plan, epoch) = (self.record.name.clone(), self.record.epoch);
+            let (plan, epoch) = (self.record.name.clone(), self.record.state.epoch());
             QuerySectors { plan, epoch, runs: group.to_vec() }.into()
         };
         let answers = self.ask_all(groups.iter().map(|group| question(group)).collect())?;

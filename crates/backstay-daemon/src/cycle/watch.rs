@@ -25,7 +25,7 @@ impl Site {
                     () = site.stop.cancelled() => return,
                 }
                 let newest = site.plans.last_success(&record.name).map(|last| last.map(|last| last.point.id));
-                let role = site.plans.find(&record.name).map(|record| record.role);
+                let role = site.plans.find(&record.name).map(|record| record.state.role());
                 if role != Some(SiteRole::Active) || !matches!(newest, Ok(Some(newest)) if newest == point) {
                     return;
                 }

@@ -45,7 +45,7 @@ impl Rehearsal {
     pub(super) async fn check(&self) -> Result<Copies, DaemonError> {
         // A takeover may have held the gate before us: the replicas are live then.
         let plan = &self.drill.plan;
-        if self.site.plans.get(plan)?.role != SiteRole::Standby {
+        if self.site.plans.get(plan)?.state.role() != SiteRole::Standby {
             return Err(DrillError::from(DrillRefused::TakeoverUnderWay { plan: plan.clone() }).into());
         }
         let (site, folder, point) = (self.site.clone(), self.folder.clone(), self.point()?);

@@ -72,6 +72,7 @@ impl Classify for DaemonError {
             Self::Tell(error) => error.class(),
             Self::Handover(error) => error.class(),
             Self::Irreversible(error) => error.class(),
+            Self::LeaseLost { .. } => Class::Transient,
             Self::ClaimsChanged { .. } | Self::InUse { .. } | Self::HalfApplied { .. } => Class::Busy,
             Self::Hold(error) => error.class(),
             Self::CaptureSlow { .. } => Class::Transient,
@@ -197,6 +198,7 @@ impl Classify for DaemonError {
             Self::ToldOtherwise { .. } => Some(
                 "see which side runs the application; where it is this one, delete the resource and create it again".into(),
             ),
+            Self::LeaseLost { plan } => Some(format!("it goes on by itself once one of them is heard again; see backstay status {plan}")),
             Self::Conflict { plan, .. } => Some(format!("compare both sites' data, then delete plan {plan} on the site that is to give way")),
             Self::PointsElsewhere { plan, peer } => Some(format!(
                 "run the same command on {peer}; `backstay restore-points {plan}` lists them from here, too"

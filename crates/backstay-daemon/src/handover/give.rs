@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_engine::handover::{Handover, HandoverStep, Stage, Target};
+use backstay_engine::plan_state::Transition;
 use backstay_types::frame::SiteRole;
 use backstay_types::point::RestorePoint;
 use backstay_types::{Class, Classify, Epoch, PlanName, RestorePointId};
@@ -33,10 +34,10 @@ impl Site {
         target: Target,
     ) -> Result<(Handover, Outcome), DaemonError> {
         let name = &record.name;
-        let activity = Activity::begin(CyclePhase::HandOver);
-        let _shown = runtime.show(activity.clone());
         let mut at = HandoverStep::CheckPeer;
-        match self.prepare_to_give(name, &mut handover, &mut at, &activity).await {
+        let prepared = self.prepare_to_give(runtime, name, &mut handover, &mut at).await;
+        let _shown = runtime.show(Activity::begin(CyclePhase::HandOver));
+        match prepared {
             Ok(()) => Ok(self.until_known(name, handover).await),
             Err(cause) => {
                 tracing::warn!(step = %at, "rolling back: {cause}");
@@ -54,15 +55,17 @@ impl Site {
     /// Everything before the offer.
     async fn prepare_to_give(
         self: &Arc<Self>,
+        runtime: &PlanRuntime,
         name: &PlanName,
         handover: &mut Handover,
         at: &mut HandoverStep,
-        activity: &Arc<Activity>,
     ) -> Result<(), DaemonError> {
         let mut clock = StepClock::start();
         handover.steps.push(clock.lap(HandoverStep::CheckPeer));
         *at = HandoverStep::Sync;
-        match self.cycle(name, activity).await {
+        let activity = Activity::begin(CyclePhase::HandOver);
+        let shown = runtime.show(activity.clone());
+        match self.cycle(name, &activity).await {
             Ok(point) => self.until_applied(name, point.id).await?,
             // What never settles while it runs does once it is held.
             Err(error) if is_unsettled(&error) => {
@@ -70,6 +73,10 @@ impl Site {
             }
             Err(error) => return Err(error),
         }
+        drop(shown);
+        // What stopped the first cycle must not stop the last one.
+        let activity = Activity::begin(CyclePhase::HandOver);
+        let _shown = runtime.show(activity.clone());
         handover.steps.push(clock.lap(HandoverStep::Sync));
         *at = HandoverStep::Hold;
         self.note_preparing(name, handover)?;
@@ -82,10 +89,10 @@ impl Site {
         handover.steps.push(clock.lap(HandoverStep::WaitGone));
         *at = HandoverStep::LastSync;
         self.settle(&*self.plans.get(name)?).await?;
-        let point = self.cycle(name, activity).await.map_err(|error| written_meanwhile(name, error))?;
+        let point = self.cycle(name, &activity).await.map_err(|error| written_meanwhile(name, error))?;
         handover.steps.push(clock.lap(HandoverStep::LastSync));
         *at = HandoverStep::LookAgain;
-        self.check_quiet(name, &point, activity).await.map_err(|error| written_meanwhile(name, error))?;
+        self.check_quiet(name, &point, &activity).await.map_err(|error| written_meanwhile(name, error))?;
         handover.steps.push(clock.lap(HandoverStep::LookAgain));
         *at = HandoverStep::TakeOver;
         handover.stage = Stage::Offered { restore_point: point.id, held_time };
@@ -93,15 +100,11 @@ impl Site {
         let runtime = self.runtimes.of(name);
         let _fence = runtime.fence.lock().await;
         let record = self.plans.get(name)?;
-        if record.role != SiteRole::Active {
+        if record.state.role() != SiteRole::Active {
             // A higher epoch was learnt meanwhile: this side steps down already.
             return Err(crate::plan_ops::wrong_role(&record, "the handover"));
         }
-        self.plans.update(name, |record| {
-            record.role = SiteRole::Demoting;
-            record.handover = Some(kept);
-        })?;
-        Ok(())
+        self.plans.transition(name, Transition::HandoverOffered(kept)).map(drop)
     }
 
     /// Refuses to give away what a process of this host can still write: what it is told is written would be nowhere but in
@@ -173,26 +176,16 @@ impl Site {
 
     /// Nothing is held before this is on disk: after a crash it says what to let go.
     fn note_preparing(&self, name: &PlanName, handover: &Handover) -> Result<(), DaemonError> {
-        let kept = handover.clone();
-        let record = self.plans.update(name, |record| {
-            if record.role == SiteRole::Active {
-                record.handover = Some(kept);
-            }
-        })?;
-        match record.role {
-            SiteRole::Active => Ok(()),
-            // A higher epoch was learnt meanwhile: this side steps down already.
-            _ => Err(crate::plan_ops::wrong_role(&record, "the handover")),
-        }
+        // Refused where a higher epoch was learnt meanwhile: this side steps down already.
+        self.plans.transition(name, Transition::HandoverPrepared(handover.clone())).map(drop)
     }
 
     /// This side goes on after all, at an epoch that the peer has agreed to.
     pub(super) async fn go_on_at(self: &Arc<Self>, name: &PlanName, epoch: Epoch) -> Result<(), DaemonError> {
-        self.plans.update(name, |record| {
-            if record.handover.is_some() {
-                record.epoch = record.epoch.max(epoch);
-                record.role = SiteRole::Active;
-            }
+        self.plans.decide(name, |record| match record.state.handover().is_some() {
+            true => record.apply(Transition::HandoverRefused(epoch)),
+            // A higher epoch was learnt meanwhile: this side steps down already.
+            false => Ok(()),
         })?;
         self.roll_back(name).await
     }
@@ -200,14 +193,21 @@ impl Site {
     /// The workloads run again as they did. The handover is over only then: a crash in between lets go once more.
     pub(super) async fn roll_back(self: &Arc<Self>, name: &PlanName) -> Result<(), DaemonError> {
         // One that learnt a higher epoch meanwhile stays held: it steps down.
-        if self.plans.get(name)?.role != SiteRole::Active {
+        if self.plans.get(name)?.state.role() != SiteRole::Active {
             return Ok(());
         }
-        if !self.plans.get(name)?.cut_off {
+        let record = self.plans.get(name)?;
+        if !record.state.cut_off() {
+            // By the orders of an offer a keeper may have held as well: whoever has the lease would hold by its note.
+            self.give_orders(&record, &mut None)?;
+            self.forget_note(name)?;
             self.let_go(name).await?;
         }
-        let record = self.plans.update(name, |record| record.handover = None)?;
-        if record.cut_off {
+        let (record, ()) = self.plans.decide(name, |record| match record.state.role() {
+            SiteRole::Active => record.apply(Transition::HandoverOver),
+            _ => Ok(()),
+        })?;
+        if record.state.cut_off() {
             // Also if the lease was lost only now. It lets go itself when it is good again.
             self.stand_still(name).await?;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay_engine::handover::{Answer, Handover, HandoverStep, Next, Stage};
+use backstay_engine::plan_state::Transition;
 use backstay_types::frame::{Frame, SiteRole, TakeBack};
 use backstay_types::{Epoch, PlanName};
 
@@ -51,7 +52,7 @@ impl Site {
         let pair = self.plans.get(name)?.pair;
         self.net.wait_connection(pair, CONNECT_WITHIN).await?;
         let record = self.plans.get(name)?;
-        if record.handover.is_none() || record.role != SiteRole::Demoting {
+        if record.state.handover().is_none() || record.state.role() != SiteRole::Demoting {
             // The operator did not wait for the peer: what it is asked now it would do beside this side.
             return Err(DaemonError::Forced { plan: name.clone() });
         }
@@ -128,8 +129,9 @@ impl Open {
     async fn take_back(&mut self, epoch: Epoch) -> Result<Frame, DaemonError> {
         self.handover.stage = Stage::TakingBack { epoch };
         let kept = self.handover.clone();
-        self.site.plans.update(&self.name, |record| {
-            record.handover = record.handover.is_some().then_some(kept);
+        self.site.plans.decide(&self.name, |record| match record.state.handover().is_some() {
+            true => record.apply(Transition::HandoverTakenBack(kept)),
+            false => Ok(()),
         })?;
         self.site.ask_about(&self.name, TakeBack { plan: self.name.clone(), epoch }.into()).await
     }
@@ -138,8 +140,8 @@ impl Open {
     /// side is then.
     fn ended_otherwise(&self) -> Option<(SiteRole, Epoch)> {
         let record = self.site.plans.find(&self.name)?;
-        let is_over = record.handover.is_none() || record.role == SiteRole::Active;
-        is_over.then_some((record.role, record.epoch))
+        let is_over = record.state.handover().is_none() || record.state.role() == SiteRole::Active;
+        is_over.then_some((record.state.role(), record.state.epoch()))
     }
 
     /// The outcome, if the peer told it; else what its answer means.

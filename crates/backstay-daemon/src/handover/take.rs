@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backstay_engine::handover::{self, Offered, Target};
+use backstay_engine::plan_state::Transition;
 use backstay_engine::role::Refusal;
 use backstay_net::Control;
 use backstay_types::PairId;
@@ -36,7 +37,7 @@ impl Site {
                 // What has begun goes on by itself where time can mend it.
                 self.finish_promotion_soon(plan.clone());
                 // With the epoch known here, the peer can tell a takeover that stopped half-way from one that never was.
-                let known = self.plan_of(pair, &plan).map(|record| record.epoch);
+                let known = self.plan_of(pair, &plan).map(|record| record.state.epoch());
                 control.send(&Refused::new(&error, known).into()).await?;
                 control.finish()?;
                 return Err(error);
@@ -50,7 +51,7 @@ impl Site {
     pub(crate) fn admit_offer(&self, pair: PairId, offer: &TakeOver) -> Result<Offered, DaemonError> {
         let record = self.plan_of(pair, &offer.plan);
         let newest = self.store.newest(&offer.plan)?.map(|point| point.id);
-        Ok(handover::admit_take_over(record.map(|record| record.local()), offer, newest)?)
+        Ok(handover::admit_take_over(record.map(|record| record.state.local()), offer, newest)?)
     }
 
     /// The peer goes on itself: from now on its offer counts no more.
@@ -59,9 +60,8 @@ impl Site {
         let _fence = runtime.fence.lock().await;
         self.plan_of(pair, &back.plan).ok_or_else(|| Refusal::UnknownPlan { plan: back.plan.clone() })?;
         self.plans.decide(&back.plan, |record| {
-            let grant = handover::admit_take_back(Some(record.local()), back)?;
-            (record.role, record.epoch) = (grant.local.role, grant.local.epoch);
-            Ok(())
+            let grant = handover::admit_take_back(Some(record.state.local()), back)?;
+            record.apply(Transition::Followed(grant.local.epoch))
         })?;
         Ok(Done {}.into())
     }
@@ -74,7 +74,7 @@ impl Site {
     ) -> Result<Frame, DaemonError> {
         let record = self.plan_of(pair, &asked.plan);
         let record = record.ok_or_else(|| self.plans.unknown(&asked.plan))?;
-        if asked.epoch != record.epoch || record.role != SiteRole::Active {
+        if asked.epoch != record.state.epoch() || record.state.role() != SiteRole::Active {
             return Err(crate::plan_ops::wrong_role(&record, "handing the plan over"));
         }
         let outcome = self.hand_over(&asked.plan, other_side(&record)).await;

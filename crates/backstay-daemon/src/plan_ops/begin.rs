@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use backstay_engine::plan_state::Transition;
 use backstay_engine::role::{self, Local};
 use backstay_kube::documents::Begins;
 use backstay_types::frame::SiteRole;
@@ -40,12 +41,14 @@ impl Site {
         let is_asked = self.net.connection(pair).is_some() || begins.told.is_some();
         if is_asked {
             let peer = self.ask_plan(pair, name).await?;
-            record.epoch = role::admit_new(name, record.epoch, &peer)?;
+            let epoch = role::admit_new(name, record.state.epoch(), &peer)?;
+            record.apply(Transition::EpochObserved(epoch))?;
+        } else {
+            record.apply(Transition::BegunUnasked)?;
         }
-        record.unconfirmed = !is_asked;
         self.go_on_from_what_is_left(&mut record, &begins).await?;
-        if let Some(told) = begins.told.filter(|told| *told != record.epoch) {
-            return Err(DaemonError::ToldOtherwise { plan: name.clone(), told, epoch: record.epoch });
+        if let Some(told) = begins.told.filter(|told| *told != record.state.epoch()) {
+            return Err(DaemonError::ToldOtherwise { plan: name.clone(), told, epoch: record.state.epoch() });
         }
         if is_asked {
             // A peer that has it from another side says so now rather than at the first cycle.
@@ -71,38 +74,34 @@ impl Site {
         if ![begins.adopt, begins.told].contains(&Some(left.epoch)) {
             return Err(DaemonError::LeftBehind { plan, object: left.object, epoch: left.epoch });
         }
-        record.epoch = record.epoch.max(left.epoch);
-        Ok(())
+        record.apply(Transition::EpochObserved(left.epoch))
     }
 
     /// The plan with the epoch its cycles begin with: one that was applied while the peer was away has not asked yet.
     pub(crate) async fn begun(&self, record: &Arc<PlanRecord>) -> Result<Arc<PlanRecord>, DaemonError> {
-        if record.unconfirmed {
+        if record.state.unconfirmed() {
             return self.confirmed(record).await;
         }
         if self.plans.last_success(&record.name)?.is_some() {
             return Ok(record.clone());
         }
         let peer = self.ask_plan(record.pair, &record.name).await?;
-        let epoch = role::first_epoch(record.epoch, &peer);
-        if epoch == record.epoch {
+        let epoch = role::first_epoch(record.state.epoch(), &peer);
+        if epoch == record.state.epoch() {
             return Ok(record.clone());
         }
-        self.plans.update(&record.name, |record| record.epoch = epoch)
+        self.plans.transition(&record.name, Transition::EpochObserved(epoch))
     }
 
     /// Asks the peer about a plan that was begun while it was away. Where it runs one of the name, no cycle runs here until
     /// an operator has decided.
     pub(crate) async fn confirmed(&self, record: &PlanRecord) -> Result<Arc<PlanRecord>, DaemonError> {
         let peer = self.ask_plan(record.pair, &record.name).await?;
-        match role::admit_new(&record.name, record.epoch, &peer) {
-            Ok(epoch) => self.plans.update(&record.name, |record| {
-                record.epoch = record.epoch.max(epoch);
-                (record.unconfirmed, record.conflict) = (false, false);
-            }),
+        match role::admit_new(&record.name, record.state.epoch(), &peer) {
+            Ok(epoch) => self.plans.transition(&record.name, Transition::Confirmed(epoch)),
             Err(_) => {
-                self.plans.update(&record.name, |record| record.conflict = true)?;
-                Err(DaemonError::Conflict { plan: record.name.clone(), epoch: record.epoch })
+                self.plans.transition(&record.name, Transition::ConflictFound)?;
+                Err(DaemonError::Conflict { plan: record.name.clone(), epoch: record.state.epoch() })
             }
         }
     }

@@ -42,8 +42,8 @@ impl Site {
         let _apply = runtime.apply.lock().await;
         let _fence = runtime.fence.lock().await;
         if let Some(record) = self.plans.find(name) {
-            let untold = record.role == SiteRole::Active && !self.is_told_of_end(&record).await?;
-            let ended = EndedPlan { pair: record.pair, epoch: record.epoch, untold };
+            let untold = record.state.role() == SiteRole::Active && !self.is_told_of_end(&record).await?;
+            let ended = EndedPlan { pair: record.pair, epoch: record.state.epoch(), untold };
             // First: what is not written down here could begin again below its epoch, and its standby would never hear.
             self.plans.ended().put(name.as_str(), ended)?;
         }
@@ -65,7 +65,8 @@ impl Site {
     /// Tells the standby that a plan is at its end; whether it heard.
     async fn is_told_of_end(&self, record: &PlanRecord) -> Result<bool, DaemonError> {
         let name = &record.name;
-        match self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.epoch }.into()).await {
+        match self.ask(record.pair, DropPlan { plan: name.clone(), epoch: record.state.epoch() }.into()).await
+        {
             Ok(_) => Ok(true),
             // It would see a lease that nobody renews, and take over beside what runs on here.
             Err(error) if self.wants_lease(record) => {
