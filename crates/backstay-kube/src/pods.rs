@@ -86,6 +86,12 @@ pub fn inline_volumes(id: &ObjectId, object: &Value) -> Vec<InlineVolume> {
     list(spec, "volumes").filter_map(of_volume).collect()
 }
 
+/// How many volumes the pod of an object has that are empty wherever it begins.
+pub(crate) fn scratch_volumes(id: &ObjectId, object: &Value) -> u64 {
+    let volumes = pod_of(id, object).into_iter().flat_map(|(spec, _)| list(spec, "volumes"));
+    volumes.filter(|volume| volume.get("emptyDir").is_some_and(|value| !value.is_null())).count() as u64
+}
+
 /// Names of what a pod needs, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PodNeeds {
@@ -191,6 +197,7 @@ mod tests {
             object("batch/v1", "CronJob", json!({"spec": {"jobTemplate": template}})),
         ] {
             assert_eq!(inline(&object), expected, "{object}");
+            assert_eq!(scratch_volumes(&ObjectId::of(&object).unwrap(), &object), 1, "{object}");
         }
         assert!(inline(&object("v1", "ConfigMap", json!({"data": {"a": "b"}}))).is_empty());
     }

@@ -2,6 +2,8 @@
 //!
 //! 1. What the API server goes by counts, not what the key says: an object of a namespaced kind that names none is written
 //!    to `default` (test `an_object_cannot_hide_its_namespace`).
+//! 2. A bundle's own definitions decide only about objects that name no namespace
+//!    (test `a_definition_cannot_hide_a_namespace`).
 
 use serde_json::Value;
 
@@ -29,8 +31,10 @@ impl Touched {
             return Some(id.name);
         }
         match (self.0.is_cluster(&id.kind), id.namespace) {
-            (Some(true), _) => None,
+            // What a bundle defines is the word of whoever made the bundle: the kind may be known otherwise here.
+            (Some(true), Some(_)) if id.kind.is_built_in() => None,
             (_, Some(namespace)) => Some(namespace),
+            (Some(true), None) => None,
             (Some(false), None) => Some(DEFAULT_NAMESPACE.to_owned()),
             (None, None) => {
                 let scope = object.key.components().next().map(String::from_utf8_lossy);
@@ -45,6 +49,31 @@ mod tests {
     use backstay_types::manifest::RelPath;
 
     use super::*;
+
+    /// A definition that says that a kind is of the whole cluster, where the server knows better.
+    #[test]
+    fn a_definition_cannot_hide_a_namespace() {
+        let object = |key: &str, text: &str| CapturedObject {
+            key: RelPath::parse(key.as_bytes()).expect("a key"),
+            bytes: text.as_bytes().to_vec(),
+        };
+        let definition = object(
+            "_cluster/apiextensions.k8s.io_CustomResourceDefinition/things.a.io",
+            r#"{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"things.a.io"},
+                "spec":{"group":"a.io","names":{"kind":"Thing"},"scope":"Cluster"}}"#,
+        );
+        let thing = object(
+            "_cluster/a.io_Thing/t",
+            r#"{"apiVersion":"a.io/v1","kind":"Thing","metadata":{"name":"t","namespace":"kube-system"}}"#,
+        );
+        let touched = Touched::among(&[definition]);
+        assert_eq!(touched.namespace(&thing).as_deref(), Some("kube-system"));
+        let of_cluster = object(
+            "_cluster/a.io_Thing/t",
+            r#"{"apiVersion":"a.io/v1","kind":"Thing","metadata":{"name":"t"}}"#,
+        );
+        assert_eq!(touched.namespace(&of_cluster), None);
+    }
 
     #[test]
     fn an_object_cannot_hide_its_namespace() {
@@ -72,6 +101,11 @@ mod tests {
             (
                 "_cluster/_PersistentVolume/p",
                 r#"{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"p"}}"#,
+                None,
+            ),
+            (
+                "_cluster/_PersistentVolume/p",
+                r#"{"apiVersion":"v1","kind":"PersistentVolume","metadata":{"name":"p","namespace":"shop"}}"#,
                 None,
             ),
             (

@@ -67,7 +67,8 @@ impl fmt::Display for Consistency {
     }
 }
 
-/// The least that a plan accepts of a restore point; each is more than the one before.
+/// What a restore point must at least promise, each more than the one before; a cycle that cannot keep it fails, naming the
+/// volume. A plan that is made without it, and without `allowFuzzy`, keeps `crash`.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema,
 )]

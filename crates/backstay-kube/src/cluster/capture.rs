@@ -75,6 +75,9 @@ pub struct CaptureReport {
     pub failures: Failures,
     /// Volumes of pods with data that no restore point has: nor with any of these.
     pub holes: Failures,
+    /// `emptyDir` volumes of pods, which are empty on the other side: no holes, since a pod that begins anew here has them
+    /// empty as well. Those of a template count once.
+    pub scratch: u64,
 }
 
 /// A kind, or a whole group and version, that could not be listed.
@@ -351,7 +354,7 @@ impl<'a> Run<'a> {
     }
 
     fn merge(&mut self, batch: Batch) {
-        let Batch { objects, ids, skipped, needed, failures, holes, .. } = batch;
+        let Batch { objects, ids, skipped, needed, failures, holes, scratch, .. } = batch;
         self.objects.extend(objects);
         let owners = Arc::make_mut(&mut self.owners);
         ids.iter().for_each(|id| owners.add(id));
@@ -361,6 +364,7 @@ impl<'a> Run<'a> {
         Arc::make_mut(&mut self.needed).extend(needed);
         self.report.failures.extend(failures);
         self.report.holes.extend(holes);
+        self.report.scratch += scratch;
     }
 
     fn finish(mut self) -> Result<Captured, ClusterError> {
@@ -379,5 +383,43 @@ impl<'a> Run<'a> {
         self.objects.dedup_by(|a, b| a.key == b.key);
         let volumes = volumes_of(&self.objects);
         Ok(Captured { objects: self.objects, volumes, report: self.report })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::json;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+
+    /// A server with one namespace, and no kinds.
+    fn cluster(namespace: Value) -> Cluster {
+        let answer = move |request: Request<Body>| {
+            let answer = match request.uri().path() {
+                "/api" | "/apis" => json!({"kind": "APIGroupDiscoveryList"}),
+                "/api/v1/namespaces" => json!({"items": [namespace]}),
+                _ => namespace.clone(),
+            };
+            async move { Ok::<_, BoxError>(Response::new(Body::from(canonical::to_bytes(&answer)))) }
+        };
+        Cluster { client: Client::new(service_fn(answer), "default"), is_pod: false }
+    }
+
+    /// An empty restore point would take the objects of the standby with it.
+    #[tokio::test]
+    async fn a_namespace_that_is_being_deleted_is_no_restore_point() {
+        let ending = json!({"metadata": {"name": "shop", "deletionTimestamp": "2026-11-29T00:00:00Z"}});
+        let cluster = cluster(ending);
+        let cycle = Scope { namespaces: vec!["shop".to_owned()], ..Scope::default() };
+        let expected = ClusterError::NamespaceEnding { namespace: "shop".to_owned() };
+        assert_eq!(cluster.capture(&cycle).await.unwrap_err(), expected);
+        assert_eq!(cluster.claims(&cycle).await.unwrap_err(), expected);
+        // To hold or to keep it, what is left of it counts.
+        let kept = cluster.capture(&Scope { takes_ending: true, ..cycle }).await.unwrap();
+        assert_eq!(kept.report.namespaces, ["shop"]);
     }
 }

@@ -35,6 +35,16 @@ fn the_committed_files_are_current() {
     assert_eq!(installed, names, "kustomize installs all of them");
 }
 
+/// `kubectl explain` shows what stands at the type, not what stands at the field.
+#[test]
+fn the_least_consistency_says_what_a_plan_without_it_keeps() {
+    let plans = definitions().into_iter().find(|crd| crd.spec.names.kind == "ReplicationPlan").unwrap();
+    let schema = serde_json::to_value(&plans.spec.versions[0].schema).unwrap();
+    let field = &schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["minimumConsistency"];
+    let told = field["description"].as_str().unwrap();
+    assert!(told.contains("made without it") && told.contains("keeps `crash`"), "{told}");
+}
+
 #[test]
 fn every_kind_is_complete() {
     let scopes: Vec<_> = definitions().into_iter().map(|crd| (crd.spec.names.kind, crd.spec.scope)).collect();

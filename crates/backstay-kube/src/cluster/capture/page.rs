@@ -17,8 +17,8 @@ use crate::failure::Failures;
 use crate::folder::{CapturedObject, OBJECT_BYTES_MAX};
 use crate::hold::HoldError;
 use crate::normalise::{NormaliseOptions, limit_subjects, normalise};
-use crate::object::Scopes;
-use crate::pods::inline_volumes;
+use crate::object::{GroupKind, Scopes};
+use crate::pods::{inline_volumes, scratch_volumes};
 use crate::skip::{Owners, SkipReason, skip};
 use crate::{ObjectId, canonical};
 
@@ -57,6 +57,8 @@ pub(super) struct Batch {
     pub(super) failures: Failures,
     /// Volumes of pods that are in no restore point.
     pub(super) holes: Failures,
+    /// Volumes of pods that are empty wherever the pod begins.
+    pub(super) scratch: u64,
     bytes: usize,
 }
 
@@ -129,6 +131,7 @@ impl Batch {
         self.needed.extend(other.needed);
         self.failures.extend(other.failures);
         self.holes.extend(other.holes);
+        self.scratch += other.scratch;
         self.bytes += other.bytes;
     }
 
@@ -170,15 +173,14 @@ impl Batch {
         self.ids.push(id.clone());
         if let Some(reason) = reason {
             *self.skipped.entry(reason).or_default() += 1;
+            if reason == SkipReason::Owned {
+                self.note_owned(&id, &object, context);
+            }
             return;
         }
         self.needed.note(&id, &object);
-        if context.scope.selector.is_some() {
-            self.needed.note_followed(&id, &object);
-        }
-        let inline = inline_volumes(&id, &object);
-        let holes = inline.iter().filter(|volume| !volume.is_excluded(&context.scope.exclude_volumes));
-        holes.for_each(|hole| self.holes.add(id.to_string(), hole));
+        self.note_followed(&id, &object, context);
+        self.note_volumes(&id, &object, context);
         match captured(&id, &mut object) {
             Ok((key, bytes)) => {
                 self.bytes += bytes.len();
@@ -187,6 +189,50 @@ impl Batch {
             Err(error) => self.failures.add(id.to_string(), &error),
         }
     }
+
+    /// Takes note of what an object shows that its controller, which is captured, does not: by labels that are in no
+    /// template a Service means one pod of a StatefulSet, and what a custom resource makes has no template at all.
+    fn note_owned(&mut self, id: &ObjectId, object: &Value, context: &Context) {
+        let is_of_custom = is_of_custom_resource(object);
+        if is_of_custom || id.kind.is("", "Pod") {
+            self.note_followed(id, object, context);
+        }
+        // What a webhook puts into the pods of a template it puts into them on the other side as well.
+        if is_of_custom {
+            self.note_volumes(id, object, context);
+        }
+        // A pod that is just being made anew is in its set alone.
+        if id.kind.is("core.strimzi.io", "StrimziPodSet") {
+            let of_pod = ObjectId { kind: GroupKind::new("", "Pod"), ..id.clone() };
+            let pods = object.pointer("/spec/pods").and_then(Value::as_array).into_iter().flatten();
+            pods.for_each(|pod| self.note_followed(&of_pod, pod, context));
+        }
+    }
+
+    /// Takes note of what the pod of an object needs, where a plan selects objects.
+    fn note_followed(&mut self, id: &ObjectId, object: &Value, context: &Context) {
+        if context.scope.selector.is_some() {
+            self.needed.note_followed(id, object);
+        }
+    }
+
+    /// Takes note of the volumes of the pod of an object that are in no restore point, and of those that need not be.
+    fn note_volumes(&mut self, id: &ObjectId, object: &Value, context: &Context) {
+        let inline = inline_volumes(id, object);
+        let holes = inline.iter().filter(|volume| !volume.is_excluded(&context.scope.exclude_volumes));
+        holes.for_each(|hole| self.holes.add(id.to_string(), hole));
+        self.scratch += scratch_volumes(id, object);
+    }
+}
+
+/// Whether what made an object, and makes it again, is a custom resource.
+fn is_of_custom_resource(object: &Value) -> bool {
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
+    owners.filter(|owner| owner["controller"] == true).any(|owner| {
+        let version = owner["apiVersion"].as_str().unwrap_or_default();
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        !GroupKind::new(group, owner["kind"].as_str().unwrap_or_default()).is_built_in()
+    })
 }
 
 /// Whether the plan covers an object that waits.
@@ -226,4 +272,78 @@ fn no_subject(id: &ObjectId, object: &mut Value, context: &Context) -> Option<Sk
     }
     let is_left = limit_subjects(object, |namespace| context.names.contains(namespace));
     (!is_left).then_some(SkipReason::NoSubject)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a page of a selected scope makes of an object of which `controller`, by group and kind, is captured.
+    fn taken(mut object: Value, kind: GroupKind, controller: (&str, &str)) -> Batch {
+        let (version, of) = controller;
+        let metadata = |name: &str| json!({"name": name, "namespace": "shop"});
+        let owner = json!({"apiVersion": version, "kind": of, "metadata": metadata("db")});
+        let mut owners = Owners::default();
+        owners.add(&ObjectId::of(&owner).unwrap());
+        object["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": version, "kind": of, "name": "db", "controller": true, "uid": "u"}]);
+        let selector = serde_json::from_value(json!({"matchLabels": {"app": "shop"}})).unwrap();
+        let context = Context {
+            pick: Pick::Namespaces,
+            scope: Arc::new(Scope { selector: Some(selector), ..Scope::default() }),
+            names: Arc::new(["shop".to_owned()].into()),
+            owners: Arc::new(owners),
+            needed: Arc::default(),
+        };
+        let resource =
+            Resource { kind, version: "v1".to_owned(), plural: "objects".to_owned(), namespaced: true };
+        let mut batch = Batch::default();
+        batch.take(object, &resource, &context);
+        assert_eq!(batch.skipped.get(&SkipReason::Owned), Some(&1));
+        batch
+    }
+
+    fn pod() -> Value {
+        json!({
+            "metadata": {"name": "db-1", "namespace": "shop", "labels": {"pod": "db-1"}},
+            "spec": {"containers": [], "volumes": [
+                {"name": "data", "persistentVolumeClaim": {"claimName": "db-1"}},
+                {"name": "share", "nfs": {"server": "s", "path": "/"}},
+                {"name": "run", "emptyDir": {}},
+            ]},
+        })
+    }
+
+    /// Whether the claim of the pod, and the Service that means it alone, are followed.
+    fn follows(batch: &Batch) -> [bool; 2] {
+        let metadata = json!({"name": "db-1", "namespace": "shop"});
+        let object = |kind: &str, spec: Value| json!({"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec});
+        let claim = object("PersistentVolumeClaim", json!({}));
+        let service = object("Service", json!({"selector": {"pod": "db-1"}}));
+        [claim, service].map(|object| batch.needed.follows(&ObjectId::of(&object).unwrap(), &object))
+    }
+
+    /// A database operator has no template that says what its pods have: they do.
+    #[test]
+    fn a_pod_of_a_custom_resource_says_what_it_needs() {
+        let kind = || GroupKind::new("", "Pod");
+        let of_operator = taken(pod(), kind(), ("postgresql.cnpg.io/v1", "Cluster"));
+        assert_eq!(follows(&of_operator), [true, true]);
+        assert_eq!((of_operator.holes.count, of_operator.scratch), (1, 1));
+        // The volumes of a template were looked at there; the label of one pod is in none.
+        let of_template = taken(pod(), kind(), ("apps/v1", "StatefulSet"));
+        assert_eq!(follows(&of_template), [true, true]);
+        assert_eq!((of_template.holes.count, of_template.scratch), (0, 0));
+    }
+
+    /// Of a Kafka broker that is just being restarted there is no pod.
+    #[test]
+    fn a_set_of_pods_says_what_they_need() {
+        let set = json!({"metadata": {"name": "db-kafka", "namespace": "shop"}, "spec": {"pods": [pod()]}});
+        let kind = GroupKind::new("core.strimzi.io", "StrimziPodSet");
+        let batch = taken(set, kind, ("kafka.strimzi.io/v1beta2", "Kafka"));
+        assert_eq!(follows(&batch), [true, true]);
+    }
 }
