@@ -235,6 +235,12 @@ impl ClusterSource {
         if captured.volumes != self.claims {
             return Err(DaemonError::ClaimsChanged { plan: plan.clone() });
         }
+        if report.scratch > 0 && self.purpose == Purpose::Cycle {
+            tracing::info!(
+                volumes = report.scratch,
+                "emptyDir volumes of pods start empty on the other side"
+            );
+        }
         Ok(captured.objects)
     }
 }
