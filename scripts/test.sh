@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 scripts/packages.sh rsync=rsync setfacl=acl setfattr=attr setcap=libcap2-bin \
     mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs openssl=openssl ip=iproute2 \
-    busybox=busybox pg_ctlcluster=postgresql
+    busybox=busybox-static pg_ctlcluster=postgresql
 
 # Real Kubernetes, whose programs are built once for all clones, in some ten minutes. BACKSTAY_KUBE_TESTS=0 leaves it out,
 # and its tests are then counted as skipped. Root also runs nodes.
