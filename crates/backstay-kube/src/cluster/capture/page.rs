@@ -229,9 +229,12 @@ impl Batch {
 fn is_of_custom_resource(object: &Value) -> bool {
     let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
     owners.filter(|owner| owner["controller"] == true).any(|owner| {
-        let version = owner["apiVersion"].as_str().unwrap_or_default();
+        // The API server takes no owner without both.
+        let (Some(version), Some(kind)) = (owner["apiVersion"].as_str(), owner["kind"].as_str()) else {
+            return false;
+        };
         let group = version.split_once('/').map_or("", |(group, _)| group);
-        !GroupKind::new(group, owner["kind"].as_str().unwrap_or_default()).is_built_in()
+        !GroupKind::new(group, kind).is_built_in()
     })
 }
 
